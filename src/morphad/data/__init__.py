@@ -1,0 +1,1 @@
+"""What came from the camera: decoding, sources, manifests, splits and their contract."""

@@ -1,0 +1,1 @@
+"""From scores to accept or reject: metrics, calibration and the promotion gate."""

@@ -1,0 +1,33 @@
+"""The ways a command can end badly, each with its exit code.
+
+0 done, 1 a gate or check said no, 2 wrong use or bad input, 3 a service did not answer.
+"""
+
+from typing import ClassVar
+
+
+class MorphadError(Exception):
+    """Base of every error that a user can remedy; the command line prints its message, never a traceback.
+
+    A message names the file, line, key or value, says what was expected, and what to do.
+    """
+
+    exit_code: ClassVar[int] = 2
+
+
+class BadInputError(MorphadError):
+    """Wrong use, or input that cannot be worked with."""
+
+    exit_code = 2
+
+
+class CheckFailedError(MorphadError):
+    """A check or a gate looked at good input and said no."""
+
+    exit_code = 1
+
+
+class ServiceError(MorphadError):
+    """A service (MLflow, S3) did not answer in time or refused."""
+
+    exit_code = 3

@@ -1,0 +1,111 @@
+"""Files that appear whole or not at all, and the hashes that name their content."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from morphad.errors import BadInputError
+
+_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; rename it to `path` when the block ends well.
+
+    Raises:
+        BadInputError: The folder is read-only or the disk is full; `path` keeps its earlier content.
+    """
+    temporary = _beside(path)
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise (cannot_write(path, error) if error.errno in _UNWRITABLE else error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_directory(path: Path) -> Iterator[Path]:
+    """Give an empty temporary folder beside `path`; put it in the place of `path` when the block ends well.
+
+    Raises:
+        BadInputError: The parent folder is read-only or the disk is full; `path` keeps its earlier content.
+    """
+    temporary = _beside(path)
+    try:
+        temporary.mkdir()
+        yield temporary
+        retired = _beside(path)
+        if path.exists():
+            path.replace(retired)
+        temporary.replace(path)
+        shutil.rmtree(retired, ignore_errors=True)
+    except OSError as error:
+        raise (cannot_write(path, error) if error.errno in _UNWRITABLE else error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically, making parent folders."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically: sorted keys, NaN refused, so equal values give equal bytes."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        BadInputError: The file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BadInputError(f"{path}: not found; run the step that writes it first") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise BadInputError(f"{path}: not valid JSON ({error}); remove it and run the step that writes it") from error
+
+
+def sha256_file(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """Hexadecimal SHA-256 of a value's canonical JSON: sorted keys, no spaces."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def cannot_write(path: Path, error: OSError) -> BadInputError:
+    """The error for a path that cannot be written, with the system's reason."""
+    return BadInputError(f"{path}: cannot write ({error.strerror or error}); check free space and permissions, then run again")
+
+
+def _beside(path: Path) -> Path:
+    """A free hidden name in the folder of `path`, which is made if need be."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    os.close(descriptor)
+    Path(name).unlink()
+    return Path(name)

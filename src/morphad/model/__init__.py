@@ -1,0 +1,1 @@
+"""What is learned: morphology, margins, networks, scores and the detector."""

@@ -1,0 +1,384 @@
+"""params.yaml as frozen, checked settings: one section a step, `defaults` for all lines, overrides per line."""
+
+import re
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from morphad.errors import BadInputError
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Pixels = Annotated[int, Field(ge=1, le=64)]
+
+LINE_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+
+
+class Settings(BaseModel):
+    """Base of every section: frozen, no unknown keys, no silent conversion of types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class IngestSettings(Settings):
+    """Where a line's images come from and which of them can be refused."""
+
+    source: Literal["folder", "listing", "demo"] = Field(
+        default="folder", description="folder (MVTec AD layout or flat), listing (CSV or parquet), demo (packaged)"
+    )
+    path: str | None = Field(default=None, description="the folder, the listing, or the demo line (mono, poly)")
+    limit: int | None = Field(default=None, ge=1, description="at most this many images of each defect kind and of good")
+    max_rejects: int = Field(default=0, ge=0, description="unreadable files that are left out before the step fails")
+    max_megapixels: float = Field(default=100.0, gt=0, le=1000, description="a larger image is refused as a bomb")
+    white_level: int = Field(default=65535, ge=255, le=65535, description="the 16-bit value shown as white (255)")
+
+    @model_validator(mode="after")
+    def _path_is_given(self) -> Self:
+        if self.path is None:
+            raise ValueError("`path` is missing: give the folder, the listing, or the demo line (mono, poly)")
+        return self
+
+
+class ValidateSettings(Settings):
+    """Limits of the data contract over a manifest."""
+
+    min_good: int = Field(default=20, ge=1, description="good images below which no model is trained")
+    max_size_ratio: float = Field(default=1.5, ge=1, description="largest to median image side, either way")
+    min_contrast: float = Field(default=2.0, ge=0, le=127, description="least grey-level standard deviation")
+    max_duplicates: Fraction = Field(default=0.2, description="share of good images that may be copies of others")
+
+
+class SplitSettings(Settings):
+    """Shares of the good images by role; defect images all belong to the holdout."""
+
+    calibration: Fraction = Field(default=0.25, description="share of the good images that calibrate the threshold")
+    holdout: Fraction = Field(default=0.2, description="share of the good images that are frozen for evaluation")
+    near_duplicate_bits: int = Field(default=6, ge=0, le=64, description="differing bits of 256 in a perceptual hash")
+    renew_holdout: bool = Field(default=False, description="draw a new holdout; figures are not comparable after it")
+
+    @model_validator(mode="after")
+    def _some_remain_for_training(self) -> Self:
+        if self.calibration + self.holdout >= 0.9:
+            raise ValueError("`calibration` + `holdout` must leave at least 0.1 of the good images for training")
+        return self
+
+
+class CaseSettings(Settings):
+    """The table of morphological cases that the network learns to tell apart."""
+
+    operators: tuple[
+        Literal["erosion", "dilation", "gradient", "opening", "closing", "white_tophat", "black_tophat"], ...
+    ] = Field(default=("erosion", "dilation", "gradient"), min_length=1, strict=False)
+    heights: tuple[Pixels, ...] = Field(default=(1, 2, 3, 4, 5, 6, 7), min_length=1, strict=False)
+    widths: tuple[Pixels, ...] = Field(default=(1, 2, 3, 4, 5, 6, 7), min_length=1, strict=False)
+    square: bool = Field(default=False, description="only h = w instead of every h x w")
+
+
+class MarginSettings(Settings):
+    """The angular-margin loss: logit = scale * (cos(m1 * theta + m2) - m3) for the true class."""
+
+    kind: Literal["additive_angular", "additive_cosine", "multiplicative", "softmax"] = "additive_angular"
+    scale: float = Field(default=16.0, gt=0, le=256)
+    margin: float = Field(default=0.2, ge=0, le=4, description="rad (angular), cosine units, or a factor >= 1")
+    warmup: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.2, description="share of the steps over which the margin grows to its full value"
+    )
+
+    @model_validator(mode="after")
+    def _margin_fits_kind(self) -> Self:
+        if self.kind == "multiplicative" and self.margin < 1:
+            raise ValueError("`margin` of a multiplicative margin is a factor and must be >= 1")
+        if self.kind == "additive_angular" and self.margin >= 3.1:
+            raise ValueError("`margin` of an additive angular margin is in rad and must be below 3.1")
+        if self.kind == "additive_cosine" and self.margin >= 2:
+            raise ValueError("`margin` of an additive cosine margin must be below 2")
+        return self
+
+
+class OptimiserSettings(Settings):
+    """How the network is trained."""
+
+    steps: int = Field(default=150, ge=0, le=1_000_000)
+    batch_size: int = Field(default=32, ge=2, le=4096)
+    learning_rate: float = Field(default=1e-3, gt=0, le=1)
+    weight_decay: float = Field(default=1e-4, ge=0, le=1)
+    warmup_steps: int = Field(default=20, ge=0)
+    gradient_clip: float = Field(default=1.0, gt=0)
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto", description="auto: bfloat16 where the device is fast with it, else float32"
+    )
+    checkpoint_every: int = Field(default=50, ge=1, description="steps between checkpoints")
+
+
+class ScoreSettings(Settings):
+    """How the trained network scores an image."""
+
+    kind: Literal["transformation", "density"] = Field(
+        default="density", description="transformation: how well cases are recognised; density: of patch features"
+    )
+    cases: int = Field(default=48, ge=1, description="transformation: how many cases of the table are used")
+    layers: tuple[str, ...] = Field(default=("blocks.1", "blocks.2", "blocks.4"), min_length=1, strict=False)
+    looks: tuple[str, ...] = Field(
+        default=("identity",), min_length=1, strict=False, description="density: cases that images are looked at through"
+    )
+    density: Literal["gaussian", "memory", "both"] = "gaussian"
+    channels: int = Field(default=100, ge=1, description="gaussian: random channels kept per position")
+    memory: int = Field(default=4000, ge=1, description="memory: patches kept, chosen by coverage")
+    neighbours: int = Field(default=1, ge=1, description="memory: neighbours averaged in a distance")
+
+
+class TrainSettings(Settings):
+    """Network, self-supervised task and score of one line."""
+
+    preset: Literal["default", "paper"] = Field(default="default", description="values that the other keys override")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    image_size: tuple[Annotated[int, Field(ge=32, le=1024)], Annotated[int, Field(ge=32, le=1024)]] = Field(
+        default=(224, 224), strict=False, description="height, width in px that every image is resized to"
+    )
+    colour: Literal["rgb", "grey"] = "rgb"
+    backbone: str = Field(default="efficientnet_lite0", description="efficientnet_lite0, resnet18, small, or timm:NAME / torchvision:NAME")
+    weights: str = Field(default="packaged", description="packaged (EfficientNet-Lite0), none, or a local file")
+    frozen: tuple[str, ...] = Field(default=(), strict=False, description="backbone modules that are not trained")
+    kernel_size_weight: float = Field(default=0.5, ge=0, description="weight of the kernel-size prediction loss")
+    cases: CaseSettings = CaseSettings()
+    margin: MarginSettings = MarginSettings()
+    optimiser: OptimiserSettings = OptimiserSettings()
+    score: ScoreSettings = ScoreSettings()
+
+
+class CostSettings(Settings):
+    """Prices for the operating point by cost; all three or none."""
+
+    overkill: float = Field(gt=0, description="price of one rejected good part")
+    escape: float = Field(gt=0, description="price of one accepted defect part")
+    defect_rate: Fraction = Field(description="expected share of defect parts on the line")
+
+
+class CalibrateSettings(Settings):
+    """The threshold's guarantee."""
+
+    false_reject_rate: Fraction = Field(default=0.05, description="good parts rejected at most, guaranteed on average")
+    confidence: Fraction = Field(default=0.95, description="of the upper bound on the false-reject rate")
+
+
+class EvaluateSettings(Settings):
+    """What is measured on the holdout."""
+
+    bootstrap: int = Field(default=1000, ge=100, le=100_000, description="resamples behind every interval")
+    confidence: Fraction = 0.95
+    parts_per_shift: int = Field(default=5000, ge=1)
+    defect_rate: Fraction = Field(default=0.01, description="expected share of defect parts, for parts per shift")
+    cost: CostSettings | None = Field(default=None, description="prices for the operating point by cost")
+
+
+class RegisterSettings(Settings):
+    """Where runs and versions are recorded; MLFLOW_TRACKING_URI in the environment wins."""
+
+    tracking_uri: str = "sqlite:///mlflow.db"
+    experiment: str = "morphad"
+    timeout_seconds: int = Field(default=30, ge=1, le=600)
+    retries: int = Field(default=2, ge=0, le=10)
+
+
+class PromoteSettings(Settings):
+    """The gate: by how much a challenger may seem worse than the champion and still be promoted."""
+
+    auroc_margin: Annotated[float, Field(ge=0, le=0.5)] = Field(default=0.02, description="non-inferiority margin")
+    overkill_margin: Annotated[float, Field(ge=0, le=0.5)] = Field(default=0.05, description="non-inferiority margin")
+    min_auroc: Annotated[float, Field(ge=0, le=1)] = Field(default=0.7, description="floor for a first champion")
+    confidence: Fraction = 0.95
+    bootstrap: int = Field(default=2000, ge=100, le=100_000)
+
+
+class LineSettings(Settings):
+    """All settings of one line, section by section."""
+
+    ingest: IngestSettings
+    validate_: ValidateSettings = Field(default=ValidateSettings(), alias="validate")
+    split: SplitSettings = SplitSettings()
+    train: TrainSettings = TrainSettings()
+    calibrate: CalibrateSettings = CalibrateSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    register_: RegisterSettings = Field(default=RegisterSettings(), alias="register")
+    promote: PromoteSettings = PromoteSettings()
+
+
+class ProjectSettings(Settings):
+    """What params.yaml holds, resolved: the seed and every line's settings."""
+
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    lines: dict[str, LineSettings]
+
+    def line(self, name: str) -> LineSettings:
+        """The settings of one line.
+
+        Raises:
+            BadInputError: params.yaml has no such line.
+        """
+        if name not in self.lines:
+            raise BadInputError(f"no line {name!r} in the settings; the lines are: {', '.join(sorted(self.lines))}")
+        return self.lines[name]
+
+
+PRESETS: MappingProxyType[str, dict[str, Any]] = MappingProxyType(
+    {
+        # Features of packaged ImageNet weights, adapted by the morphological task, scored by patch density.
+        "default": {},
+        # Faithful to the source's outline: from scratch, scored by how well the cases are recognised. Our settings.
+        "paper": {
+            "image_size": (96, 96),
+            "colour": "grey",
+            "backbone": "resnet18",
+            "weights": "none",
+            "frozen": (),
+            "optimiser": {"steps": 1500, "batch_size": 64},
+            "score": {"kind": "transformation", "layers": ("layer1", "layer2")},
+        },
+    }
+)
+
+
+def train_settings(values: dict[str, Any]) -> TrainSettings:
+    """Training settings from given values laid over those of their preset."""
+    return TrainSettings.model_validate(_with_preset(values))
+
+
+def load_settings(path: Path) -> ProjectSettings:
+    """Read and check a settings file.
+
+    Raises:
+        BadInputError: The file is missing, is not YAML, or holds an unknown key or a bad value; the message names
+            file, key, value and what is allowed.
+    """
+    try:
+        raw = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BadInputError(f"{path}: not found; run in the project's folder or give --params FILE") from error
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise BadInputError(f"{path}: not valid YAML: {error}") from error
+    try:
+        return resolve(raw)
+    except SettingsError as error:
+        raise BadInputError(f"{path}: {error}") from error
+
+
+class SettingsError(BadInputError):
+    """A key or value in the settings that is not allowed."""
+
+
+def resolve(raw: Any) -> ProjectSettings:
+    """Lay each line's overrides over the preset and the defaults, and check every value where it was written.
+
+    Raises:
+        SettingsError: Naming key, value and what is allowed.
+    """
+    if not isinstance(raw, dict):
+        raise SettingsError("expected keys `seed`, `defaults` and `lines`")
+    unknown = set(raw) - {"seed", "defaults", "lines"}
+    if unknown:
+        raise SettingsError(f"unknown key {sorted(map(str, unknown))[0]!r}; allowed: seed, defaults, lines")
+    defaults = _mapping(raw.get("defaults"), "defaults")
+    lines = _mapping(raw.get("lines"), "lines")
+    if not lines:
+        raise SettingsError("lines: is empty; name at least one product line, such as `lines: {my-line: {ingest: ...}}`")
+    resolved: dict[str, LineSettings] = {}
+    for name, overrides in lines.items():
+        if not isinstance(name, str) or not LINE_NAME.fullmatch(name):
+            raise SettingsError(f"lines.{name}: a line's name holds a-z, 0-9 and inner hyphens, at most 63 characters")
+        own = _mapping(overrides, f"lines.{name}")
+        merged = _merged(defaults, own)
+        if isinstance(merged.get("train"), dict):
+            merged["train"] = _with_preset(merged["train"])
+        try:
+            resolved[name] = LineSettings.model_validate(merged)
+        except ValidationError as error:
+            raise SettingsError(_explain(error, LineSettings, name, own)) from error
+    try:
+        return ProjectSettings.model_validate({"seed": raw.get("seed", 0), "lines": resolved})
+    except ValidationError as error:
+        raise SettingsError(_explain(error, ProjectSettings, None, {})) from error
+
+
+def _mapping(value: Any, key: str) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise SettingsError(f"{key} = {value!r}: expected a mapping of keys to values")
+    return value
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    result = dict(base)
+    for key, value in over.items():
+        below = result.get(key)
+        result[key] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return result
+
+
+def _with_preset(train: dict[str, Any]) -> dict[str, Any]:
+    preset = PRESETS.get(train.get("preset", "default"), {}) if isinstance(train.get("preset", "default"), str) else {}
+    return _merged(preset, train)
+
+
+def _explain(error: ValidationError, model: type[BaseModel], line: str | None, own: dict[str, Any]) -> str:
+    """The first thing wrong, at the place in the file where it was written, with the allowed range."""
+    first = error.errors(include_url=False)[0]
+    keys = [key for key in first["loc"] if isinstance(key, str)]
+    place = ".".join(keys)
+    if line is not None:
+        place = f"lines.{line}.{place}" if _holds(own, keys) else f"defaults.{place}"
+    if first["type"] == "extra_forbidden":
+        return f"{place}: unknown key; allowed here: {', '.join(_fields_at(model, keys[:-1]))}"
+    if first["type"] == "missing":
+        return f"{place}: missing; {_describe(model, keys)}"
+    message = first["msg"].removeprefix("Value error, ")
+    if isinstance(first["input"], dict):
+        return f"{place}: {message}"
+    return f"{place} = {first['input']!r}: {message}{_describe(model, keys, parenthesised=True)}"
+
+
+def _holds(own: Any, keys: list[str]) -> bool:
+    """Whether a line's own overrides hold the key, or the section's only values where the section itself is at fault."""
+    for key in keys:
+        if not isinstance(own, dict) or key not in own:
+            return False
+        own = own[key]
+    return True
+
+
+def _fields_at(model: type[BaseModel], keys: list[str]) -> list[str]:
+    for key in keys:
+        field = next((f for n, f in model.model_fields.items() if (f.alias or n) == key), None)
+        annotation = field.annotation if field else None
+        candidates = [annotation, *getattr(annotation, "__args__", ())]
+        nested = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+        if nested is None:
+            return []
+        model = nested
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _describe(model: type[BaseModel], keys: list[str], parenthesised: bool = False) -> str:
+    """The field's range and description, for the end of a message."""
+    schema: dict[str, Any] = model.model_json_schema(by_alias=True)
+    definitions = schema.get("$defs", {})
+    node: dict[str, Any] = schema
+    for key in keys:
+        options = [node, *node.get("anyOf", ()), *node.get("allOf", ())]
+        references = [definitions[o["$ref"].split("/")[-1]] for o in options if "$ref" in o]
+        node = next((o["properties"][key] for o in [*options, *references] if key in o.get("properties", {})), {})
+    limits = [
+        f"{symbol} {value}"
+        for word, symbol in (("exclusiveMinimum", ">"), ("minimum", ">="), ("exclusiveMaximum", "<"), ("maximum", "<="))
+        for value in [next((o[word] for o in [node, *node.get("anyOf", ())] if word in o), None)]
+        if value is not None
+    ]
+    parts = [f"allowed: {' and '.join(limits)}"] if limits else []
+    if "description" in node:
+        parts.append(node["description"])
+    if not parts:
+        return ""
+    return f" ({'; '.join(parts)})" if parenthesised else "; ".join(parts)
