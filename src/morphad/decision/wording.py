@@ -1,0 +1,44 @@
+"""Rates and counts as people read them: percent with a sensible number of digits, plural nouns."""
+
+from morphad.errors import BadInputError
+
+
+def percent(rate: float, digits: int = 1) -> str:
+    """A fraction as percent: 0.05 -> "5 %", 0.0481 -> "4.8 %", 0.0001 -> "below 0.1 %", 0.9999 -> "above 99.9 %".
+
+    A rate that is not exactly 0 or 1 never reads as such.
+    """
+    text = f"{100 * rate:.{digits}f}"
+    smallest = 10.0**-digits
+    if rate > 0 and float(text) == 0:
+        return f"below {smallest:g} %"
+    if rate < 1 and float(text) >= 100:
+        return f"above {100 - smallest:g} %"
+    return f"{text.rstrip('0').rstrip('.') if '.' in text else text} %"
+
+
+def exact_percent(rate: float) -> str:
+    """A settings value as percent, as precisely as it was written: 0.0005 -> "0.05 %"."""
+    return f"{100 * rate:.10g} %"
+
+
+def points(difference: float) -> str:
+    """A difference of two rates in percentage points, with its sign: -0.012 -> "-1.2"."""
+    text = f"{100 * difference:+.1f}"
+    return "0.0" if float(text) == 0 else text
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """A number with its noun: "1 image", "5,000 images"."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def checked_fraction(value: float, what: str) -> float:
+    """`value` if it lies strictly between 0 and 1.
+
+    Raises:
+        BadInputError: It does not.
+    """
+    if not 0 < value < 1:
+        raise BadInputError(f"{what} = {value!r}: expected a fraction above 0 and below 1, such as 0.05")
+    return float(value)
