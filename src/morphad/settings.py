@@ -142,6 +142,7 @@ class TrainSettings(Settings):
     backbone: str = Field(default="efficientnet_lite0", description="efficientnet_lite0, resnet18, small, or timm:NAME / torchvision:NAME")
     weights: str = Field(default="packaged", description="packaged (EfficientNet-Lite0), none, or a local file")
     frozen: tuple[str, ...] = Field(default=(), strict=False, description="backbone modules that are not trained")
+    embedding_layer: str = Field(default="", description="backbone layer pooled into the embedding; empty: the last")
     kernel_size_weight: float = Field(default=0.5, ge=0, description="weight of the kernel-size prediction loss")
     cases: CaseSettings = CaseSettings()
     margin: MarginSettings = MarginSettings()
