@@ -211,8 +211,9 @@ def _against(figures: dict[str, Any], settings: PromoteSettings) -> Decision:
             failed.append("overkill")
         reasons.append(
             f"Overkill is {percent(new['overkill']['rate'])} against {percent(old['overkill']['rate'])}, each at its "
-            f"own threshold: the difference of {points(overkill['value'])} points is below {points(overkill['high'])} at "
-            f"{confidence} confidence, and it must be below {points(settings.overkill_margin)}."
+            f"own threshold: the difference of {points(overkill['value'])} points is below "
+            f"{points(overkill['high'])} at {confidence} confidence, and it must be below "
+            f"{points(settings.overkill_margin)}."
         )
         reasons += _power(figures["n_good"], settings)
     if escape is not None:
