@@ -1,0 +1,90 @@
+"""Manifest rows to pixels: streamed in order, decoded by a few threads, never more than a few images in memory."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from morphad.data.images import UnreadableImageError, decode
+from morphad.progress import track
+from morphad.settings import IngestSettings
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def in_order(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """Map by a thread a core, in the order of `items`, at most two results a thread ahead of the reader.
+
+    Decoders, hashes and array arithmetic release the interpreter's lock, so threads are enough.
+    """
+    workers = os.cpu_count() or 1
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[R]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > 2 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def read_pixels(
+    rows: pd.DataFrame, snapshot_dir: Path, settings: IngestSettings, what: str
+) -> Iterator[NDArray[np.uint8]]:
+    """Stream the pixels of manifest rows, in their order: uint8 [H, W, 3] RGB or [H, W] grey.
+
+    Args:
+        rows: Manifest rows; column `path` is relative to `snapshot_dir`.
+        snapshot_dir: The snapshot that the manifest describes.
+        settings: The settings that the images were ingested with.
+        what: A few words for the person who waits.
+
+    Raises:
+        UnreadableImageError: A file of the snapshot is gone or damaged since it was ingested.
+    """
+
+    def read(path: str) -> NDArray[np.uint8]:
+        try:
+            return decode(
+                snapshot_dir / path, max_megapixels=settings.max_megapixels, white_level=settings.white_level, name=path
+            ).pixels
+        except UnreadableImageError as error:
+            raise UnreadableImageError(
+                path, f"{error.reason} in the snapshot {snapshot_dir}; run `morphad ingest` again"
+            ) from error
+
+    yield from track(in_order(read, rows["path"].tolist()), what, total=len(rows))
+
+
+def read_mask(path: Path, max_megapixels: float = 100.0) -> NDArray[np.bool_]:
+    """Read a defect mask: bool [H, W], true where the file is not black.
+
+    Raises:
+        UnreadableImageError: The file is missing or not an image.
+    """
+    pixels = decode(path, max_megapixels=max_megapixels).pixels
+    return np.asarray(pixels > 0 if pixels.ndim == 2 else (pixels > 0).any(axis=-1))
+
+
+def read_masks(
+    rows: pd.DataFrame, snapshot_dir: Path, max_megapixels: float = 100.0
+) -> Iterator[NDArray[np.bool_] | None]:
+    """Stream the masks of manifest rows: all false for good images, None for a defect image without a mask."""
+    for row in rows[["mask", "label", "height", "width"]].itertuples(index=False):
+        if row.mask:
+            yield read_mask(snapshot_dir / str(row.mask), max_megapixels)
+        elif row.label == "good":
+            yield np.zeros((int(row.height), int(row.width)), bool)  # type: ignore[arg-type]
+        else:
+            yield None

@@ -1,0 +1,76 @@
+"""Pixels come in order, a few at a time, and damage since ingestion is named."""
+
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+
+from morphad.data.images import UnreadableImageError
+from morphad.data.loading import in_order, read_mask, read_masks, read_pixels
+from morphad.data.manifest import snapshot
+from morphad.data.sources import find_images
+from morphad.settings import IngestSettings
+
+RNG = np.random.default_rng(0)
+
+
+def test_in_order_keeps_the_order_and_looks_only_a_little_ahead() -> None:
+    begun: list[int] = []
+    lock = threading.Lock()
+
+    def work(item: int) -> int:
+        with lock:
+            begun.append(item)
+        time.sleep(0.001 * (item % 3))
+        return item * item
+
+    results = in_order(work, range(10_000))
+    assert [next(results) for _ in range(50)] == [item * item for item in range(50)]
+    results.close()  # type: ignore[attr-defined]
+    assert len(begun) < 50 + 300
+    assert list(in_order(work, range(20))) == [item * item for item in range(20)]
+    assert list(in_order(work, [])) == []
+
+
+def test_in_order_passes_errors_on() -> None:
+    with pytest.raises(ZeroDivisionError):
+        list(in_order(lambda item: 1 // item, [1, 0, 1]))
+
+
+def test_pixels_come_in_the_order_of_the_rows(tmp_path: Path) -> None:
+    pictures = {f"{n}.png": RNG.integers(0, 256, (9, 7, 3) if n % 2 else (9, 7), np.uint8) for n in range(12)}
+    (tmp_path / "in").mkdir()
+    for name, pixels in pictures.items():
+        Pillow.fromarray(pixels).save(tmp_path / "in" / name)
+    settings = IngestSettings(path=str(tmp_path / "in"))
+    manifest, _ = snapshot(find_images(settings), tmp_path / "out", settings, "caps", "test")
+    rows = manifest.sample(frac=1, random_state=0)
+    read = list(read_pixels(rows, tmp_path / "out", settings, "test"))
+    assert all(np.array_equal(a, pictures[path]) for a, path in zip(read, rows["path"], strict=True))
+    (tmp_path / "out/3.png").unlink()
+    with pytest.raises(UnreadableImageError, match=r"3\.png: not found in the snapshot .*run `morphad ingest` again"):
+        list(read_pixels(rows, tmp_path / "out", settings, "test"))
+
+
+def test_masks(tmp_path: Path) -> None:
+    marked = RNG.random((6, 5)) > 0.5
+    Pillow.fromarray(marked * np.uint8(1)).save(tmp_path / "grey.png")
+    Pillow.fromarray(np.dstack([marked * np.uint8(9), np.zeros((6, 5, 2), np.uint8)])).save(tmp_path / "red.png")
+    Pillow.fromarray(marked).save(tmp_path / "bits.png")
+    for name in ("grey.png", "red.png", "bits.png"):
+        assert np.array_equal(read_mask(tmp_path / name), marked)
+
+
+def test_masks_of_rows(tmp_path: Path) -> None:
+    for name in ("train/good/0.png", "test/a/0.png", "test/a/1.png", "ground_truth/a/0.png"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        Pillow.new("L", (5, 6), 255).save(tmp_path / "in" / name)
+    settings = IngestSettings(path=str(tmp_path / "in"))
+    manifest, _ = snapshot(find_images(settings), tmp_path / "out", settings, "caps", "test")
+    with_mask, without, good = read_masks(manifest, tmp_path / "out")
+    assert with_mask is not None and with_mask.all()
+    assert without is None
+    assert good is not None and good.shape == (6, 5) and not good.any()
