@@ -1,0 +1,251 @@
+"""The self-supervised loop: good images only, each through a random case that the network has to name."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from morphad.errors import BadInputError
+from morphad.files import sha256_json
+from morphad.model.checkpoint import Progress, hash_tensors, load_checkpoint, save_checkpoint
+from morphad.model.device import autocast_dtype, resolve_device
+from morphad.model.morphology import Case, apply_cases
+from morphad.model.network import Losses, MorphologyNetwork
+from morphad.progress import track
+from morphad.settings import OptimiserSettings, TrainSettings
+
+_RECORDS = 100  # entries of the history, about
+_PROBE = 256  # images behind the accuracies
+# What decides about the trained weights, beside images, initial weights, seed and device.
+_DECISIVE = {"backbone", "weights", "frozen", "embedding_layer", "kernel_size_weight", "cases", "margin", "optimiser"}
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """How a training went.
+
+    Attributes:
+        history: About a hundred records: `step` (steps done), `learning_rate`, and the means since the record before
+            of `loss`, `case_loss`, `height_loss` and `width_loss`.
+        case_accuracy: Share of probe images whose case is named right, 0..1; None without training. The probe is
+            256 training images, each through one random case, the same for equal seeds.
+        height_accuracy: The same for the structuring element's height.
+        width_accuracy: The same for its width.
+        resumed_from: Steps that a checkpoint had done; 0 for an unbroken run.
+    """
+
+    history: tuple[dict[str, float], ...] = ()
+    case_accuracy: float | None = None
+    height_accuracy: float | None = None
+    width_accuracy: float | None = None
+    resumed_from: int = 0
+
+
+def train_network(  # noqa: PLR0917 (in the order in which they are made)
+    network: MorphologyNetwork,
+    images: Tensor,
+    settings: TrainSettings,
+    table: Sequence[Case],
+    seed: int,
+    checkpoint: Path | None,
+    what: str,
+) -> TrainingResult:
+    """Train a network in place, and leave it in evaluation mode on the settings' device.
+
+    Equal arguments give equal weights on one CPU with one number of threads, also when the process was killed and
+    run again with the same checkpoint; on CUDA equal up to the order of sums. The checkpoint stays; the caller
+    removes it once the trained network is saved.
+
+    Args:
+        network: Built from the same settings and table.
+        images: [N, C, H, W] uint8, good images only.
+        settings: How to train; with `optimiser.steps` 0 nothing is trained.
+        table: The cases to tell apart.
+        seed: Of every random choice.
+        checkpoint: File for the checkpoint; None for none.
+        what: A few words for the person who waits.
+
+    Raises:
+        BadInputError: Images or table are too few, the device or precision is not there, the loss is no longer
+            finite, or the checkpoint cannot be written.
+    """
+    optimiser_settings = settings.optimiser
+    device = resolve_device(settings.device)
+    dtype = autocast_dtype(optimiser_settings.precision, device)
+    network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if optimiser_settings.steps == 0:
+        network.eval()
+        return TrainingResult()
+    if images.ndim != 4 or images.dtype != torch.uint8:
+        raise ValueError(f"expected images [N, C, H, W] uint8, got {tuple(images.shape)} {images.dtype}")
+    if len(images) == 0 or len(table) < 2:
+        raise BadInputError(
+            f"{what}: training needs at least 1 image and 2 cases, got {len(images)} and {len(table)}; "
+            "add images, widen train.cases, or set train.optimiser.steps to 0"
+        )
+    loop = _Loop(network, images, table=table, settings=optimiser_settings, seed=seed, device=device, dtype=dtype)
+    fingerprint = ""
+    if checkpoint is not None:
+        fingerprint = sha256_json(
+            {
+                "settings": settings.model_dump(
+                    mode="json", include=_DECISIVE, exclude={"optimiser": {"checkpoint_every"}}
+                ),
+                "seed": seed,
+                "cases": [case.name for case in table],
+                "images": hash_tensors({"images": images}),
+                "weights": hash_tensors(network.state_dict()),
+                "device": device.type,
+                "precision": str(dtype),
+            }
+        )
+    start = loop.resume(checkpoint, fingerprint) if checkpoint is not None else 0
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        for step in track(range(start, optimiser_settings.steps), what, optimiser_settings.steps, "step", start):
+            loop.step(step)
+            done = step + 1
+            if checkpoint is not None and (
+                done % optimiser_settings.checkpoint_every == 0 or done == optimiser_settings.steps
+            ):
+                loop.save(checkpoint, fingerprint, done)
+        case, height, width = loop.accuracies()
+    return TrainingResult(tuple(loop.history), case, height, width, start)
+
+
+class _Loop:
+    """One training: what a step changes, and how a step goes."""
+
+    def __init__(
+        self,
+        network: MorphologyNetwork,
+        images: Tensor,
+        *,
+        table: Sequence[Case],
+        settings: OptimiserSettings,
+        seed: int,
+        device: torch.device,
+        dtype: torch.dtype | None,
+    ) -> None:
+        self.network, self.images, self.table, self.settings = network, images, table, settings
+        self.seed, self.device, self.dtype = seed, device, dtype
+        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        self.optimiser = torch.optim.AdamW(
+            [
+                {"params": [p for p in trained if p.ndim > 1], "weight_decay": settings.weight_decay},
+                {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},  # biases and norms
+            ],
+            lr=settings.learning_rate,
+        )
+        # float16 has few exponents: small gradients need the scaler, bfloat16 ones do not.
+        self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+        self.history: list[dict[str, float]] = []
+        self.sums = [0.0] * len(Losses._fields)
+        self.summed = 0
+        network.train()
+
+    def step(self, step: int) -> None:
+        """One batch: sample, transform, forward, backward, update; `step` counts from 0."""
+        self.network.train()
+        rate = learning_rate(self.settings, step)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        # Every random choice depends on seed and step alone, so a resumed run goes on as the unbroken one would.
+        rng = np.random.default_rng([self.seed, step])
+        torch.manual_seed(int(rng.integers(2**62)))  # stochastic depth, in backbones that have it
+        batch, cases = self._sample(rng, self.settings.batch_size)
+        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
+            losses = self.network.losses(batch, cases, progress=step / self.settings.steps)
+        values = torch.stack([loss.detach().float() for loss in losses]).tolist()
+        self._check_finite("loss", values[0], step)
+        self.optimiser.zero_grad(set_to_none=True)
+        self.scaler.scale(losses.total).backward()  # type: ignore[no-untyped-call]
+        self.scaler.unscale_(self.optimiser)
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.gradient_clip)
+        if not self.scaler.is_enabled():  # the scaler skips such steps by itself
+            self._check_finite("gradient", float(norm), step)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self._note(values, step + 1, rate)
+
+    @torch.no_grad()
+    def accuracies(self) -> tuple[float, float, float]:
+        """Shares of the probe's cases, heights and widths named right; leaves the network in evaluation mode."""
+        self.network.eval()
+        rng = np.random.default_rng([self.seed, self.settings.steps, 1])
+        right = torch.zeros(3)
+        for start in range(0, _PROBE, self.settings.batch_size):
+            batch, cases = self._sample(rng, min(self.settings.batch_size, _PROBE - start))
+            with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
+                embedding = self.network.embed(batch)
+            answers = (self.network.case_cosines(embedding), *self.network.size_logits(embedding))
+            truths = (cases, self.network.height_of_case[cases], self.network.width_of_case[cases])
+            right += torch.tensor([float((a.argmax(1) == t).sum()) for a, t in zip(answers, truths, strict=True)])
+        case, height, width = (right / _PROBE).tolist()
+        return case, height, width
+
+    def save(self, path: Path, fingerprint: str, done: int) -> None:
+        """Write a checkpoint after `done` steps."""
+        values: dict[str, Any] = {
+            "history": self.history,
+            "sums": self.sums,
+            "summed": self.summed,
+            "scaler": self.scaler.state_dict(),
+        }
+        save_checkpoint(path, fingerprint, self.network, self.optimiser, Progress(done, values))
+
+    def resume(self, path: Path, fingerprint: str) -> int:
+        """Go back to a checkpoint of this very training, if there is one; return how many steps it has done."""
+        progress = load_checkpoint(path, fingerprint, self.network, self.optimiser)
+        if progress is None:
+            return 0
+        self.history, self.sums, self.summed = (progress.values[key] for key in ("history", "sums", "summed"))
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(progress.values["scaler"])
+        return progress.step
+
+    def _sample(self, rng: np.random.Generator, size: int) -> tuple[Tensor, Tensor]:
+        """Random images, each through a random case: [B, C, H, W] uint8 and [B] case indices, on the device."""
+        # No flips or turns: they would swap what height and width, and the origin of an even size, mean.
+        chosen = torch.from_numpy(rng.integers(len(self.images), size=size))
+        cases = torch.from_numpy(rng.integers(len(self.table), size=size))
+        batch = self.images[chosen].to(self.device, non_blocking=True)
+        return apply_cases(batch, cases, self.table), cases.to(self.device)
+
+    def _note(self, values: list[float], done: int, rate: float) -> None:
+        self.sums = [total + value for total, value in zip(self.sums, values, strict=True)]
+        self.summed += 1
+        if done % max(1, self.settings.steps // _RECORDS) == 0 or done == self.settings.steps:
+            loss, case, height, width = (total / self.summed for total in self.sums)
+            self.history.append(
+                {
+                    "step": done,
+                    "learning_rate": rate,
+                    "loss": loss,
+                    "case_loss": case,
+                    "height_loss": height,
+                    "width_loss": width,
+                }
+            )
+            self.sums, self.summed = [0.0] * len(values), 0
+
+    def _check_finite(self, what: str, value: float, step: int) -> None:
+        if not math.isfinite(value):
+            raise BadInputError(
+                f"training diverged: the {what} is {value} at step {step + 1} of {self.settings.steps}; lower "
+                f"train.optimiser.learning_rate (now {self.settings.learning_rate}) or train.margin.margin, lengthen "
+                f"train.optimiser.warmup_steps, or set train.optimiser.precision to float32"
+            )
+
+
+def learning_rate(settings: OptimiserSettings, step: int) -> float:
+    """Linear warm-up over `warmup_steps` (at most half the steps), then a half cosine to 0; `step` from 0."""
+    warmup = min(settings.warmup_steps, settings.steps // 2)
+    if step < warmup:
+        return settings.learning_rate * (step + 1) / warmup
+    share = (step - warmup) / max(1, settings.steps - warmup)
+    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
