@@ -4,17 +4,19 @@ from morphad.errors import BadInputError
 
 
 def percent(rate: float, digits: int = 1) -> str:
-    """A fraction as percent: 0.05 -> "5 %", 0.0481 -> "4.8 %", 0.0001 -> "below 0.1 %", 0.9999 -> "above 99.9 %".
+    """A measured fraction as percent: 0.05 -> "5.0 %", 0.0481 -> "4.8 %", 1 -> "100 %", 0.0001 -> "below 0.1 %".
 
     A rate that is not exactly 0 or 1 never reads as such.
     """
+    if rate in {0, 1}:
+        return f"{100 * rate:.0f} %"
     text = f"{100 * rate:.{digits}f}"
     smallest = 10.0**-digits
     if rate > 0 and float(text) == 0:
         return f"below {smallest:g} %"
     if rate < 1 and float(text) >= 100:
         return f"above {100 - smallest:g} %"
-    return f"{text.rstrip('0').rstrip('.') if '.' in text else text} %"
+    return f"{text} %"
 
 
 def exact_percent(rate: float) -> str:

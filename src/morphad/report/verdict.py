@@ -1,0 +1,94 @@
+"""What a quality engineer needs to know about a model, in one sentence, and what to do where something is wrong."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from morphad.decision.calibration import Calibration
+from morphad.decision.wording import counted, exact_percent, percent
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The sentence at the head of a page.
+
+    Attributes:
+        sentence: What the model does at its threshold, or that it has none.
+        attainable: Whether there is a threshold.
+        remedy: What to do, empty where nothing is wrong.
+        warnings: Further sentences that must not be overlooked.
+    """
+
+    sentence: str
+    attainable: bool
+    remedy: str = ""
+    warnings: list[str] = field(default_factory=list)
+
+
+def verdict(metrics: dict[str, Any], calibration: Calibration) -> Verdict:
+    """The verdict on the figures of `decision.metrics.evaluate` under a calibration."""
+    if not calibration.attainable:
+        return _no_threshold(metrics, calibration)
+    overkill, escape = metrics["overkill"], metrics["escape"]
+    guarantee = (
+        f"at most {exact_percent(calibration.false_reject_rate)} guaranteed on average from "
+        f"{counted(calibration.n, 'calibration image')}"
+    )
+    shift = f"per shift of {metrics['parts_per_shift']:,} parts"
+    warnings = _warnings(metrics, calibration)
+    if overkill is None:
+        missed = "" if escape is None else f" and misses {percent(escape['rate'])} of the defects in the holdout"
+        sentence = (
+            f"At its threshold this model rejects good parts at a rate that was not measured ({guarantee}){missed}."
+        )
+        return Verdict(
+            sentence, True, warnings=["The holdout has no good images, so overkill is not known.", *warnings]
+        )
+    rejects = f"At its threshold this model rejects {percent(overkill['rate'])} of good parts ({guarantee})"
+    overkills = _parts(overkill["parts_per_shift"], "overkill")
+    if escape is None:
+        sentence = f"{rejects}: about {overkills} {shift}. How many defects it misses is not known."
+        return Verdict(sentence, True, "Add labelled defect images to the line to measure escapes.", warnings)
+    escapes = _parts(escape["parts_per_shift"], "escape")
+    sentence = (
+        f"{rejects} and misses {percent(escape['rate'])} of the defects in the holdout: "
+        f"about {overkills} and {escapes} {shift}."
+    )
+    return Verdict(sentence, True, warnings=warnings)
+
+
+def _no_threshold(metrics: dict[str, Any], calibration: Calibration) -> Verdict:
+    rate, n, needed = exact_percent(calibration.false_reject_rate), calibration.n, calibration.images_needed
+    sentence = (
+        f"This model has no threshold and cannot reject parts: a false-reject rate of {rate} is not attainable "
+        f"with {counted(n, 'calibration image')}."
+    )
+    remedy = (
+        f"Add good images until at least {needed:,} are kept for calibration ({needed - n:,} more), or set "
+        f"calibrate.false_reject_rate to at least {percent(1 / (n + 1) + 5e-4)}; then calibrate again."
+    )
+    if n == 0:
+        remedy = f"Add good images until at least {needed:,} are kept for calibration; then calibrate again."
+    auroc = metrics["image_auroc"]
+    ranked = (
+        []
+        if auroc is None
+        else [f"Without a threshold the model still ranks parts, with an AUROC of {percent(auroc)}."]
+    )
+    return Verdict(sentence, False, remedy, ranked)
+
+
+def _warnings(metrics: dict[str, Any], calibration: Calibration) -> list[str]:
+    overkill = metrics["overkill"]
+    if overkill is None or calibration.upper_bound is None or overkill["low"] <= calibration.upper_bound:
+        return []
+    return [
+        f"The overkill measured on the holdout ({percent(overkill['low'])} to {percent(overkill['high'])}) is above "
+        f"what the calibration allows for ({percent(calibration.upper_bound)}): holdout and calibration images "
+        "differ, for example in lot, light or camera. Do not rely on the guarantee before the reason is found."
+    ]
+
+
+def _parts(number: float, what: str) -> str:
+    if 0 < number < 0.5:
+        return f"fewer than 1 {what}"
+    return counted(round(number), what)
