@@ -1,0 +1,226 @@
+"""The conversation with MLflow: bounded in time, quiet, without telemetry, its failures told in one sentence."""
+
+import logging
+import os
+import re
+import socket
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # read by mlflow when it is imported
+import mlflow
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from morphad.errors import BadInputError, ServiceError
+from morphad.settings import RegisterSettings
+
+_SERVERS = {"http", "https"}
+_DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+
+# The first call tells whether anybody is there; it waits less than a call that moves data may.
+_CONTACT_TIMEOUT_SECONDS = 15
+_CONTACT_RETRIES = 2
+
+_EXPECTED = (
+    "expected http://HOST:PORT, https://HOST, sqlite:///FILE or postgresql://USER@HOST/NAME (MLflow no longer keeps a "
+    "registry in plain files); correct it, or MLFLOW_TRACKING_URI in the environment"
+)
+_REMEDY = (
+    "start the server or correct `register.tracking_uri` (MLFLOW_TRACKING_URI in the environment wins), then run again"
+)
+
+
+class Connection:
+    """An MLflow backend that is talked to in sessions.
+
+    MLflow keeps address, time limits and verbosity in the process: a session sets them and puts them back, so that
+    other code in the process keeps its own. Not for several threads at once.
+    """
+
+    def __init__(self, settings: RegisterSettings) -> None:
+        given = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
+        self._settings = settings
+        self._scheme, self.uri = _checked(given or settings.tracking_uri)
+        self.shown_uri = masked(self.uri)
+        self._reached = False
+        self._client: MlflowClient | None = None
+
+    @contextmanager
+    def session(self) -> Iterator[MlflowClient]:
+        """Give a client that works within the settings' limits.
+
+        Raises:
+            ServiceError: MLflow did not answer in time, or refused; the message names the address and the remedy.
+        """
+        with _environment(self._limits(contact=False)), _silence():
+            # set_tracking_uri writes the environment too; _environment puts that back.
+            mlflow.set_tracking_uri(self.uri)
+            mlflow.set_registry_uri(self.uri)
+            try:
+                yield self._reach()
+            except MlflowException as error:
+                raise self._told(error) from None
+            except (SQLAlchemyError, OSError) as error:
+                raise ServiceError(f"MLflow at {self.shown_uri}: {_cause(str(error))}; {_REMEDY}") from None
+            finally:
+                mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # the way to unset it
+                mlflow.set_registry_uri(None)  # type: ignore[arg-type]
+
+    def hurry(self) -> None:
+        """Within a session that fails: let what must still be said to the server be tried once, briefly."""
+        os.environ.update({"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"})
+
+    def experiment_id(self) -> str:
+        """Within a session: the experiment of the settings, made if need be."""
+        client, name = self._reach(), self._settings.experiment
+        found = client.get_experiment_by_name(name)
+        if found is not None and found.lifecycle_stage != "active":
+            raise BadInputError(
+                f"MLflow at {self.shown_uri}: experiment {name!r} is deleted; restore it "
+                f"(mlflow experiments restore -x {found.experiment_id}) or set another `register.experiment`"
+            )
+        if found is None:
+            try:
+                return str(client.create_experiment(name, artifact_location=self._artifact_location()))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+                return self.experiment_id()  # another process was faster
+        return str(found.experiment_id)
+
+    def _reach(self) -> MlflowClient:
+        """The client, once somebody has answered at the address."""
+        if self._client is None:
+            self._knock()
+            self._client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+        if not self._reached:
+            with _environment(self._limits(contact=True)):
+                self._client.get_experiment_by_name(self._settings.experiment)
+            self._reached = True
+        return self._client
+
+    def _knock(self) -> None:
+        """Fail early at a database server that is not there: MLflow itself would try for 100 s."""
+        if self._scheme not in _DATABASE_PORTS:
+            return
+        address = make_url(self.uri)
+        if not address.host:
+            return  # a local socket
+        host, port = address.host, address.port or _DATABASE_PORTS[self._scheme]
+        try:
+            socket.create_connection((host, port), timeout=_CONTACT_TIMEOUT_SECONDS).close()
+        except OSError as error:
+            raise ServiceError(f"MLflow database at {self.shown_uri}: {error.strerror or error}; {_REMEDY}") from None
+
+    def _limits(self, *, contact: bool) -> dict[str, str | None]:
+        timeout, retries = self._settings.timeout_seconds, self._settings.retries
+        if contact:
+            timeout, retries = min(timeout, _CONTACT_TIMEOUT_SECONDS), min(retries, _CONTACT_RETRIES)
+        return {
+            "MLFLOW_TRACKING_URI": self.uri,
+            "MLFLOW_REGISTRY_URI": self.uri,
+            "MLFLOW_RUN_ID": None,  # would make every new run continue that one
+            "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout),
+            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries),
+            "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+            "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+            "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        }
+
+    def _artifact_location(self) -> str | None:
+        """Where a new experiment keeps files: a server decides for itself, a local database has them beside it."""
+        if self._scheme in _SERVERS:
+            return None
+        folder = Path(make_url(self.uri).database or "").parent if self._scheme == "sqlite" else Path.cwd()
+        return (folder / "mlartifacts" / self._settings.experiment).as_uri()
+
+    def _told(self, error: MlflowException) -> ServiceError:
+        text = _cause(str(error.message or error))
+        denied = error.error_code in {"UNAUTHENTICATED", "PERMISSION_DENIED", "CUSTOMER_UNAUTHORIZED"}
+        if denied or re.search(r"error code 40[13]\b", text):
+            remedy = (
+                "give MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, of an account "
+                "that may write, and see that the server allows this host name (--allowed-hosts)"
+            )
+        elif not self._reached:
+            remedy = _REMEDY
+        else:
+            remedy = "see the server's log, then run again"
+        return ServiceError(f"MLflow at {self.shown_uri}: {text}; {remedy}")
+
+
+def masked(text: str) -> str:
+    """Text without the credentials of any address in it."""
+    text = re.sub(r"://[^/@\s]+@", "://***@", text)
+    return re.sub(r"(?i)\b(password|passwd|pwd|token|secret)=[^&\s'\"]+", r"\1=***", text)
+
+
+def _cause(text: str) -> str:
+    """The first line of a message, or the system's own words where they are buried in it; credentials masked."""
+    for pattern in (r"\[Errno -?\d+\] ([^'\")\]]+)", r"(?i)((?:read|connection) (?:to \S+ )?timed out)"):
+        if buried := re.search(pattern, text):
+            return masked(buried.group(1))
+    return masked((text.strip() or "no reason given").splitlines()[0])
+
+
+def _checked(uri: str) -> tuple[str, str]:
+    """Scheme and address, a relative SQLite file made absolute so that a later chdir does not matter."""
+    scheme = uri.split(":", 1)[0].split("+", 1)[0].lower() if ":" in uri else ""
+    try:
+        if scheme in _SERVERS:
+            parts = urlsplit(uri)
+            if not parts.hostname or parts.port == 0:
+                raise ValueError("names no host or port")
+            return scheme, uri
+        if scheme in _DATABASE_PORTS:
+            make_url(uri)
+            return scheme, uri
+        if scheme == "sqlite":
+            address = make_url(uri)
+            if not address.database or address.database == ":memory:":
+                raise ValueError("names no file")
+            return scheme, f"{address.set(database=str(Path(address.database).absolute()))}"
+    except (ValueError, ArgumentError) as error:
+        raise BadInputError(f"register.tracking_uri = {masked(uri)!r}: {masked(str(error))}; {_EXPECTED}") from None
+    raise BadInputError(f"register.tracking_uri = {masked(uri)!r}: not an address that MLflow can use; {_EXPECTED}")
+
+
+@contextmanager
+def _environment(values: dict[str, str | None]) -> Iterator[None]:
+    """Set environment variables for a block (None: unset), then put back what was there."""
+    before = {name: os.environ.get(name) for name in values}
+    _set_environment(values)
+    try:
+        yield
+    finally:
+        _set_environment(before)
+
+
+def _set_environment(values: dict[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep MLflow, its migrations and its HTTP client off the terminal for a block; failures arrive as exceptions."""
+    loggers = [logging.getLogger(name) for name in ("mlflow", "alembic", "urllib3")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,211 @@
+"""Publishing a detector: one run, one logged model, one version, however often it is tried or killed.
+
+A version is created last, with its tags in the same call, from a run and a model that are complete by then. So a
+version that exists is whole, and an attempt that was killed before leaves a run in state RUNNING, which the next
+attempt marks KILLED.
+"""
+
+import json
+import shutil
+import tempfile
+import time
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
+from mlflow.models import ModelSignature
+from mlflow.tracking import MlflowClient
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+
+import morphad
+from morphad.errors import BadInputError
+from morphad.registry import versions
+from morphad.registry.connection import Connection
+from morphad.registry.records import (
+    CHALLENGER,
+    CHAMPION,
+    PREFIX,
+    DatasetFacts,
+    Registration,
+    Version,
+    code_revision,
+    detector_hash,
+    flattened,
+    model_name,
+)
+from morphad.settings import IngestSettings
+
+# What the code that travels with a model imports, directly or through these. Pinned as installed at publication.
+REQUIREMENTS = (
+    "mlflow",
+    "numpy",
+    "pandas",
+    "pillow",
+    "pydantic",
+    "ruamel.yaml",
+    "safetensors",
+    "scikit-learn",
+    "scipy",
+    "timm",
+    "torch",
+    "torchvision",
+    "tqdm",
+)
+
+SIGNATURE = ModelSignature(
+    inputs=Schema([ColSpec(DataType.binary, "image")]),
+    outputs=Schema(
+        [
+            ColSpec(DataType.double, "score"),
+            ColSpec(DataType.boolean, "rejected", required=False),
+            ColSpec(DataType.double, "p_value", required=False),
+            ColSpec(DataType.double, "threshold", required=False),
+            ColSpec(DataType.binary, "heatmap", required=False),
+        ]
+    ),
+    params=ParamSchema([ParamSpec("heatmap", DataType.boolean, default=False)]),
+)
+
+# Written by later steps about a version; those of an earlier version must not travel with this one.
+_NOT_OF_THIS_RUN = {"registration.json", "decision.json"}
+
+
+def publish(
+    connection: Connection,
+    line: str,
+    detector_folder: Path,
+    report_folder: Path,
+    *,
+    params: dict[str, Any],
+    metrics: dict[str, float],
+    tags: dict[str, str],
+    dataset: DatasetFacts,
+    ingest: IngestSettings | None = None,
+) -> Registration:
+    """See `Registry.publish`."""
+    identity = {
+        f"{PREFIX}line": line,
+        f"{PREFIX}detector_hash": detector_hash(detector_folder),
+        f"{PREFIX}data_hash": dataset.data_hash,
+    }
+    if not report_folder.is_dir():
+        raise BadInputError(f"{report_folder}: no such folder; run the evaluate step first")
+    all_tags = {
+        **tags,
+        **identity,
+        f"{PREFIX}holdout_id": dataset.holdout_id,
+        f"{PREFIX}code_revision": code_revision(),
+        f"{PREFIX}version": morphad.__version__,
+    }
+    with connection.session() as client:
+        experiment = connection.experiment_id()
+        there = _same(client, line, identity)
+        if there:
+            return _settled(client, line, there[0], created=False)
+        _bury_unfinished(client, experiment, identity)
+        try:
+            with mlflow.start_run(experiment_id=experiment, run_name=line, tags=all_tags) as run:
+                run_id = run.info.run_id
+                _log_facts(client, run_id, params, metrics, dataset)
+                _log_report(client, run_id, report_folder)
+                model_uri = _log_model(line, detector_folder, all_tags, ingest)
+                versions.ensure_registered(client, line)
+                version = _create_version(client, line, model_uri, run_id, tags=all_tags, identity=identity)
+                return _settled(client, line, version, created=version.run_id == run_id)
+        except BaseException:
+            connection.hurry()
+            raise
+
+
+def _same(client: MlflowClient, line: str, identity: dict[str, str]) -> list[Version]:
+    """Versions of this very detector on this very data, oldest first."""
+    return versions.all_versions(client, line, " and ".join(f"tags.`{k}` = '{v}'" for k, v in identity.items()))
+
+
+def _bury_unfinished(client: MlflowClient, experiment: str, identity: dict[str, str]) -> None:
+    """Mark runs of an earlier attempt that was killed, and drop the models they logged and never registered."""
+    clause = " and ".join(f"tags.`{key}` = '{value}'" for key, value in identity.items())
+    for run in client.search_runs([experiment], f"attributes.status = 'RUNNING' and {clause}"):
+        orphans = client.search_logged_models([experiment], filter_string=f"source_run_id = '{run.info.run_id}'")
+        for orphan in orphans:
+            client.delete_logged_model(orphan.model_id)
+        client.set_terminated(run.info.run_id, status="KILLED")
+
+
+def _log_facts(
+    client: MlflowClient, run_id: str, params: dict[str, Any], metrics: dict[str, float], dataset: DatasetFacts
+) -> None:
+    now = time.time_ns() // 1_000_000  # ms since the epoch
+    client.log_batch(
+        run_id,
+        metrics=[Metric(name, float(value), now, 0) for name, value in metrics.items()],
+        params=[Param(name, value) for name, value in flattened(params).items()],
+    )
+    facts = Dataset(
+        name=dataset.manifest.parent.name or dataset.manifest.stem,
+        digest=dataset.data_hash[:36],  # MLflow's longest digest
+        source_type="local",
+        source=json.dumps({"uri": dataset.manifest.as_posix()}),
+        profile=json.dumps({**dataset.counts, "data_hash": dataset.data_hash, "holdout_id": dataset.holdout_id}),
+    )
+    client.log_inputs(run_id, [DatasetInput(facts, [InputTag("mlflow.data.context", "training and holdout")])])
+
+
+def _log_report(client: MlflowClient, run_id: str, folder: Path) -> None:
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder)
+        hidden = any(part.startswith(".") for part in relative.parts)
+        if path.is_file() and not hidden and relative.as_posix() not in _NOT_OF_THIS_RUN:
+            client.log_artifact(run_id, str(path), (Path("report") / relative.parent).as_posix())
+
+
+def _log_model(line: str, detector_folder: Path, tags: dict[str, str], ingest: IngestSettings | None) -> str:
+    """Log the detector with the code that runs it; the active run is its source."""
+    # The decoding rules are part of the preprocessing: 16-bit images must get the same grey levels when served.
+    decoding = {"max_megapixels": ingest.max_megapixels, "white_level": ingest.white_level} if ingest else {}
+    with tempfile.TemporaryDirectory(prefix="morphad-") as scratch:
+        detector, package = Path(scratch) / "detector", Path(scratch) / "morphad"
+        # A copy, because MLflow refuses links, as DVC may make them, and for one name inside every version.
+        shutil.copytree(detector_folder, detector)
+        # Without what tools leave in a source tree (caches, editors' files).
+        shutil.copytree(Path(morphad.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+        info = mlflow.pyfunc.log_model(
+            name=model_name(line),
+            python_model=str(Path(__file__).with_name("pyfunc.py")),
+            artifacts={"detector": str(detector)},
+            code_paths=[str(package)],
+            pip_requirements=[pinned(name) for name in REQUIREMENTS],
+            signature=SIGNATURE,
+            model_config=decoding,
+            tags=tags,
+        )
+    return str(info.model_uri)
+
+
+def pinned(name: str) -> str:
+    """A requirement for the installed version, without the local part (+cpu) that no package index knows."""
+    return f"{name}=={installed_version(name).split('+', 1)[0]}"
+
+
+def _create_version(
+    client: MlflowClient, line: str, model_uri: str, run_id: str, *, tags: dict[str, str], identity: dict[str, str]
+) -> Version:
+    """Create the version; if a retried request or a second publisher made one too, the oldest stays."""
+    entity = client.create_model_version(
+        model_name(line), source=model_uri, run_id=run_id, tags=tags, model_id=model_uri.removeprefix("models:/")
+    )
+    oldest = _same(client, line, identity)[0]
+    if oldest.number != int(entity.version):
+        client.delete_model_version(model_name(line), entity.version)
+    return oldest
+
+
+def _settled(client: MlflowClient, line: str, version: Version, *, created: bool) -> Registration:
+    """What follows a version, done again at no cost where it was done before: the alias, the run's end."""
+    if CHAMPION not in version.aliases and CHALLENGER not in version.aliases:
+        client.set_registered_model_alias(model_name(line), CHALLENGER, str(version.number))
+    if client.get_run(version.run_id).info.status != "FINISHED" and not created:
+        client.set_terminated(version.run_id, status="FINISHED")
+    return Registration(version.run_id, version.model_name, version.number, version.model_uri, created)
