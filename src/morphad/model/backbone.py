@@ -108,7 +108,8 @@ class Backbone(nn.Module):
         return {
             name: (output.shape[1], round(_PROBE_SIDE / output.shape[-1]))
             for name, output in capture.outputs.items()
-            if output.shape[-1] == output.shape[-2] > 1  # square as the input: not tokens, not pooled to a point
+            if name.split(".")[0] not in HEADS
+            and output.shape[-1] == output.shape[-2] > 1  # square as the input: not tokens, not pooled to a point
             and capture.calls[name] == 1
             and output._version == capture.versions[name]
         }
@@ -241,6 +242,8 @@ def _build(name: str) -> tuple[nn.Module, tuple[Sequence[float], Sequence[float]
         if name == "small":
             return SmallNet(), _IMAGENET
         if library == "timm" and model:
+            if not timm.is_model(model):  # a hub's name, too, which timm would download
+                raise ValueError(f"unknown: {model}; see timm.list_models()")
             net = timm.create_model(model, pretrained=False)
             config: Any = net.pretrained_cfg
             return net, ([255 * m for m in config["mean"]], [255 * d for d in config["std"]])
