@@ -56,7 +56,9 @@ class SplitSettings(Settings):
 
     calibration: Fraction = Field(default=0.25, description="share of the good images that calibrate the threshold")
     holdout: Fraction = Field(default=0.2, description="share of the good images that are frozen for evaluation")
-    near_duplicate_bits: int = Field(default=6, ge=0, le=64, description="differing bits of 256 in a perceptual hash")
+    near_duplicate_bits: int = Field(
+        default=6, ge=0, le=64, description="differing bits of 256 in a perceptual hash; 0: only equal bytes are copies"
+    )
     renew_holdout: bool = Field(default=False, description="draw a new holdout; figures are not comparable after it")
 
     @model_validator(mode="after")
