@@ -146,12 +146,17 @@ while todo:
 owners = packages_distributions()
 
 class OnlyRequired:
+    def __init__(self, finder):
+        self.finder = finder
+
     def find_spec(self, name, path=None, target=None):
         own = {owner.lower().replace("_", "-") for owner in owners.get(name.split(".")[0], [])} - {"morphad"}
-        if own and not own & allowed:
-            raise ModuleNotFoundError(f"{name} is not among the model's requirements", name=name)
+        return None if own and not own & allowed else self.finder.find_spec(name, path, target)
 
-sys.meta_path.insert(0, OnlyRequired())
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+sys.meta_path = [OnlyRequired(finder) for finder in sys.meta_path]
 model = mlflow.pyfunc.load_model(sys.argv[1])
 images = [Path(name).read_bytes() for name in json.loads(sys.argv[2])]
 frame = model.predict(pd.DataFrame({"image": images}), params={"heatmap": True})

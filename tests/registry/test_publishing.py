@@ -1,5 +1,6 @@
 """One detector on one data set is one version, with all that is needed to serve and to judge it."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -130,13 +131,24 @@ def test_missing_detector_or_report_is_bad_input(publish: Publish, detector_fold
 def test_failure_on_the_way_leaves_no_version(
     publish: Publish, registry: Registry, line: str, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    tries = []
+    end = MlflowClient.set_terminated
+
+    def watched(self: MlflowClient, *args: str, **kwargs: str) -> None:
+        tries.append(os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"])
+        end(self, *args, **kwargs)
+
     with monkeypatch.context() as patched:
-        patched.setattr("mlflow.pyfunc.log_model", _disk_full)
+        patched.setattr(MlflowClient, "create_model_version", _disk_full)
+        patched.setattr(MlflowClient, "set_terminated", watched)
         with pytest.raises(ServiceError, match="No space left"):
             publish()
+    assert tries == ["0"]  # marking the run must not cost minutes where the server is gone
     assert registry.history(line) == []
     assert _runs(client, line) == ["FAILED"]
-    assert publish().version == 1
+    done = publish()
+    assert done.version == 1
+    assert _model_sources(client, line) == [done.run_id]
 
 
 def test_request_that_was_retried_by_the_network_makes_one_version(

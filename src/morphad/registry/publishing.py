@@ -105,18 +105,18 @@ def publish(
         if there:
             return _settled(client, line, there[0], created=False)
         _bury_unfinished(client, experiment, identity)
-        try:
-            with mlflow.start_run(experiment_id=experiment, run_name=line, tags=all_tags) as run:
-                run_id = run.info.run_id
+        with mlflow.start_run(experiment_id=experiment, run_name=line, tags=all_tags) as run:
+            run_id = run.info.run_id
+            try:
                 _log_facts(client, run_id, params, metrics, dataset)
                 _log_report(client, run_id, report_folder)
                 model_uri = _log_model(line, detector_folder, all_tags, ingest)
                 versions.ensure_registered(client, line)
                 version = _create_version(client, line, model_uri, run_id, tags=all_tags, identity=identity)
                 return _settled(client, line, version, created=version.run_id == run_id)
-        except BaseException:
-            connection.hurry()
-            raise
+            except BaseException:
+                connection.hurry()  # start_run now marks the run FAILED; a server that is gone must not cost minutes
+                raise
 
 
 def _same(client: MlflowClient, line: str, identity: dict[str, str]) -> list[Version]:
@@ -125,13 +125,14 @@ def _same(client: MlflowClient, line: str, identity: dict[str, str]) -> list[Ver
 
 
 def _bury_unfinished(client: MlflowClient, experiment: str, identity: dict[str, str]) -> None:
-    """Mark runs of an earlier attempt that was killed, and drop the models they logged and never registered."""
+    """Mark runs of an earlier attempt that was killed; drop the models that it, or a failed one, never registered."""
     clause = " and ".join(f"tags.`{key}` = '{value}'" for key, value in identity.items())
-    for run in client.search_runs([experiment], f"attributes.status = 'RUNNING' and {clause}"):
+    for run in client.search_runs([experiment], f"attributes.status != 'FINISHED' and {clause}"):
         orphans = client.search_logged_models([experiment], filter_string=f"source_run_id = '{run.info.run_id}'")
         for orphan in orphans:
             client.delete_logged_model(orphan.model_id)
-        client.set_terminated(run.info.run_id, status="KILLED")
+        if run.info.status == "RUNNING":
+            client.set_terminated(run.info.run_id, status="KILLED")
 
 
 def _log_facts(
