@@ -255,3 +255,8 @@ def test_facts_have_no_absolute_path_unless_given(publish: Publish, client: Mlfl
     facts = DatasetFacts(Path("data/x/manifest.parquet"), "c" * 64, "f" * 64)
     done = publish(dataset=facts)
     assert client.get_run(done.run_id).inputs.dataset_inputs[0].dataset.source == '{"uri": "data/x/manifest.parquet"}'
+
+
+def test_passwords_in_settings_are_not_recorded(publish: Publish, client: MlflowClient) -> None:
+    done = publish(params={"register": {"tracking_uri": "https://anna:s3cret@mlflow.plant.example"}})
+    assert client.get_run(done.run_id).data.params == {"register.tracking_uri": "https://***@mlflow.plant.example"}

@@ -22,7 +22,7 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 import morphad
 from morphad.errors import BadInputError
 from morphad.registry import versions
-from morphad.registry.connection import Connection
+from morphad.registry.connection import Connection, masked
 from morphad.registry.records import (
     CHALLENGER,
     CHAMPION,
@@ -142,7 +142,8 @@ def _log_facts(
     client.log_batch(
         run_id,
         metrics=[Metric(name, float(value), now, 0) for name, value in metrics.items()],
-        params=[Param(name, value) for name, value in flattened(params).items()],
+        # Settings hold addresses, and addresses may hold passwords.
+        params=[Param(name, masked(value)) for name, value in flattened(params).items()],
     )
     facts = Dataset(
         name=dataset.manifest.parent.name or dataset.manifest.stem,
