@@ -96,7 +96,9 @@ def sha256_json(value: Any) -> str:
 
 def cannot_write(path: Path, error: OSError) -> BadInputError:
     """The error for a path that cannot be written, with the system's reason."""
-    return BadInputError(f"{path}: cannot write ({error.strerror or error}); check free space and permissions, then run again")
+    return BadInputError(
+        f"{path}: cannot write ({error.strerror or error}); check free space and permissions, then run again"
+    )
 
 
 def _beside(path: Path) -> Path:

@@ -1,7 +1,8 @@
 """Progress for people: rate and remaining time on a terminal, silence elsewhere."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -22,3 +23,10 @@ def track(items: Iterable[T], what: str, total: int | None = None, unit: str = "
     yield from tqdm(
         items, desc=what, total=total, unit=unit, initial=start, disable=not sys.stderr.isatty(), leave=False, delay=1
     )
+
+
+@contextmanager
+def counter(what: str, total: int, unit: str = "image") -> Iterator[Callable[[int], object]]:
+    """Like `track` for work that is not a loop over items: gives a function to call with how many more are done."""
+    with tqdm(desc=what, total=total, unit=unit, disable=not sys.stderr.isatty(), leave=False, delay=1) as bar:
+        yield bar.update

@@ -30,7 +30,9 @@ class IngestSettings(Settings):
         default="folder", description="folder (MVTec AD layout or flat), listing (CSV or parquet), demo (packaged)"
     )
     path: str | None = Field(default=None, description="the folder, the listing, or the demo line (mono, poly)")
-    limit: int | None = Field(default=None, ge=1, description="at most this many images of each defect kind and of good")
+    limit: int | None = Field(
+        default=None, ge=1, description="at most this many images of each defect kind and of good"
+    )
     max_rejects: int = Field(default=0, ge=0, description="unreadable files that are left out before the step fails")
     max_megapixels: float = Field(default=100.0, gt=0, le=1000, description="a larger image is refused as a bomb")
     white_level: int = Field(default=65535, ge=255, le=65535, description="the 16-bit value shown as white (255)")
@@ -124,7 +126,10 @@ class ScoreSettings(Settings):
     cases: int = Field(default=48, ge=1, description="transformation: how many cases of the table are used")
     layers: tuple[str, ...] = Field(default=("blocks.1", "blocks.2", "blocks.4"), min_length=1, strict=False)
     looks: tuple[str, ...] = Field(
-        default=("identity",), min_length=1, strict=False, description="density: cases that images are looked at through"
+        default=("identity",),
+        min_length=1,
+        strict=False,
+        description="density: cases that images are looked at through",
     )
     density: Literal["gaussian", "memory", "both"] = "gaussian"
     channels: int = Field(default=100, ge=1, description="gaussian: random channels kept per position")
@@ -141,7 +146,9 @@ class TrainSettings(Settings):
         default=(224, 224), strict=False, description="height, width in px that every image is resized to"
     )
     colour: Literal["rgb", "grey"] = "rgb"
-    backbone: str = Field(default="efficientnet_lite0", description="efficientnet_lite0, resnet18, small, or timm:NAME / torchvision:NAME")
+    backbone: str = Field(
+        default="efficientnet_lite0", description="efficientnet_lite0, resnet18, small, or timm:NAME / torchvision:NAME"
+    )
     weights: str = Field(default="packaged", description="packaged (EfficientNet-Lite0), none, or a local file")
     frozen: tuple[str, ...] = Field(default=(), strict=False, description="backbone modules that are not trained")
     embedding_layer: str = Field(default="", description="backbone layer pooled into the embedding; empty: the last")
@@ -286,7 +293,9 @@ def resolve(raw: Any) -> ProjectSettings:
     defaults = _mapping(raw.get("defaults"), "defaults")
     lines = _mapping(raw.get("lines"), "lines")
     if not lines:
-        raise SettingsError("lines: is empty; name at least one product line, such as `lines: {my-line: {ingest: ...}}`")
+        raise SettingsError(
+            "lines: is empty; name at least one product line, such as `lines: {my-line: {ingest: ...}}`"
+        )
     resolved: dict[str, LineSettings] = {}
     for name, overrides in lines.items():
         if not isinstance(name, str) or not LINE_NAME.fullmatch(name):
@@ -344,7 +353,7 @@ def _explain(error: ValidationError, model: type[BaseModel], line: str | None, o
 
 
 def _holds(own: Any, keys: list[str]) -> bool:
-    """Whether a line's own overrides hold the key, or the section's only values where the section itself is at fault."""
+    """Whether a line's own overrides hold the key."""
     for key in keys:
         if not isinstance(own, dict) or key not in own:
             return False

@@ -98,8 +98,10 @@ def snapshot(
 
 
 def write_manifest(manifest: pd.DataFrame, path: Path) -> None:
-    """Write a manifest as parquet, whole or not at all."""
-    table = pa.Table.from_pandas(manifest, SCHEMA, preserve_index=False).replace_schema_metadata(None)
+    """Write a manifest as parquet, whole or not at all; columns beyond `SCHEMA`, such as `role`, hold text."""
+    further = [(name, pa.string()) for name in manifest.columns if name not in SCHEMA.names]
+    schema = pa.schema([*SCHEMA, *further])
+    table = pa.Table.from_pandas(manifest, schema, preserve_index=False).replace_schema_metadata(None)
     with atomic_file(path) as temporary:
         pq.write_table(table, temporary)
 

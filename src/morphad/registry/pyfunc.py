@@ -54,8 +54,8 @@ class InspectionModel(PythonModel):
         calibration = self.detector.calibration
         threshold = None if calibration is None else calibration.threshold
         try:
-            for prediction in self.detector.predict(self._pixels(image, row) for row, image in enumerate(images)):
-                row = {
+            for prediction in self.detector.predict(self._pixels(image, number) for number, image in enumerate(images)):
+                row: dict[str, Any] = {
                     "score": float(prediction.score),
                     "rejected": prediction.rejected,
                     "p_value": prediction.p_value,

@@ -2,14 +2,18 @@
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 from matplotlib import colormaps
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 from scipy import ndimage
+
+from morphad.files import atomic_file
 
 _SIDE = 256  # px of the longer side: 36 pictures make a page of about a megabyte
 _OUTLINE = (0, 229, 255)  # cyan: occurs neither in the colour map nor in most parts
@@ -45,16 +49,65 @@ class Example:
 
 def picture(example: Example) -> str:
     """The image, at most 256 px, as a data URI."""
-    return _uri(Image.fromarray(example.image).convert("RGB").resize(_size(example), Image.Resampling.LANCZOS))
+    return _uri(_small(example))
 
 
 def overlay(example: Example, scale: tuple[float, float]) -> str:
-    """The heatmap over the image in grey, with the mask's outline, as a data URI.
+    """The heatmap over the image in grey, with the mask's outline, at most 256 px, as a data URI.
 
     Args:
         example: Image, heatmap and mask of one size.
         scale: Values shown as coldest and hottest; the same for all images of a line, so pictures can be compared.
     """
+    return _uri(_overlaid(example, scale))
+
+
+def write_heatmap(
+    path: Path, image: NDArray[np.uint8], heatmap: NDArray[np.float32], scale: tuple[float, float]
+) -> None:
+    """Write the heatmap over the image in grey as a PNG of the image's size.
+
+    Raises:
+        BadInputError: The file cannot be written.
+    """
+    grey = np.asarray(Image.fromarray(image).convert("L"), np.float32)
+    with atomic_file(path) as temporary:
+        Image.fromarray(_blend(grey, _relative(heatmap, scale))).save(temporary, "PNG")
+
+
+def write_contact_sheet(path: Path, examples: Sequence[Example], scale: tuple[float, float], columns: int = 3) -> None:
+    """Write examples as one PNG, each image beside its heatmap with label, score and verdict above.
+
+    Raises:
+        BadInputError: The file cannot be written.
+    """
+    cell, caption = (2 * _SIDE + 8, _SIDE + 28), 18
+    sheet = Image.new("RGB", (columns * cell[0], max(1, -(-len(examples) // columns)) * cell[1]), "white")
+    pen = ImageDraw.Draw(sheet)
+    for i, example in enumerate(examples):
+        left, top = i % columns * cell[0], i // columns * cell[1]
+        verdict = {True: "rejected", False: "accepted", None: "no threshold"}[example.rejected]
+        pen.text(
+            (left + 2, top + 3), f"{example.defect or example.label}  {example.score:.2f}  {verdict}", fill="black"
+        )
+        sheet.paste(_small(example), (left, top + caption))
+        sheet.paste(_overlaid(example, scale), (left + _SIDE, top + caption))
+    with atomic_file(path) as temporary:
+        sheet.save(temporary, "PNG", optimize=True)
+
+
+@cache
+def colour_bar() -> str:
+    """The colour scale, coldest on the left, blended as in `overlay` over mid grey, as a data URI."""
+    ramp = np.tile(np.linspace(0, 1, 256, dtype=np.float32), (8, 1))
+    return _uri(Image.fromarray(_blend(np.full_like(ramp, 128), ramp)), lossless=True)
+
+
+def _small(example: Example) -> Image.Image:
+    return Image.fromarray(example.image).convert("RGB").resize(_size(example), Image.Resampling.LANCZOS)
+
+
+def _overlaid(example: Example, scale: tuple[float, float]) -> Image.Image:
     size = _size(example)
     grey = np.asarray(Image.fromarray(example.image).convert("L").resize(size, Image.Resampling.LANCZOS), np.float32)
     heat = Image.fromarray(example.heatmap.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
@@ -63,14 +116,7 @@ def overlay(example: Example, scale: tuple[float, float]) -> str:
         share = Image.fromarray(example.mask.astype(np.float32)).resize(size, Image.Resampling.BOX)
         inside = np.asarray(share) > 0  # a defect thinner than a pixel is still outlined
         pixels[ndimage.binary_dilation(inside) & ~inside] = _OUTLINE
-    return _uri(Image.fromarray(pixels))
-
-
-@cache
-def colour_bar() -> str:
-    """The colour scale, coldest on the left, blended as in `overlay` over mid grey, as a data URI."""
-    ramp = np.tile(np.linspace(0, 1, 256, dtype=np.float32), (8, 1))
-    return _uri(Image.fromarray(_blend(np.full_like(ramp, 128), ramp)), lossless=True)
+    return Image.fromarray(pixels)
 
 
 def _size(example: Example) -> tuple[int, int]:

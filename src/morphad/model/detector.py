@@ -1,0 +1,255 @@
+"""Preprocessing, network, scorer and threshold of one line as one object and one folder."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional as torch_functional
+from torchvision.transforms.v2 import functional as transforms
+
+from morphad import __version__
+from morphad.decision.calibration import Calibration, calibrate
+from morphad.errors import BadInputError
+from morphad.files import atomic_directory, cannot_write, read_json, sha256_file
+from morphad.model.device import autocast_dtype, resolve_device
+from morphad.model.morphology import case_table, parse_case
+from morphad.model.network import MorphologyNetwork
+from morphad.model.scoring import BATCH, Scored, Scorer, make_scorer
+from morphad.model.training import TrainingResult, train_network
+from morphad.progress import counter
+from morphad.settings import CalibrateSettings, TrainSettings
+
+FORMAT_VERSION = 1
+_NETWORK, _SCORER, _DESCRIPTION = "network.safetensors", "scorer.safetensors", "detector.json"
+_PRECISIONS = {None: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the detector says of one image.
+
+    Attributes:
+        score: Higher for more abnormal; unbounded, comparable within one model only.
+        heatmap: [H, W] float32 at the image's own size, in the unit of the score for a density score.
+        rejected: Whether the score is above the threshold; None where there is no threshold.
+        p_value: Share of good calibration images that look at least as abnormal, in (0, 1]; None before calibration.
+    """
+
+    score: float
+    heatmap: NDArray[np.float32]
+    rejected: bool | None
+    p_value: float | None
+
+
+class Detector:
+    """An inspection model of one product line, learned from good images only.
+
+    Args:
+        settings: Network, self-supervised task and score.
+        seed: Of everything random; two fits on one CPU with one seed are equal.
+
+    Attributes:
+        training_: How the self-supervised training went; None before `fit`.
+        calibration: Scores of good calibration images and the threshold; None before `calibrate`.
+        heatmap_scale: Map values shown as lowest and highest colour, fixed for the line; None before `calibrate`.
+    """
+
+    def __init__(self, settings: TrainSettings, seed: int = 0) -> None:
+        self.settings = settings
+        self.seed = seed
+        self.table = case_table(settings.cases)
+        self.device = resolve_device(settings.device)
+        self.training_: TrainingResult | None = None
+        self.calibration: Calibration | None = None
+        self.heatmap_scale: tuple[float, float] | None = None
+        self._precision = _PRECISIONS[autocast_dtype(settings.optimiser.precision, self.device)]
+        self._scorer = self._make_scorer()
+        self._network: MorphologyNetwork | None = None
+
+    def fit(self, images: Iterable[NDArray[np.uint8]], checkpoint: Path | None = None, what: str = "model") -> Self:
+        """Train the network on transformed good images, then learn what good images look like to it.
+
+        Args:
+            images: Good images, uint8 [H, W] or [H, W, 3], of any size; kept resized in memory.
+            checkpoint: Where training keeps its state to resume from; left in place.
+            what: Name for the progress display.
+
+        Raises:
+            BadInputError: Too few images, or a setting that does not fit the network.
+        """
+        prepared = [self._prepare(image) for image in images]
+        if not prepared:
+            raise BadInputError(f"{what}: no good images to train on; add images to the line")
+        good = torch.stack(prepared)
+        network = MorphologyNetwork(self.settings, self.table, self.seed).to(self.device)
+        self.training_ = train_network(network, good, self.settings, self.table, self.seed, checkpoint, what)
+        self._network = network.eval()
+        with torch.inference_mode(), counter(f"fitting scores of {what}", len(good)) as report:
+            self._scorer.fit(network, good.to(self.device), report)
+        self.calibration = self.heatmap_scale = None
+        return self
+
+    def calibrate(self, images: Iterable[NDArray[np.uint8]], settings: CalibrateSettings) -> Self:
+        """Set the threshold and the heatmap scale from good images that `fit` has not seen.
+
+        The middle of the heatmap scale is the threshold, its foot the mean map value of good images.
+
+        Raises:
+            BadInputError: No images.
+        """
+        scores, means = [], []
+        for _, scored in self._scored(images):
+            scores.append(scored.scores)
+            means.append(scored.maps.mean((1, 2)))
+        if not scores:
+            raise BadInputError("no good images to calibrate on; add images to the line")
+        values = torch.cat(scores).cpu().numpy()
+        self.calibration = calibrate(values, settings.false_reject_rate, settings.confidence)
+        foot = float(torch.cat(means).mean())
+        middle = self.calibration.threshold if self.calibration.threshold is not None else float(values.max())
+        if self.settings.score.kind == "transformation":
+            middle = foot + 3.0  # its maps are z-scores, not in the unit of the image's score
+        self.heatmap_scale = (foot, foot + 2 * max(middle - foot, 1e-6))
+        return self
+
+    def score(self, images: Iterable[NDArray[np.uint8]]) -> NDArray[np.float64]:
+        """Scores [N], higher for more abnormal; an image's score does not depend on the others."""
+        scores = [scored.scores.cpu().numpy() for _, scored in self._scored(images)]
+        return np.concatenate(scores) if scores else np.empty(0)
+
+    def predict(self, images: Iterable[NDArray[np.uint8]]) -> Iterator[Prediction]:
+        """Score, heatmap and verdict of each image, streamed in order."""
+        for originals, scored in self._scored(images):
+            values = scored.scores.cpu().numpy()
+            rejected = self.calibration.rejected(values) if self.calibration else None
+            p_values = self.calibration.p_values(values) if self.calibration else None
+            for i, image in enumerate(originals):
+                full = torch_functional.interpolate(
+                    scored.maps[i][None, None].float(), size=image.shape[:2], mode="bilinear", align_corners=False
+                )
+                yield Prediction(
+                    float(values[i]),
+                    full[0, 0].cpu().numpy(),
+                    None if rejected is None else bool(rejected[i]),
+                    None if p_values is None else float(p_values[i]),
+                )
+
+    def save(self, folder: Path) -> None:
+        """Write the detector as a folder of safetensors and JSON, whole or not at all.
+
+        Raises:
+            BadInputError: The folder cannot be written.
+        """
+        network = self._fitted()
+        with atomic_directory(folder) as temporary:
+            for name, state in ((_NETWORK, network.state_dict()), (_SCORER, self._scorer.state())):
+                try:
+                    save_file({key: tensor.contiguous().cpu() for key, tensor in state.items()}, temporary / name)
+                except SafetensorError as error:  # how safetensors reports a full disk
+                    raise cannot_write(folder / name, OSError(str(error))) from error
+            description = {
+                "format_version": FORMAT_VERSION,
+                "morphad": __version__,
+                "settings": self.settings.model_dump(mode="json"),
+                "seed": self.seed,
+                "precision": self._precision,
+                "cases": [case.name for case in self.table],
+                "training": asdict(self.training_) if self.training_ else None,
+                "calibration": self.calibration.to_json() if self.calibration else None,
+                "heatmap_scale": self.heatmap_scale,
+                "sha256": {name: sha256_file(temporary / name) for name in (_NETWORK, _SCORER)},
+            }
+            text = json.dumps(description, indent=2, sort_keys=True, allow_nan=False)
+            (temporary / _DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+
+    @staticmethod
+    def load(folder: Path) -> "Detector":
+        """Read a folder that `save` wrote, checking format version and hashes.
+
+        Raises:
+            BadInputError: The folder is missing, damaged, changed, or of another format version.
+        """
+        description = read_json(folder / _DESCRIPTION)
+        if not isinstance(description, dict) or description.get("format_version") != FORMAT_VERSION:
+            found = description.get("format_version") if isinstance(description, dict) else None
+            raise BadInputError(
+                f"{folder / _DESCRIPTION}: format version {found!r}, this morphad reads {FORMAT_VERSION}; "
+                "use the morphad that wrote it or train again"
+            )
+        try:
+            return Detector._restored(folder, description)
+        except (KeyError, TypeError, ValueError, ValidationError, RuntimeError, SafetensorError) as error:
+            raise BadInputError(f"{folder}: not a whole detector ({error}); fetch or train it again") from error
+
+    @staticmethod
+    def _restored(folder: Path, description: dict[str, Any]) -> "Detector":
+        for name in (_NETWORK, _SCORER):
+            path = folder / name
+            if not path.is_file() or sha256_file(path) != description["sha256"][name]:
+                raise BadInputError(f"{path}: missing or not the file that was saved; fetch or train the model again")
+        detector = Detector(TrainSettings.model_validate(description["settings"]), description["seed"])
+        detector.table = tuple(parse_case(name) for name in description["cases"])
+        detector._precision = description["precision"]
+        network = MorphologyNetwork(detector.settings, detector.table, detector.seed, initialise=False)
+        network.load_state_dict(load_file(folder / _NETWORK))
+        detector._network = network.to(detector.device).eval()
+        tensors = load_file(folder / _SCORER, device=str(detector.device))
+        detector._scorer = detector._make_scorer()
+        detector._scorer.load_state(tensors)
+        if description["training"] is not None:
+            detector.training_ = TrainingResult(
+                **{**description["training"], "history": tuple(description["training"]["history"])}
+            )
+        if description["calibration"] is not None:
+            detector.calibration = Calibration.from_json(description["calibration"])
+            low, high = description["heatmap_scale"]
+            detector.heatmap_scale = (low, high)
+        return detector
+
+    def _scored(self, images: Iterable[NDArray[np.uint8]]) -> Iterator[tuple[list[NDArray[np.uint8]], Scored]]:
+        network = self._fitted()
+        for originals in _batches(images):
+            prepared = torch.stack([self._prepare(image) for image in originals]).to(self.device)
+            with torch.inference_mode():
+                scored = self._scorer.score(network, prepared)
+            yield originals, scored
+
+    def _prepare(self, image: NDArray[np.uint8]) -> Tensor:
+        """uint8 [C, H, W] at the network's size, C = 3 or, for grey, 1."""
+        if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
+            raise BadInputError(f"expected an image uint8 [H, W] or [H, W, 3], got {image.dtype} {image.shape}")
+        tensor = torch.from_numpy(np.ascontiguousarray(image))
+        tensor = tensor[None] if tensor.ndim == 2 else tensor.permute(2, 0, 1)
+        if self.settings.colour == "grey" and tensor.shape[0] == 3:
+            tensor = transforms.rgb_to_grayscale(tensor)
+        resized: Tensor = transforms.resize(tensor, list(self.settings.image_size), antialias=True)
+        return resized.expand(1 if self.settings.colour == "grey" else 3, -1, -1).contiguous()
+
+    def _fitted(self) -> MorphologyNetwork:
+        if self._network is None:
+            raise BadInputError("this detector is not fitted; call fit or load first")
+        return self._network
+
+    def _make_scorer(self) -> Scorer:
+        """A scorer in the precision that the detector was fitted in, whatever machine this is."""
+        dtype = {name: dtype for dtype, name in _PRECISIONS.items()}[self._precision]
+        if dtype == torch.float16 and self.device.type == "cpu":
+            dtype = None  # a CPU has no fast float16; float32 is the closest that it computes in
+        return make_scorer(self.settings.score, self.table, self.seed, dtype)
+
+
+def _batches(images: Iterable[NDArray[np.uint8]]) -> Iterator[list[NDArray[np.uint8]]]:
+    """`BATCH` images at a time."""
+    stream = iter(images)
+    while batch := list(islice(stream, BATCH)):
+        yield batch

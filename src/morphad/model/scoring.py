@@ -1,0 +1,268 @@
+"""From a trained network to a score and a map for each image; both ways are fitted on good images only."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torchvision.transforms.v2 import functional as transforms
+
+from morphad.errors import BadInputError
+from morphad.model.density import Density, GaussianDensity, MemoryDensity
+from morphad.model.morphology import Case, parse_case, transform
+from morphad.model.network import MorphologyNetwork
+from morphad.model.selfmade import with_defects
+from morphad.settings import ScoreSettings
+
+BATCH = 16  # images a forward pass
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A batch of scored images.
+
+    Attributes:
+        scores: [B] float64, higher for more abnormal.
+        maps: [B, H, W] float32 at the network's input size, higher for more abnormal.
+    """
+
+    scores: Tensor
+    maps: Tensor
+
+
+class Scorer(ABC):
+    """A way to score images with a trained network.
+
+    Args:
+        dtype: What the network's forward passes are computed in; None for float32. All else is float32.
+    """
+
+    def __init__(self, dtype: torch.dtype | None) -> None:
+        self._dtype = dtype
+
+    @abstractmethod
+    def fit(self, network: MorphologyNetwork, images: Tensor, report: Callable[[int], object]) -> Self:
+        """Learn what good images [N, C, H, W] uint8 look like; `report` is told how many more are worked through.
+
+        Raises:
+            BadInputError: Too few images.
+        """
+
+    @abstractmethod
+    def score(self, network: MorphologyNetwork, images: Tensor) -> Scored:
+        """Score images [B, C, H, W] uint8."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """Tensors that `load_state` takes back."""
+
+    @abstractmethod
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what `state` gave."""
+
+    def _autocast(self, images: Tensor) -> torch.autocast:
+        """The context for a forward pass of `images`."""
+        return torch.autocast(images.device.type, dtype=self._dtype or torch.bfloat16, enabled=self._dtype is not None)
+
+
+def make_scorer(settings: ScoreSettings, table: Sequence[Case], seed: int, dtype: torch.dtype | None) -> Scorer:
+    """The scorer that the settings name, not yet fitted; `dtype` as in `Scorer`."""
+    if settings.kind == "transformation":
+        return TransformationScorer(settings, table, dtype)
+    return DensityScorer(settings, seed, dtype)
+
+
+class DensityScorer(Scorer):
+    """Distance of patch features from those of good images, seen through one or more morphological looks.
+
+    A look is a case that train and test images alike are transformed by; each look and kind of density is a component
+    with a map. Good images that the densities were not fitted on set each component's scale (the deviation of its maps'
+    maxima) and, once more with self-made defects, its weight: by how many such deviations the defects raise the
+    maximum, which is the linear discriminant's weight for independent components. The fused map is the weighted mean,
+    and the image's score is the maximum of its map.
+    """
+
+    HELD_OUT = 5  # one image in so many sets scales and weights, before it joins the others
+    SELF_MADE = 128  # images with self-made defects behind the weights, at least
+    SMOOTHING = 4 / 224  # standard deviation of the map's smoothing as a share of its height
+
+    def __init__(self, settings: ScoreSettings, seed: int, dtype: torch.dtype | None) -> None:
+        super().__init__(dtype)
+        self._seed = seed
+        self._layers = settings.layers
+        self._looks = [parse_case(name) for name in settings.looks]
+        self._densities = [self._make_densities(settings, seed) for _ in self._looks]
+        self._centres = self._scales = self._weights = torch.empty(0)
+
+    @staticmethod
+    def _make_densities(settings: ScoreSettings, seed: int) -> list[Density]:
+        densities: list[Density] = []
+        if settings.density in ("gaussian", "both"):
+            densities.append(GaussianDensity(settings.channels, seed))
+        if settings.density in ("memory", "both"):
+            densities.append(MemoryDensity(settings.memory, settings.neighbours, seed))
+        return densities
+
+    def fit(self, network: MorphologyNetwork, images: Tensor, report: Callable[[int], object]) -> Self:
+        """As in `Scorer`."""
+        held_out = torch.arange(len(images)) % self.HELD_OUT == self.HELD_OUT - 1
+        if held_out.sum() < 2:
+            raise BadInputError(
+                f"a density score needs at least {2 * self.HELD_OUT} good training images, got {len(images)}; "
+                "add images"
+            )
+        self._take_in(network, images[~held_out], report)
+        unseen = images[held_out]
+        clean = self._maxima(network, unseen)
+        self._centres = clean.mean(0)
+        self._scales = clean.std(0).clamp_min(1e-3 * self._centres.abs().max()).clamp_min(1e-6)
+        rounds = -(-self.SELF_MADE // len(unseen))
+        spoilt = [self._maxima(network, with_defects(unseen, self._seed + i)) for i in range(rounds)]
+        raised = ((torch.stack(spoilt).mean(0) - clean).mean(0) / self._scales).clamp_min(0)
+        # Where self-made defects raise nothing there is no reason to prefer a component.
+        self._weights = raised / raised.sum() if raised.sum() > 0 else torch.full_like(raised, 1 / len(raised))
+        self._take_in(network, unseen, report)
+        return self
+
+    def score(self, network: MorphologyNetwork, images: Tensor) -> Scored:
+        """As in `Scorer`."""
+        maps = torch.stack(list(self._component_maps(network, images)), -1)
+        fused = self._smoothed(((maps - self._centres) / self._scales) @ self._weights)
+        return Scored(fused.flatten(1).amax(1).double(), fused)
+
+    def state(self) -> dict[str, Tensor]:
+        """As in `Scorer`."""
+        tensors = {
+            f"look{i}.density{j}.{name}": tensor
+            for i, densities in enumerate(self._densities)
+            for j, density in enumerate(densities)
+            for name, tensor in density.state().items()
+        }
+        return tensors | {"centres": self._centres, "scales": self._scales, "weights": self._weights}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """As in `Scorer`."""
+        for i, densities in enumerate(self._densities):
+            for j, density in enumerate(densities):
+                prefix = f"look{i}.density{j}."
+                density.load_state({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        self._centres, self._scales, self._weights = state["centres"], state["scales"], state["weights"]
+
+    def _take_in(self, network: MorphologyNetwork, images: Tensor, report: Callable[[int], object]) -> None:
+        for batch in torch.split(images, BATCH):
+            for look, densities in zip(self._looks, self._densities, strict=True):
+                features = self._features(network, batch, look)
+                for density in densities:
+                    density.update(features)
+            report(len(batch))
+        for densities in self._densities:
+            for density in densities:
+                density.finish()
+
+    def _features(self, network: MorphologyNetwork, images: Tensor, look: Case) -> Tensor:
+        """Features [B, C, h, w] float32 of all layers on one grid of 8 px."""
+        self._input_size = tuple(images.shape[-2:])
+        with self._autocast(images):
+            layers = network.features(transform(images, look), self._layers)
+        height, width = images.shape[-2:]
+        grid = (max(1, height // 8), max(1, width // 8))
+        resampled = [_to_grid(layers[name].float(), grid) for name in self._layers]
+        return torch.cat(resampled, 1)
+
+    def _component_maps(self, network: MorphologyNetwork, images: Tensor) -> Iterator[Tensor]:
+        """Distances [B, h, w] on the grid, look by look, density by density."""
+        for look, densities in zip(self._looks, self._densities, strict=True):
+            features = self._features(network, images, look)
+            for density in densities:
+                yield density.distances(features)
+
+    def _maxima(self, network: MorphologyNetwork, images: Tensor) -> Tensor:
+        """[B, components]: the maximum of each component's smoothed map."""
+        return torch.cat(
+            [
+                torch.stack([self._smoothed(m).flatten(1).amax(1) for m in self._component_maps(network, batch)], 1)
+                for batch in torch.split(images, BATCH)
+            ]
+        )
+
+    def _smoothed(self, maps: Tensor) -> Tensor:
+        """Maps [B, h, w] brought to input size [B, H, W] and smoothed."""
+        size = list(self._input_size)
+        full = functional.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)
+        sigma = max(0.5, self.SMOOTHING * size[0])
+        smoothed: Tensor = transforms.gaussian_blur(full, [2 * round(3 * sigma) + 1] * 2, [sigma, sigma])
+        return smoothed[:, 0]
+
+
+class TransformationScorer(Scorer):
+    """How badly the network recognises which case was applied: one forward pass a case.
+
+    For every case, 1 - cos(angle between the embedding and the true case's class centre), standardised with its mean
+    and deviation over good training images, then averaged over the cases. The map is the same with the embedding of
+    each place in place of the pooled one.
+    """
+
+    def __init__(self, settings: ScoreSettings, table: Sequence[Case], dtype: torch.dtype | None) -> None:
+        super().__init__(dtype)
+        count = min(settings.cases, len(table))
+        self._indices = [round(i * (len(table) - 1) / max(1, count - 1)) for i in range(count)]
+        self._cases = [table[index] for index in self._indices]
+        self._image_mean = self._image_std = self._place_mean = self._place_std = torch.empty(0)
+
+    def fit(self, network: MorphologyNetwork, images: Tensor, report: Callable[[int], object]) -> Self:
+        """As in `Scorer`."""
+        if len(images) < 2:
+            raise BadInputError(f"a transformation score needs at least 2 good training images, got {len(images)}")
+        whole, places = [], []
+        for batch in torch.split(images, BATCH):
+            image_evidence, place_evidence = self._evidence(network, batch)
+            whole.append(image_evidence)
+            places.append(place_evidence.flatten(2).mean(2))
+            report(len(batch))
+        evidence, place = torch.cat(whole), torch.cat(places)
+        self._image_mean, self._image_std = evidence.mean(0), evidence.std(0).clamp_min(1e-4)
+        self._place_mean, self._place_std = place.mean(0), place.std(0).clamp_min(1e-4)
+        return self
+
+    def score(self, network: MorphologyNetwork, images: Tensor) -> Scored:
+        """As in `Scorer`."""
+        whole, places = self._evidence(network, images)
+        scores = ((whole - self._image_mean) / self._image_std).mean(1)
+        maps = ((places - self._place_mean[:, None, None]) / self._place_std[:, None, None]).mean(1)
+        full = functional.interpolate(maps[:, None], size=images.shape[-2:], mode="bilinear", align_corners=False)
+        return Scored(scores.double(), full[:, 0])
+
+    def state(self) -> dict[str, Tensor]:
+        """As in `Scorer`."""
+        return {
+            "image_mean": self._image_mean,
+            "image_std": self._image_std,
+            "place_mean": self._place_mean,
+            "place_std": self._place_std,
+        }
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """As in `Scorer`."""
+        self._image_mean, self._image_std = state["image_mean"], state["image_std"]
+        self._place_mean, self._place_std = state["place_mean"], state["place_std"]
+
+    def _evidence(self, network: MorphologyNetwork, images: Tensor) -> tuple[Tensor, Tensor]:
+        """1 - cosine to the true case: [B, K] of whole images and [B, K, h, w] of places."""
+        whole, places = [], []
+        for index, case in zip(self._indices, self._cases, strict=True):
+            with self._autocast(images):
+                embedded = network.embed_places(transform(images, case))
+            whole.append(1 - network.case_cosines(embedded.mean((2, 3)))[:, index])
+            place_cosines = network.case_cosines(embedded.movedim(1, -1).flatten(0, 2))[:, index]
+            places.append(1 - place_cosines.reshape(len(images), *embedded.shape[2:]))
+        return torch.stack(whole, 1), torch.stack(places, 1)
+
+
+def _to_grid(features: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Features [B, C, h, w] averaged down or interpolated up to the grid."""
+    if features.shape[-2] >= grid[0] and features.shape[-1] >= grid[1]:
+        return functional.adaptive_avg_pool2d(features, grid)
+    return functional.interpolate(features, size=grid, mode="bilinear", align_corners=False)

@@ -1,0 +1,427 @@
+"""One function a pipeline step: paths and settings in, paths written, figures out.
+
+The local pipeline, the command line and cluster components all call these; nothing passes between steps but files.
+"""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from itertools import tee
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from morphad import __version__
+from morphad.data.images import decode
+from morphad.data.loading import in_order, read_mask, read_masks, read_pixels
+from morphad.data.manifest import manifest_id, read_manifest, snapshot, write_manifest
+from morphad.data.sources import find_images
+from morphad.data.split import FrozenHoldout, split_manifest
+from morphad.decision import metrics as measures
+from morphad.decision.calibration import Calibration
+from morphad.decision.gate import Evidence, decide
+from morphad.errors import BadInputError, CheckFailedError
+from morphad.files import atomic_directory, read_json, write_json, write_text
+from morphad.model.detector import Detector, Prediction
+from morphad.report.page import DataFacts, Example, PageData, example_indices, write_page
+from morphad.report.pictures import write_contact_sheet, write_heatmap
+from morphad.report.verdict import Verdict, verdict
+from morphad.settings import (
+    CalibrateSettings,
+    IngestSettings,
+    LineSettings,
+    PromoteSettings,
+    RegisterSettings,
+    SplitSettings,
+    TrainSettings,
+    ValidateSettings,
+)
+
+Figures = dict[str, Any]
+
+
+def ingest(line: str, settings: IngestSettings, *, snapshot_dir: Path, manifest: Path, rejects: Path) -> Figures:
+    """Copy a line's images into a snapshot and describe each in the manifest.
+
+    Raises:
+        BadInputError: No images, or more unreadable ones than the settings bear.
+    """
+    found = find_images(settings)
+    with atomic_directory(snapshot_dir) as temporary:
+        rows, left_out = snapshot(found, temporary, settings, line, f"ingesting {line}")
+    write_manifest(rows, manifest)
+    write_json(rejects, [{"name": reject.name, "reason": reject.reason} for reject in left_out])
+    return {**_label_counts(rows), "rejects": len(left_out), "data_hash": manifest_id(rows)}
+
+
+def validate(line: str, settings: ValidateSettings, *, manifest: Path, validation: Path) -> Figures:
+    """Hold the manifest against the data contract and write the findings.
+
+    Raises:
+        CheckFailedError: A finding is an error; each is named. The findings are written all the same.
+    """
+    from morphad.data.contract import check_manifest
+
+    findings = check_manifest(read_manifest(manifest), settings, line)
+    write_json(
+        validation,
+        [{"name": f.name, "severity": f.severity, "message": f.message, "count": f.count} for f in findings],
+    )
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if errors:
+        listed = "\n".join(f"  {finding.name}: {finding.message}" for finding in errors)
+        raise CheckFailedError(f"{line}: the data breaks its contract:\n{listed}")
+    return {"warnings": [finding.message for finding in findings]}
+
+
+def split(settings: SplitSettings, seed: int, *, manifest: Path, split: Path, holdout: Path) -> Figures:
+    """Give every image its role; the holdout, once frozen, stays as it is.
+
+    Raises:
+        CheckFailedError: An image of the frozen holdout is gone, or copies contradict each other.
+        BadInputError: Too few good images for three roles.
+    """
+    frozen = _frozen(holdout) if holdout.exists() and not settings.renew_holdout else None
+    rows, frozen = split_manifest(read_manifest(manifest), settings, seed, frozen)
+    write_manifest(rows, split)
+    write_json(holdout, frozen.to_json())
+    return {"holdout_id": frozen.id, **{str(role): int(count) for role, count in rows["role"].value_counts().items()}}
+
+
+def train(
+    line: str,
+    settings: TrainSettings,
+    images: IngestSettings,
+    seed: int,
+    *,
+    split: Path,
+    snapshot_dir: Path,
+    fitted: Path,
+    checkpoint: Path,
+) -> Figures:
+    """Fit a detector on the training images; a killed run resumes from its checkpoint.
+
+    Raises:
+        BadInputError: Too few training images, or settings that do not fit the network.
+    """
+    rows = _with_role(split, "train")
+    detector = Detector(settings, seed).fit(
+        read_pixels(rows, snapshot_dir, images, f"reading {line}"), checkpoint=checkpoint, what=line
+    )
+    detector.save(fitted)
+    checkpoint.unlink(missing_ok=True)
+    return _training_facts(detector)
+
+
+def calibrate(
+    line: str,
+    settings: CalibrateSettings,
+    images: IngestSettings,
+    *,
+    split: Path,
+    snapshot_dir: Path,
+    fitted: Path,
+    detector: Path,
+) -> Figures:
+    """Set the threshold from calibration images that training never saw, and save the whole detector.
+
+    Too few images are no error here: the detector then has no threshold and says how many it needs.
+    """
+    rows = _with_role(split, "calibration")
+    model = Detector.load(fitted)
+    model.calibrate(read_pixels(rows, snapshot_dir, images, f"calibrating {line}"), settings)
+    model.save(detector)
+    return model.calibration.to_json() if model.calibration else {}
+
+
+def evaluate(
+    line: str,
+    settings: LineSettings,
+    seed: int,
+    *,
+    split: Path,
+    snapshot_dir: Path,
+    rejects: Path,
+    holdout: Path,
+    detector: Path,
+    report: Path,
+) -> Figures:
+    """Measure the detector on the frozen holdout and write figures, curves, predictions and the page."""
+    rows = _with_role(split, "holdout")
+    model = Detector.load(detector)
+    if model.calibration is None or model.heatmap_scale is None:
+        raise BadInputError(f"{detector}: has no calibration; run `morphad calibrate {line}` first")
+    with tempfile.TemporaryFile() as spool:
+        scored = _score_holdout(
+            model, rows, read_pixels(rows, snapshot_dir, settings.ingest, f"evaluating {line}"), spool
+        )
+        figures = measures.evaluate(
+            scored["label"],
+            scored["score"],
+            settings=settings.evaluate,
+            threshold=model.calibration.threshold,
+            kinds=scored["defect"].tolist(),
+            masks=read_masks(rows, snapshot_dir, settings.ingest.max_megapixels),
+            maps=_maps(spool, rows),
+            seed=seed,
+        )
+    roc = measures.roc_points(scored["label"], scored["score"])
+    histogram = measures.histogram_rows(scored["label"], scored["score"])
+    everyone = read_manifest(split)
+    page = PageData(
+        line=line,
+        created=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        metrics=figures,
+        roc=roc,
+        histogram=histogram,
+        calibration=model.calibration,
+        heatmap_scale=model.heatmap_scale,
+        examples=_examples(model, rows, scored, snapshot_dir, settings.ingest),
+        data=DataFacts(
+            data_hash=manifest_id(everyone),
+            holdout_id=_frozen(holdout).id,
+            counts=_role_counts(everyone),
+            rejects=[(reject["name"], reject["reason"]) for reject in read_json(rejects)],
+        ),
+        training=_training_facts(model),
+        settings=settings.model_dump(mode="json", by_alias=True),
+        code_version=__version__,
+    )
+    write_json(report / "metrics.json", figures)
+    write_json(report / "roc.json", roc)
+    write_json(report / "histogram.json", histogram)
+    _write_predictions(scored, report / "predictions.csv")
+    write_contact_sheet(report / "examples.png", page.examples, page.heatmap_scale)
+    write_page(report, page)
+    return figures
+
+
+def register(
+    line: str,
+    settings: LineSettings,
+    *,
+    split: Path,
+    holdout: Path,
+    detector: Path,
+    report: Path,
+    registration: Path,
+) -> Figures:
+    """Record the run in MLflow and register the detector as the line's challenger.
+
+    Raises:
+        ServiceError: MLflow did not answer; nothing is lost, the same call sends it later.
+    """
+    from morphad.registry import DatasetFacts, Registry
+
+    rows = read_manifest(split)
+    figures = read_json(report / "metrics.json")
+    published = Registry(settings.register_).publish(
+        line,
+        detector,
+        report,
+        params=settings.model_dump(mode="json", by_alias=True),
+        metrics=_plain_metrics(figures),
+        tags={},
+        dataset=DatasetFacts(
+            manifest=split,
+            data_hash=manifest_id(rows),
+            holdout_id=_frozen(holdout).id,
+            counts={str(role): int(count) for role, count in rows["role"].value_counts().items()},
+        ),
+        ingest=settings.ingest,
+    )
+    facts = {
+        "run_id": published.run_id,
+        "model_name": published.model_name,
+        "version": published.version,
+        "model_uri": published.model_uri,
+    }
+    write_json(registration, facts)
+    return {**facts, "created": published.created}
+
+
+def promote(
+    line: str,
+    register_settings: RegisterSettings,
+    settings: PromoteSettings,
+    images: IngestSettings,
+    seed: int,
+    *,
+    split: Path,
+    snapshot_dir: Path,
+    holdout: Path,
+    detector: Path,
+    registration: Path,
+    decision: Path,
+    actor: str,
+) -> Figures:
+    """Hold the challenger against the champion, both scored now on the same frozen holdout, and act on it.
+
+    Returns:
+        The decision: promote, reasons, figures, version. A refusal is recorded and returned, not raised.
+
+    Raises:
+        ServiceError: MLflow did not answer.
+    """
+    from morphad.registry import Registry
+
+    rows = _with_role(split, "holdout")
+    holdout_id = _frozen(holdout).id
+    version = int(read_json(registration)["version"])
+    registry = Registry(register_settings)
+    champion = registry.champion(line)
+    if champion is not None and champion.number == version and champion.decisions:
+        # Killed after the promotion, or repeated: what was decided stands.
+        decided = {"promote": True, "version": version, **champion.decisions[-1]}
+        write_json(decision, decided)
+        return decided
+
+    def evidence(folder: Path, who: str) -> Evidence:
+        model = Detector.load(folder)
+        scores = model.score(read_pixels(rows, snapshot_dir, images, f"scoring the {who} of {line}"))
+        threshold = model.calibration.threshold if model.calibration else None
+        return Evidence(rows["label"].tolist(), scores, threshold, holdout_id)
+
+    challenger_evidence = evidence(detector, "challenger")
+    champion_evidence = None
+    remarks: list[str] = []
+    if champion is not None and champion.number != version:
+        with tempfile.TemporaryDirectory() as folder:
+            champion_evidence = evidence(registry.download(champion, Path(folder) / "champion"), "champion")
+        if champion.holdout_id != holdout_id:
+            remarks.append(
+                f"The champion (version {champion.number}) was made with another holdout and may have been trained on "
+                "images of this one, which favours it."
+            )
+    outcome = decide(challenger_evidence, champion_evidence, settings, seed)
+    record: Figures = {
+        **outcome.to_json(),
+        "reasons": [*outcome.reasons, *remarks],
+        "version": version,
+        "champion_before": None if champion is None else champion.number,
+    }
+    if outcome.promote:
+        registry.promote(line, version, record, actor)
+    else:
+        registry.refuse(line, version, record, actor)
+    write_json(decision, record)
+    return record
+
+
+def predict(
+    folder: Path, images: Sequence[Path], settings: IngestSettings, heatmaps: Path | None
+) -> Iterator[tuple[Path, Prediction]]:
+    """Score image files with a saved detector; heatmaps, on the line's fixed scale, go to a folder as PNG.
+
+    Raises:
+        BadInputError: A file is no readable image, or two images would give heatmaps of one name.
+    """
+    model = Detector.load(folder)
+    names = [f"{path.stem}.png" for path in images]
+    if heatmaps is not None and len(set(names)) < len(names):
+        raise BadInputError(f"{heatmaps}: several images have one name; predict them into different folders")
+
+    def pixels(path: Path) -> NDArray[np.uint8]:
+        return decode(path, max_megapixels=settings.max_megapixels, white_level=settings.white_level).pixels
+
+    decoded, kept = tee(in_order(pixels, images))
+    for path, name, image, prediction in zip(images, names, kept, model.predict(decoded), strict=True):
+        if heatmaps is not None:
+            write_heatmap(heatmaps / name, image, prediction.heatmap, model.heatmap_scale or (0.0, 1.0))
+        yield path, prediction
+
+
+def verdict_of(report: Path, detector: Path) -> Verdict:
+    """The sentence at the head of a line's page."""
+    calibration = Calibration.from_json(read_json(detector / "detector.json")["calibration"])
+    return verdict(read_json(report / "metrics.json"), calibration)
+
+
+def _frozen(holdout: Path) -> FrozenHoldout:
+    return FrozenHoldout.from_json(read_json(holdout), str(holdout))
+
+
+def _training_facts(model: Detector) -> Figures:
+    """How the training went, without its step-by-step history."""
+    if model.training_ is None or not model.training_.history:
+        return {}
+    facts = {key: value for key, value in asdict(model.training_).items() if key not in {"history", "resumed_from"}}
+    return {"cases": len(model.table), "final_loss": model.training_.history[-1]["loss"], **facts}
+
+
+def _with_role(split: Path, role: str) -> pd.DataFrame:
+    rows = read_manifest(split)
+    if "role" not in rows:
+        raise BadInputError(f"{split}: has no column `role`; run `morphad split` first")
+    chosen = rows[rows["role"] == role].reset_index(drop=True)
+    if chosen.empty:
+        raise BadInputError(f"{split}: no image has the role {role}; add good images to the line and split again")
+    return chosen
+
+
+def _score_holdout(
+    model: Detector, rows: pd.DataFrame, pixels: Iterator[NDArray[np.uint8]], spool: BinaryIO
+) -> pd.DataFrame:
+    """Rows of path, label, defect, score, rejected, p_value; heatmaps go to the spool, so memory stays flat."""
+    predictions = []
+    for prediction in model.predict(pixels):
+        spool.write(np.ascontiguousarray(prediction.heatmap, dtype=np.float32).tobytes())
+        predictions.append((prediction.score, prediction.rejected, prediction.p_value))
+    scored = pd.DataFrame(predictions, columns=["score", "rejected", "p_value"])
+    return pd.concat([rows[["path", "label", "defect"]], scored], axis=1)
+
+
+def _maps(spool: BinaryIO, rows: pd.DataFrame) -> Iterator[NDArray[np.float32]]:
+    """The spooled heatmaps, one at a time, at the sizes of their images."""
+    spool.seek(0)
+    for height, width in zip(rows["height"], rows["width"], strict=True):
+        yield np.frombuffer(spool.read(4 * int(height) * int(width)), np.float32).reshape(int(height), int(width))
+
+
+def _examples(
+    model: Detector, rows: pd.DataFrame, scored: pd.DataFrame, snapshot_dir: Path, images: IngestSettings
+) -> list[Example]:
+    """The images that the page shows, predicted once more: they are few."""
+    chosen = rows.iloc[example_indices(scored["label"], scored["score"])]
+    pixels = list(read_pixels(chosen, snapshot_dir, images, "drawing examples"))
+    return [
+        Example(
+            image=image,
+            heatmap=prediction.heatmap,
+            mask=read_mask(snapshot_dir / str(row.mask)) if row.mask else None,
+            name=str(row.path),
+            label=str(row.label),
+            defect=str(row.defect),
+            score=prediction.score,
+            p_value=prediction.p_value,
+            rejected=prediction.rejected,
+        )
+        for row, image, prediction in zip(chosen.itertuples(), pixels, model.predict(iter(pixels)), strict=True)
+    ]
+
+
+def _write_predictions(scored: pd.DataFrame, path: Path) -> None:
+    write_text(path, scored.to_csv(index=False))
+
+
+def _label_counts(rows: pd.DataFrame) -> dict[str, int]:
+    return {"good": int((rows["label"] == "good").sum()), "defect": int((rows["label"] == "defect").sum())}
+
+
+def _role_counts(rows: pd.DataFrame) -> dict[str, dict[str, int]]:
+    return {str(role): _label_counts(group) for role, group in rows.groupby("role")}
+
+
+def _plain_metrics(figures: Figures) -> dict[str, float]:
+    """The figures that are numbers, nested names joined by dots: what MLflow can plot."""
+    plain: dict[str, float] = {}
+    for key, value in figures.items():
+        if isinstance(value, dict):
+            plain |= {f"{key}.{name}": number for name, number in _plain_metrics(value).items()}
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            plain[key] = float(value)
+    return plain
