@@ -131,9 +131,9 @@ class ScoreSettings(Settings):
         strict=False,
         description="density: cases that images are looked at through",
     )
-    density: Literal["gaussian", "memory", "both"] = "gaussian"
-    channels: int = Field(default=100, ge=1, description="gaussian: random channels kept per position")
-    memory: int = Field(default=4000, ge=1, description="memory: patches kept, chosen by coverage")
+    density: Literal["gaussian", "memory", "both"] = "both"
+    channels: int = Field(default=176, ge=1, description="gaussian: random channels kept per position")
+    memory: int = Field(default=2000, ge=1, description="memory: patches kept, chosen by coverage")
     neighbours: int = Field(default=1, ge=1, description="memory: neighbours averaged in a distance")
 
 
@@ -236,14 +236,17 @@ class ProjectSettings(Settings):
 PRESETS: MappingProxyType[str, dict[str, Any]] = MappingProxyType(
     {
         # Features of packaged ImageNet weights, adapted by the morphological task, scored by patch density.
-        "default": {},
+        "default": {
+            "embedding_layer": "blocks.4",
+            "frozen": ("conv_stem", "bn1", "blocks.0", "blocks.1", "blocks.2"),
+            "optimiser": {"steps": 100, "learning_rate": 3e-4},
+        },
         # Faithful to the source's outline: from scratch, scored by how well the cases are recognised. Our settings.
         "paper": {
             "image_size": (96, 96),
             "colour": "grey",
             "backbone": "resnet18",
             "weights": "none",
-            "frozen": (),
             "optimiser": {"steps": 1500, "batch_size": 64},
             "score": {"kind": "transformation", "layers": ("layer1", "layer2")},
         },
