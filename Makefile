@@ -9,7 +9,9 @@ setup: .venv/.ready
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade --constraint constraints.txt pip setuptools
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,plots,dev]'
+	$(BIN)/python -m morphad.report.plots_template .dvc/plots.html
+	$(BIN)/dvc config --local --quiet plots.html_template plots.html
 	touch $@
 
 demo: setup

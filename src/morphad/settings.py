@@ -1,13 +1,14 @@
 """params.yaml as frozen, checked settings: one section a step, `defaults` for all lines, overrides per line."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from morphad.errors import BadInputError
 
@@ -20,7 +21,7 @@ LINE_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 class Settings(BaseModel):
     """Base of every section: frozen, no unknown keys, no silent conversion of types."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class IngestSettings(Settings):
@@ -29,19 +30,13 @@ class IngestSettings(Settings):
     source: Literal["folder", "listing", "demo"] = Field(
         default="folder", description="folder (MVTec AD layout or flat), listing (CSV or parquet), demo (packaged)"
     )
-    path: str | None = Field(default=None, description="the folder, the listing, or the demo line (mono, poly)")
+    path: str = Field(min_length=1, description="the folder, the listing, or the demo line (mono, poly)")
     limit: int | None = Field(
         default=None, ge=1, description="at most this many images of each defect kind and of good"
     )
     max_rejects: int = Field(default=0, ge=0, description="unreadable files that are left out before the step fails")
     max_megapixels: float = Field(default=100.0, gt=0, le=1000, description="a larger image is refused as a bomb")
     white_level: int = Field(default=65535, ge=255, le=65535, description="the 16-bit value shown as white (255)")
-
-    @model_validator(mode="after")
-    def _path_is_given(self) -> Self:
-        if self.path is None:
-            raise ValueError("`path` is missing: give the folder, the listing, or the demo line (mono, poly)")
-        return self
 
 
 class ValidateSettings(Settings):
@@ -66,7 +61,10 @@ class SplitSettings(Settings):
     @model_validator(mode="after")
     def _some_remain_for_training(self) -> Self:
         if self.calibration + self.holdout >= 0.9:
-            raise ValueError("`calibration` + `holdout` must leave at least 0.1 of the good images for training")
+            raise ValueError(
+                f"`calibration` {self.calibration} + `holdout` {self.holdout} must be below 0.9: more than 0.1 of the "
+                "good images is for training"
+            )
         return self
 
 
@@ -94,11 +92,11 @@ class MarginSettings(Settings):
     @model_validator(mode="after")
     def _margin_fits_kind(self) -> Self:
         if self.kind == "multiplicative" and self.margin < 1:
-            raise ValueError("`margin` of a multiplicative margin is a factor and must be >= 1")
+            raise ValueError(f"`margin` {self.margin} of a multiplicative margin is a factor and must be >= 1")
         if self.kind == "additive_angular" and self.margin >= 3.1:
-            raise ValueError("`margin` of an additive angular margin is in rad and must be below 3.1")
+            raise ValueError(f"`margin` {self.margin} of an additive angular margin is in rad and must be below 3.1")
         if self.kind == "additive_cosine" and self.margin >= 2:
-            raise ValueError("`margin` of an additive cosine margin must be below 2")
+            raise ValueError(f"`margin` {self.margin} of an additive cosine margin must be below 2")
         return self
 
 
@@ -188,7 +186,7 @@ class RegisterSettings(Settings):
     """Where runs and versions are recorded; MLFLOW_TRACKING_URI in the environment wins."""
 
     tracking_uri: str = "sqlite:///mlflow.db"
-    experiment: str = "morphad"
+    experiment: str = Field(default="morphad", min_length=1)
     timeout_seconds: int = Field(default=30, ge=1, le=600)
     retries: int = Field(default=2, ge=0, le=10)
 
@@ -270,6 +268,12 @@ def load_settings(path: Path) -> ProjectSettings:
         raw = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise BadInputError(f"{path}: not found; run in the project's folder or give --params FILE") from error
+    except OSError as error:
+        raise BadInputError(f"{path}: cannot be read ({error.strerror}); give a file with --params FILE") from error
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise BadInputError(f"{path}: not valid YAML: {error.problem or error.context}{place}") from error
     except (YAMLError, UnicodeDecodeError) as error:
         raise BadInputError(f"{path}: not valid YAML: {error}") from error
     try:
@@ -293,7 +297,7 @@ def resolve(raw: Any) -> ProjectSettings:
     unknown = set(raw) - {"seed", "defaults", "lines"}
     if unknown:
         raise SettingsError(f"unknown key {sorted(map(str, unknown))[0]!r}; allowed: seed, defaults, lines")
-    defaults = _mapping(raw.get("defaults"), "defaults")
+    defaults = _sections(raw.get("defaults"), "defaults")
     lines = _mapping(raw.get("lines"), "lines")
     if not lines:
         raise SettingsError(
@@ -303,9 +307,9 @@ def resolve(raw: Any) -> ProjectSettings:
     for name, overrides in lines.items():
         if not isinstance(name, str) or not LINE_NAME.fullmatch(name):
             raise SettingsError(f"lines.{name}: a line's name holds a-z, 0-9 and inner hyphens, at most 63 characters")
-        own = _mapping(overrides, f"lines.{name}")
-        merged = _merged(defaults, own)
-        if isinstance(merged.get("train"), dict):
+        own = _sections(overrides, f"lines.{name}")
+        merged = _merged({"ingest": {}, "train": {}}, _merged(defaults, own))
+        if isinstance(merged["train"], dict):
             merged["train"] = _with_preset(merged["train"])
         try:
             resolved[name] = LineSettings.model_validate(merged)
@@ -325,6 +329,11 @@ def _mapping(value: Any, key: str) -> dict[str, Any]:
     return value
 
 
+def _sections(value: Any, key: str) -> dict[str, Any]:
+    """A mapping of sections, where one that is left empty means {}."""
+    return {name: {} if section is None else section for name, section in _mapping(value, key).items()}
+
+
 def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     result = dict(base)
     for key, value in over.items():
@@ -334,33 +343,51 @@ def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_preset(train: dict[str, Any]) -> dict[str, Any]:
-    preset = PRESETS.get(train.get("preset", "default"), {}) if isinstance(train.get("preset", "default"), str) else {}
+    name = train.get("preset", "default")
+    preset = PRESETS.get(name, {}) if isinstance(name, str) else {}
+    own = preset.get("backbone", TrainSettings.model_fields["backbone"].default)
+    if train.get("backbone", own) != own:
+        # Its names of modules mean nothing in another network.
+        preset = {key: value for key, value in preset.items() if key not in {"embedding_layer", "frozen"}}
     return _merged(preset, train)
 
 
 def _explain(error: ValidationError, model: type[BaseModel], line: str | None, own: dict[str, Any]) -> str:
     """The first thing wrong, at the place in the file where it was written, with the allowed range."""
     first = error.errors(include_url=False)[0]
-    keys = [key for key in first["loc"] if isinstance(key, str)]
+    unknown = first["type"] in {"extra_forbidden", "invalid_key"}
+    short = first["type"] == "missing" and isinstance(first["loc"][-1], int)  # a list with too few items
+    path = first["loc"][:-1] if short else first["loc"]
+    keys = [str(key) for key in path] if unknown else [key for key in path if isinstance(key, str)]
     place = ".".join(keys)
     if line is not None:
-        place = f"lines.{line}.{place}" if _holds(own, keys) else f"defaults.{place}"
-    if first["type"] == "extra_forbidden":
+        if first["type"] == "missing" and not short:  # where it should be
+            written = len(keys) <= 2 or _holds(own, keys[:-1])
+        else:
+            written = _holds(own, keys)
+        place = f"lines.{line}.{place}" if written else f"defaults.{place}"
+    if unknown:
         return f"{place}: unknown key; allowed here: {', '.join(_fields_at(model, keys[:-1]))}"
+    if short:
+        return f"{place} = {first['input']!r}: too few items{_describe(model, path, parenthesised=True)}"
     if first["type"] == "missing":
-        return f"{place}: missing; {_describe(model, keys)}"
-    message = first["msg"].removeprefix("Value error, ")
-    if isinstance(first["input"], dict):
+        return f"{place}: missing; {_describe(model, path)}"
+    place += "".join(f"[{item}]" for item in path if isinstance(item, int))
+    message = first["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list")
+    message = message.replace("Tuple", "List").replace(" after validation", "")
+    message = re.sub(r"a valid dictionary or instance of \w+", "a mapping of keys to values", message)
+    if isinstance(first["input"], dict) and first["type"] == "value_error":
         return f"{place}: {message}"
-    return f"{place} = {first['input']!r}: {message}{_describe(model, keys, parenthesised=True)}"
+    return f"{place} = {first['input']!r}: {message}{_describe(model, path, parenthesised=True)}"
 
 
 def _holds(own: Any, keys: list[str]) -> bool:
     """Whether a line's own overrides hold the key."""
     for key in keys:
-        if not isinstance(own, dict) or key not in own:
+        below = {str(name): value for name, value in own.items()} if isinstance(own, dict) else {}
+        if key not in below:
             return False
-        own = own[key]
+        own = below[key]
     return True
 
 
@@ -376,24 +403,37 @@ def _fields_at(model: type[BaseModel], keys: list[str]) -> list[str]:
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
-def _describe(model: type[BaseModel], keys: list[str], parenthesised: bool = False) -> str:
+def _describe(model: type[BaseModel], path: Sequence[str | int], parenthesised: bool = False) -> str:
     """The field's range and description, for the end of a message."""
     schema: dict[str, Any] = model.model_json_schema(by_alias=True)
     definitions = schema.get("$defs", {})
     node: dict[str, Any] = schema
-    for key in keys:
+    description: str | None = None
+    for key in path:
         options = [node, *node.get("anyOf", ()), *node.get("allOf", ())]
+        if isinstance(key, int):  # an item of a list, described by its list
+            node = _item(options)
+            continue
         references = [definitions[o["$ref"].split("/")[-1]] for o in options if "$ref" in o]
         node = next((o["properties"][key] for o in [*options, *references] if key in o.get("properties", {})), {})
+        description = node.get("description")
+    item = _item([node])
+    options = [item or node, *node.get("anyOf", ())]
     limits = [
         f"{symbol} {value}"
         for word, symbol in (("exclusiveMinimum", ">"), ("minimum", ">="), ("exclusiveMaximum", "<"), ("maximum", "<="))
-        for value in [next((o[word] for o in [node, *node.get("anyOf", ())] if word in o), None)]
+        for value in [next((o[word] for o in options if word in o), None)]
         if value is not None
     ]
-    parts = [f"allowed: {' and '.join(limits)}"] if limits else []
-    if "description" in node:
-        parts.append(node["description"])
+    allowed = " and ".join(limits) or (", ".join(item.get("enum", ())) if item else "")
+    parts = [f"allowed: {'each ' if item else ''}{allowed}"] if allowed else []
+    if description:
+        parts.append(description)
     if not parts:
         return ""
     return f" ({'; '.join(parts)})" if parenthesised else "; ".join(parts)
+
+
+def _item(options: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The schema of a list's items; {} for what is no list."""
+    return next((item for option in options for item in [*option.get("prefixItems", ()), option.get("items", {})]), {})
