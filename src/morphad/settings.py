@@ -306,7 +306,9 @@ def resolve(raw: Any) -> ProjectSettings:
     resolved: dict[str, LineSettings] = {}
     for name, overrides in lines.items():
         if not isinstance(name, str) or not LINE_NAME.fullmatch(name):
-            raise SettingsError(f"lines.{name}: a line's name holds a-z, 0-9 and inner hyphens, at most 63 characters")
+            raise SettingsError(
+                f"lines.{name!r}: a line's name holds a-z, 0-9 and inner hyphens, at most 63 characters"
+            )
         own = _sections(overrides, f"lines.{name}")
         merged = _merged({"ingest": {}, "train": {}}, _merged(defaults, own))
         if isinstance(merged["train"], dict):
