@@ -7,13 +7,16 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from morphad.errors import BadInputError
 
-_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
+_UNWRITABLE = {
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO, errno.EISDIR,
+    errno.ENOTDIR, errno.ENAMETOOLONG,
+}  # fmt: skip
 
 
 @contextmanager
@@ -46,15 +49,30 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     try:
         temporary.mkdir()
         yield temporary
-        retired = _beside(path)
-        if path.exists():
-            path.replace(retired)
-        temporary.replace(path)
-        shutil.rmtree(retired, ignore_errors=True)
+        _put_in_place(temporary, path)
     except OSError as error:
         raise (cannot_write(path, error) if error.errno in _UNWRITABLE else error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _put_in_place(temporary: Path, path: Path) -> None:
+    """Give a folder the name `path`; what has the name goes first, and comes back where the renaming fails."""
+    while True:
+        retired = _beside(path)
+        with suppress(FileNotFoundError):  # nothing there, or another process was faster to take it away
+            path.replace(retired)
+        try:
+            temporary.replace(path)
+        except OSError as error:
+            if error.errno in {errno.ENOTEMPTY, errno.EEXIST}:
+                continue  # another process was faster to put its own there: the last one stays
+            with suppress(OSError):
+                retired.replace(path)
+            raise
+        finally:
+            shutil.rmtree(retired, ignore_errors=True)
+        return
 
 
 def write_text(path: Path, text: str) -> None:
@@ -78,6 +96,8 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise BadInputError(f"{path}: not found; run the step that writes it first") from error
+    except OSError as error:
+        raise BadInputError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise BadInputError(f"{path}: not valid JSON ({error}); remove it and run the step that writes it") from error
 
