@@ -195,6 +195,8 @@ def test_an_unknown_line_is_answered_with_those_there_are() -> None:
 def test_rules_between_values_name_the_values() -> None:
     with pytest.raises(BadInputError, match=r"lines\.bottle\.split: `calibration` 0.5 \+ `holdout` 0.4.*0\.9"):
         line(split={"calibration": 0.5, "holdout": 0.4})
+    with pytest.raises(BadInputError, match=r"train\.score: `neighbours` 5 must be at most `memory` 2"):
+        line(train={"score": {"memory": 2, "neighbours": 5}})
     for margin, told in (
         ({"kind": "multiplicative"}, r"`margin` 0\.2 .*>= 1"),
         ({"kind": "additive_angular", "margin": 3.5}, r"`margin` 3\.5 .*3\.1"),

@@ -134,6 +134,12 @@ class ScoreSettings(Settings):
     memory: int = Field(default=2000, ge=1, description="memory: patches kept, chosen by coverage")
     neighbours: int = Field(default=1, ge=1, description="memory: neighbours averaged in a distance")
 
+    @model_validator(mode="after")
+    def _memory_holds_the_neighbours(self) -> Self:
+        if self.neighbours > self.memory:
+            raise ValueError(f"`neighbours` {self.neighbours} must be at most `memory` {self.memory}")
+        return self
+
 
 class TrainSettings(Settings):
     """Network, self-supervised task and score of one line."""

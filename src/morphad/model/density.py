@@ -57,7 +57,7 @@ class GaussianDensity(Density):
         self._channels = channels
         self._seed = seed
         self._count = 0
-        self._sum = self._products = torch.empty(0)
+        self._origin = self._sum = self._products = torch.empty(0)
         self._chosen = self._mean = self._whitening = torch.empty(0)
 
     def update(self, features: Tensor) -> None:
@@ -71,7 +71,9 @@ class GaussianDensity(Density):
             kept, places = len(self._chosen), features.shape[2] * features.shape[3]
             self._sum = torch.zeros(places, kept, dtype=torch.float64, device=features.device)
             self._products = torch.zeros(places, kept, kept, dtype=torch.float64, device=features.device)
-        rows = self._rows(features)
+            self._origin = self._rows(features).mean(1)
+        # About the first batch's mean: the variance of large values would drown in the rounding of their squares.
+        rows = self._rows(features) - self._origin[:, None, :]
         self._count += rows.shape[1]
         self._sum += rows.sum(1)
         self._products += rows.transpose(1, 2) @ rows
@@ -87,7 +89,7 @@ class GaussianDensity(Density):
         factor = torch.linalg.cholesky(covariance + SHRINKAGE * identity)
         # Substitution, because the batched inverse is wrong or raises in some builds of MKL.
         whitening = torch.linalg.solve_triangular(factor, identity.expand_as(factor), upper=False)
-        self._mean, self._whitening = mean.float(), whitening.float()
+        self._mean, self._whitening = (self._origin + mean).float(), whitening.float()
         return self
 
     def distances(self, features: Tensor) -> Tensor:
@@ -149,9 +151,10 @@ class MemoryDensity(Density):
 
     def finish(self) -> "MemoryDensity":
         """As in `Density`."""
-        if len(self._pool) < max(2, self._neighbours):
+        if min(len(self._pool), self._size) < self._neighbours or len(self._pool) < 2:
             raise BadInputError(
-                f"a memory for {self._neighbours} neighbours needs as many patches, got {len(self._pool)}; add images"
+                f"a memory of {self._size} patches for {self._neighbours} neighbours needs as many and at least 2, got "
+                f"{len(self._pool)}; add images or lower train.score.neighbours"
             )
         rows = self._pool.double()
         covariance = torch.cov(rows.T).reshape(rows.shape[1], rows.shape[1])
