@@ -4,11 +4,12 @@ import multiprocessing
 import resource
 import time
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 from morphad.errors import BadInputError
-from morphad.files import write_json
+from morphad.files import check_writable, write_json
 
 COLUMNS = ("image_auroc", "image_ap", "pixel_auroc", "aupro")
 
@@ -19,11 +20,16 @@ def run(root: Path, names: list[str] | None, preset: str, seed: int, out: Path) 
     Raises:
         BadInputError: ROOT holds no set, a named set is missing, or `out` cannot be written.
     """
+    folders = _sets(root, names)
+    check_writable(out)
     results: dict[str, Any] = {}
-    for folder in _sets(root, names):
+    for folder in folders:
         # A fresh process, so that the peak of its memory is this set's own.
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            results[folder.name] = pool.submit(measure, folder, preset, seed).result()
+            try:
+                results[folder.name] = pool.submit(measure, folder, preset, seed).result()
+            except BrokenProcessPool as error:
+                raise BadInputError(f"{folder}: its process was killed, most likely for want of memory") from error
         write_json(out, results)
     return _table(results) + f"\nwritten to {out}"
 
@@ -87,11 +93,14 @@ def measure(folder: Path, preset: str, seed: int) -> dict[str, Any]:
 
 
 def _sets(root: Path, names: list[str] | None) -> list[Path]:
-    if (root / "train" / "good").is_dir():
-        return [root.resolve()]
     if not root.is_dir():
         raise BadInputError(f"{root}: no such folder; give a folder of sets in MVTec AD layout, or one set")
-    found = {folder.name: folder for folder in sorted(root.iterdir()) if (folder / "train" / "good").is_dir()}
+    alone = (root / "train" / "good").is_dir()
+    found = {
+        folder.name: folder
+        for folder in ([root.resolve()] if alone else sorted(root.iterdir()))
+        if (folder / "train" / "good").is_dir()
+    }
     missing = [name for name in names or [] if name not in found]
     if missing or not found:
         what = f"no set {missing[0]!r}" if missing else "no folder with train/good in it"

@@ -107,6 +107,8 @@ def _ingest(options: argparse.Namespace) -> None:
         f"{options.line}: {figures['good']} good and {figures['defect']} defect images, "
         f"{figures['rejects']} left out, data {figures['data_hash'][:12]}"
     )
+    if figures["licence"]:
+        print(figures["licence"])
 
 
 def _validate(options: argparse.Namespace) -> None:

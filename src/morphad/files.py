@@ -75,6 +75,17 @@ def _put_in_place(temporary: Path, path: Path) -> None:
         return
 
 
+def check_writable(path: Path) -> None:
+    """Find out before long work that `path` could not be written after it.
+
+    Raises:
+        BadInputError: The folder is read-only, the disk is full, or `path` is a folder.
+    """
+    if path.is_dir():
+        raise cannot_write(path, IsADirectoryError(errno.EISDIR, "Is a directory"))
+    _beside(path)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically, making parent folders."""
     with atomic_file(path) as temporary:

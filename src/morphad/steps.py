@@ -19,7 +19,7 @@ from morphad import __version__
 from morphad.data.images import decode
 from morphad.data.loading import in_order, read_mask, read_masks, read_pixels
 from morphad.data.manifest import manifest_id, read_manifest, snapshot, write_manifest
-from morphad.data.sources import find_images
+from morphad.data.sources import find_images, licence
 from morphad.data.split import FrozenHoldout, split_manifest
 from morphad.decision import metrics as measures
 from morphad.decision.calibration import Calibration
@@ -55,7 +55,7 @@ def ingest(line: str, settings: IngestSettings, *, snapshot_dir: Path, manifest:
         rows, left_out = snapshot(found, temporary, settings, line, f"ingesting {line}")
     write_manifest(rows, manifest)
     write_json(rejects, [{"name": reject.name, "reason": reject.reason} for reject in left_out])
-    return {**_label_counts(rows), "rejects": len(left_out), "data_hash": manifest_id(rows)}
+    return {**_label_counts(rows), "rejects": len(left_out), "data_hash": manifest_id(rows), "licence": licence(settings)}
 
 
 def validate(line: str, settings: ValidateSettings, *, manifest: Path, validation: Path) -> Figures:
@@ -185,6 +185,7 @@ def evaluate(
             data_hash=manifest_id(everyone),
             holdout_id=_frozen(holdout).id,
             counts=_role_counts(everyone),
+            licence=licence(settings.ingest),
             rejects=[(reject["name"], reject["reason"]) for reject in read_json(rejects)],
         ),
         training=_training_facts(model),

@@ -40,6 +40,9 @@ class UnreadableImageError(BadInputError):
         self.name = name
         self.reason = reason
 
+    def __reduce__(self) -> tuple[type["UnreadableImageError"], tuple[str, str]]:
+        return type(self), (self.name, self.reason)  # or it would not come back from another process
+
 
 @dataclass(frozen=True, eq=False)
 class Image:

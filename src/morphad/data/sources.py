@@ -272,6 +272,16 @@ def _from_demo(path: str) -> list[SourceImage]:
     return images
 
 
+def licence(settings: IngestSettings) -> str:
+    """What the source's licence asks to be told with its images; empty where the images are the user's own."""
+    if settings.source != "demo":
+        return ""
+    return (
+        "Images: elpv-dataset (Buerhop-Lutz et al., 2018; Deitsch et al., 2019, 2021), ZAE Bayern, CC BY-NC-SA 4.0: "
+        "for trying morphad out, not for commercial use."
+    )
+
+
 # An object store joins here: list its objects below a prefix, fetch them to a cache, name the cached files.
 _SOURCES: dict[str, Callable[[str], list[SourceImage]]] = {
     "folder": _from_folder,

@@ -10,7 +10,6 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -20,7 +19,7 @@ from torchvision.transforms.v2 import functional as transforms
 from morphad import __version__
 from morphad.decision.calibration import Calibration, calibrate
 from morphad.errors import BadInputError
-from morphad.files import atomic_directory, cannot_write, read_json, sha256_file
+from morphad.files import atomic_directory, cannot_write, read_json, sha256_file, sha256_json
 from morphad.model.device import autocast_dtype, resolve_device
 from morphad.model.morphology import case_table, parse_case
 from morphad.model.network import MorphologyNetwork
@@ -31,6 +30,7 @@ from morphad.settings import CalibrateSettings, TrainSettings
 
 FORMAT_VERSION = 1
 _NETWORK, _SCORER, _DESCRIPTION = "network.safetensors", "scorer.safetensors", "detector.json"
+_OWN_HASH = "own_sha256"  # of detector.json without this key
 _PRECISIONS = {None: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
@@ -90,6 +90,8 @@ class Detector:
         prepared = [self._prepare(image) for image in images]
         if not prepared:
             raise BadInputError(f"{what}: no good images to train on; add images to the line")
+        self._scorer = self._make_scorer()
+        self._scorer.check_count(len(prepared))  # before minutes of training
         good = torch.stack(prepared)
         network = MorphologyNetwork(self.settings, self.table, self.seed).to(self.device)
         self.training_ = train_network(network, good, self.settings, self.table, self.seed, checkpoint, what)
@@ -169,7 +171,8 @@ class Detector:
                 "heatmap_scale": self.heatmap_scale,
                 "sha256": {name: sha256_file(temporary / name) for name in (_NETWORK, _SCORER)},
             }
-            text = json.dumps(description, indent=2, sort_keys=True, allow_nan=False)
+            description = json.loads(json.dumps(description, allow_nan=False))
+            text = json.dumps({**description, _OWN_HASH: sha256_json(description)}, indent=2, sort_keys=True)
             (temporary / _DESCRIPTION).write_text(text + "\n", encoding="utf-8")
 
     @staticmethod
@@ -187,8 +190,10 @@ class Detector:
                 "use the morphad that wrote it or train again"
             )
         try:
+            if description.pop(_OWN_HASH, None) != sha256_json(description):
+                raise BadInputError(f"{folder / _DESCRIPTION}: not the file that was saved; fetch or train it again")
             return Detector._restored(folder, description)
-        except (KeyError, TypeError, ValueError, ValidationError, RuntimeError, SafetensorError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
             raise BadInputError(f"{folder}: not a whole detector ({error}); fetch or train it again") from error
 
     @staticmethod
@@ -226,7 +231,7 @@ class Detector:
 
     def _prepare(self, image: NDArray[np.uint8]) -> Tensor:
         """uint8 [C, H, W] at the network's size, C = 3 or, for grey, 1."""
-        if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
+        if image.dtype != np.uint8 or not image.size or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
             raise BadInputError(f"expected an image uint8 [H, W] or [H, W, 3], got {image.dtype} {image.shape}")
         tensor = torch.from_numpy(np.ascontiguousarray(image))
         tensor = tensor[None] if tensor.ndim == 2 else tensor.permute(2, 0, 1)

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -40,8 +40,22 @@ class Scorer(ABC):
         dtype: What the network's forward passes are computed in; None for float32. All else is float32.
     """
 
+    MIN_IMAGES: ClassVar[int]
+
     def __init__(self, dtype: torch.dtype | None) -> None:
         self._dtype = dtype
+
+    def check_count(self, count: int) -> None:
+        """Refuse too few good training images.
+
+        Raises:
+            BadInputError: There are fewer than `MIN_IMAGES`.
+        """
+        if count < self.MIN_IMAGES:
+            raise BadInputError(
+                f"this score (train.score.kind) needs at least {self.MIN_IMAGES} good training images, got {count}; "
+                "add images to the line"
+            )
 
     @abstractmethod
     def fit(self, network: MorphologyNetwork, images: Tensor, report: Callable[[int], object]) -> Self:
@@ -86,8 +100,9 @@ class DensityScorer(Scorer):
     """
 
     HELD_OUT = 5  # one image in so many sets scales and weights, before it joins the others
+    MIN_IMAGES = 2 * HELD_OUT
     SELF_MADE = 128  # images with self-made defects behind the weights, at least
-    SMOOTHING = 4 / 224  # standard deviation of the map's smoothing as a share of its height
+    SMOOTHING = 4 / 224  # standard deviation of the map's smoothing as a share of its shorter side
 
     def __init__(self, settings: ScoreSettings, seed: int, dtype: torch.dtype | None) -> None:
         super().__init__(dtype)
@@ -108,12 +123,8 @@ class DensityScorer(Scorer):
 
     def fit(self, network: MorphologyNetwork, images: Tensor, report: Callable[[int], object]) -> Self:
         """As in `Scorer`."""
+        self.check_count(len(images))
         held_out = torch.arange(len(images)) % self.HELD_OUT == self.HELD_OUT - 1
-        if held_out.sum() < 2:
-            raise BadInputError(
-                f"a density score needs at least {2 * self.HELD_OUT} good training images, got {len(images)}; "
-                "add images"
-            )
         self._take_in(network, images[~held_out], report)
         unseen = images[held_out]
         clean = self._maxima(network, unseen)
@@ -192,7 +203,7 @@ class DensityScorer(Scorer):
         """Maps [B, h, w] brought to input size [B, H, W] and smoothed."""
         size = list(self._input_size)
         full = functional.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)
-        sigma = max(0.5, self.SMOOTHING * size[0])
+        sigma = max(0.5, self.SMOOTHING * min(size))
         smoothed: Tensor = transforms.gaussian_blur(full, [2 * round(3 * sigma) + 1] * 2, [sigma, sigma])
         return smoothed[:, 0]
 
@@ -205,6 +216,8 @@ class TransformationScorer(Scorer):
     each place in place of the pooled one.
     """
 
+    MIN_IMAGES = 2
+
     def __init__(self, settings: ScoreSettings, table: Sequence[Case], dtype: torch.dtype | None) -> None:
         super().__init__(dtype)
         count = min(settings.cases, len(table))
@@ -214,8 +227,7 @@ class TransformationScorer(Scorer):
 
     def fit(self, network: MorphologyNetwork, images: Tensor, report: Callable[[int], object]) -> Self:
         """As in `Scorer`."""
-        if len(images) < 2:
-            raise BadInputError(f"a transformation score needs at least 2 good training images, got {len(images)}")
+        self.check_count(len(images))
         whole, places = [], []
         for batch in torch.split(images, BATCH):
             image_evidence, place_evidence = self._evidence(network, batch)

@@ -33,12 +33,14 @@ class DataFacts:
         data_hash: Of the manifest.
         holdout_id: Of the frozen holdout.
         counts: Images by role and label, such as {"train": {"good": 120, "defect": 0}, ...}.
+        licence: What is to be said of the images' licence; empty for none.
         rejects: Name and reason of each image that was left out as unreadable.
     """
 
     data_hash: str
     holdout_id: str
     counts: Mapping[str, Mapping[str, int]]
+    licence: str = ""
     rejects: Sequence[tuple[str, str]] = ()
 
 

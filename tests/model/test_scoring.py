@@ -1,0 +1,197 @@
+"""Scores and maps of planted defects, with a small network that is not trained."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from morphad.errors import BadInputError
+from morphad.model.morphology import case_table
+from morphad.model.network import MorphologyNetwork
+from morphad.model.scoring import DensityScorer, Scorer, TransformationScorer, make_scorer
+from morphad.settings import ScoreSettings, TrainSettings, train_settings
+
+SIDE = 64
+
+
+def settings(**score: Any) -> TrainSettings:
+    return train_settings(
+        {
+            "image_size": (SIDE, SIDE),
+            "backbone": "small",
+            "weights": "none",
+            "cases": {"heights": (1, 3), "widths": (1, 3)},
+            "score": {"layers": ("stage2",), "channels": 16, "memory": 100, **score},
+        }
+    )
+
+
+def textures(count: int, seed: int, height: int = SIDE, width: int = SIDE) -> Tensor:
+    """Good parts [N, 3, H, W]: a weave with a little noise and light that varies."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    weave = 120 + 25 * np.sin(y / 3) * np.cos(x / 4)
+    light = rng.normal(0, 4, (count, 1, 1))
+    grey = (weave + light + rng.normal(0, 3, (count, height, width))).clip(0, 255).astype(np.uint8)
+    return torch.from_numpy(grey)[:, None].expand(-1, 3, -1, -1).contiguous()
+
+
+def blobs(count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Parts with a bright round blob, and where it is: bool [N, H, W]."""
+    rng = np.random.default_rng(seed)
+    spoilt, masks = textures(count, seed), torch.zeros(count, SIDE, SIDE, dtype=torch.bool)
+    y, x = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
+    for i in range(count):
+        centre = rng.integers(12, SIDE - 12, 2)
+        masks[i] = (y - int(centre[0])).square() + (x - int(centre[1])).square() <= 36
+        spoilt[i, :, masks[i]] = 235
+    return spoilt, masks
+
+
+def fitted(score: dict[str, Any], count: int = 40) -> tuple[Scorer, MorphologyNetwork]:
+    chosen = settings(**score)
+    table = case_table(chosen.cases)
+    network = MorphologyNetwork(chosen, table, 0).eval()
+    scorer = make_scorer(chosen.score, table, 0, None)
+    with torch.inference_mode():
+        return scorer.fit(network, textures(count, 1), lambda done: None), network
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "gaussian": {"density": "gaussian"},
+    "memory": {"density": "memory"},
+    "both": {"density": "both"},
+    "looks": {"density": "gaussian", "looks": ("identity", "dilation_3x3", "erosion_5x1")},
+    "transformation": {"kind": "transformation", "cases": 3},
+}
+
+
+@pytest.fixture(scope="module")
+def of() -> Callable[[str], tuple[Scorer, MorphologyNetwork]]:
+    made = {name: fitted(score) for name, score in KINDS.items()}
+    return lambda name: made[name]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "transformation"])
+def test_a_planted_blob_stands_out_and_is_found(kind: str, of: Callable[..., tuple[Scorer, MorphologyNetwork]]) -> None:
+    scorer, network = of(kind)
+    spoilt, masks = blobs(12, 2)
+    with torch.inference_mode():
+        good, bad = scorer.score(network, textures(24, 3)), scorer.score(network, spoilt)
+
+    assert bad.scores.min() > good.scores.max()
+    assert bad.maps.shape == (12, SIDE, SIDE)
+    peaks = bad.maps.flatten(1).argmax(1)
+    assert masks.flatten(1)[torch.arange(12), peaks].all()
+    assert torch.equal(bad.maps.flatten(1).amax(1).double(), bad.scores)
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+class TestEveryScore:
+    def test_an_image_is_scored_alone(self, kind: str, of: Callable[..., tuple[Scorer, MorphologyNetwork]]) -> None:
+        scorer, network = of(kind)
+        images = torch.cat([textures(5, 3), blobs(4, 2)[0]])
+        # An evidence of 1 - cosine loses digits where all good images are recognised alike.
+        close = 1e-4 if kind == "transformation" else 1e-5
+        with torch.inference_mode():
+            together = scorer.score(network, images)
+            for i in (0, 8):
+                alone = scorer.score(network, images[i : i + 1])
+                torch.testing.assert_close(alone.scores, together.scores[i : i + 1], rtol=close, atol=close)
+                torch.testing.assert_close(alone.maps, together.maps[i : i + 1], rtol=1e-4, atol=1e-4)
+
+    def test_a_stored_score_is_the_same(self, kind: str, of: Callable[..., tuple[Scorer, MorphologyNetwork]]) -> None:
+        scorer, network = of(kind)
+        chosen = settings(**KINDS[kind])
+        other = make_scorer(chosen.score, case_table(chosen.cases), 0, None)
+        other.load_state({name: tensor.clone() for name, tensor in scorer.state().items()})
+        with torch.inference_mode():
+            images = blobs(4, 2)[0]
+            assert torch.equal(other.score(network, images).scores, scorer.score(network, images).scores)
+            assert torch.equal(other.score(network, images).maps, scorer.score(network, images).maps)
+
+    def test_scores_and_maps_are_finite_numbers_of_the_stated_kind(
+        self, kind: str, of: Callable[..., tuple[Scorer, MorphologyNetwork]]
+    ) -> None:
+        scorer, network = of(kind)
+        black = torch.zeros(2, 3, SIDE, SIDE, dtype=torch.uint8)
+        with torch.inference_mode():
+            scored = scorer.score(network, torch.cat([black, textures(1, 3)]))
+        assert scored.scores.dtype == torch.float64
+        assert scored.maps.dtype == torch.float32
+        assert scored.scores.isfinite().all()
+        assert scored.maps.isfinite().all()
+        assert scored.scores[0] == scored.scores[1]
+
+    def test_too_few_images_are_told(self, kind: str) -> None:
+        needed = 2 if kind == "transformation" else 10
+        with pytest.raises(BadInputError, match=rf"needs at least {needed} good training images, got {needed - 1}"):
+            fitted(KINDS[kind], needed - 1)
+        scorer, network = fitted(KINDS[kind], needed)
+        with torch.inference_mode():
+            assert scorer.score(network, textures(2, 3)).scores.isfinite().all()
+
+    def test_progress_counts_every_image_once(self, kind: str) -> None:
+        chosen, seen = settings(**KINDS[kind]), []
+        table = case_table(chosen.cases)
+        network = MorphologyNetwork(chosen, table, 0).eval()
+        with torch.inference_mode():
+            make_scorer(chosen.score, table, 0, None).fit(network, textures(19, 1), seen.append)
+        assert sum(seen) == 19
+
+
+class TestDensityScore:
+    def test_weights_are_shares(self, of: Callable[..., tuple[Scorer, MorphologyNetwork]]) -> None:
+        for kind, components in (("gaussian", 1), ("memory", 1), ("both", 2), ("looks", 3)):
+            state = of(kind)[0].state()
+            assert state["weights"].shape == state["centres"].shape == state["scales"].shape == (components,)
+            assert float(state["weights"].sum()) == pytest.approx(1, abs=1e-6)
+            assert (state["weights"] >= 0).all()
+            assert (state["scales"] > 0).all()
+
+    def test_scores_of_good_images_are_in_units_of_their_own_deviation(
+        self, of: Callable[..., tuple[Scorer, MorphologyNetwork]]
+    ) -> None:
+        scorer, network = of("gaussian")
+        with torch.inference_mode():
+            scores = scorer.score(network, textures(60, 3)).scores
+        assert abs(float(scores.mean())) < 2
+        assert 0.2 < float(scores.std()) < 5
+
+    def test_identical_images_give_a_score_that_still_works(self) -> None:
+        chosen = settings(density="both")
+        table = case_table(chosen.cases)
+        network = MorphologyNetwork(chosen, table, 0).eval()
+        scorer = make_scorer(chosen.score, table, 0, None)
+        with torch.inference_mode():
+            same = textures(1, 1).expand(20, -1, -1, -1).contiguous()
+            scorer.fit(network, same, lambda done: None)
+            assert scorer.score(network, same[:2]).scores.isfinite().all()
+            assert scorer.score(network, blobs(2, 2)[0]).scores.min() > scorer.score(network, same[:1]).scores[0]
+
+    @pytest.mark.parametrize(("height", "width"), [(1024, 32), (32, 640)])
+    def test_long_images_are_smoothed_too(self, height: int, width: int) -> None:
+        chosen = settings(density="gaussian", layers=("stage3",))
+        table = case_table(chosen.cases)
+        network = MorphologyNetwork(chosen, table, 0).eval()
+        scorer = DensityScorer(chosen.score, 0, None)
+        with torch.inference_mode():
+            images = textures(10, 1, height, width)
+            scorer.fit(network, images, lambda done: None)
+            assert scorer.score(network, images[:1]).maps.shape == (1, height, width)
+
+    def test_a_look_that_is_no_case_is_told(self) -> None:
+        with pytest.raises(BadInputError, match="'erode_3x3' is not a case; expected identity or OPERATOR_"):
+            make_scorer(ScoreSettings(looks=("erode_3x3",)), (), 0, None)
+
+
+def test_transformation_cases_are_spread_over_the_table() -> None:
+    table = case_table(settings().cases)
+    for count in (1, 2, 3, len(table), 1000):
+        indices = TransformationScorer(ScoreSettings(kind="transformation", cases=count), table, None)._indices
+        assert len(indices) == len(set(indices)) == min(count, len(table))
+        assert indices[0] == 0
+        assert count == 1 or indices[-1] == len(table) - 1
