@@ -1,6 +1,7 @@
 """Fixtures that more than one test module needs."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,36 @@ def tiny_detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny") / "detector"
     detector.save(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def make_set() -> Callable[..., Path]:
+    """Draw a set in MVTec AD layout: grey weaves, some of the test images with a bright spot and its mask."""
+    import numpy as np
+    from PIL import Image
+
+    def make(
+        root: Path, *, good: int = 80, test_good: int = 6, defects: int = 8, seed: int = 0, side: int = 48
+    ) -> Path:
+        rng = np.random.default_rng(seed)
+        y, x = np.mgrid[:side, :side]
+
+        def weave() -> "np.ndarray[tuple[int, int], np.dtype[np.uint8]]":
+            phases = rng.uniform(0, 6, 2)
+            grey = 120 + 25 * np.sin(y / 3 + phases[0]) * np.cos(x / 4 + phases[1]) + rng.normal(0, 6, (side, side))
+            return grey.clip(0, 255).astype(np.uint8)
+
+        for part in ("train/good", "test/good", "test/spot", "ground_truth/spot"):
+            (root / part).mkdir(parents=True, exist_ok=True)
+        for part, count in (("train/good", good), ("test/good", test_good)):
+            for i in range(count):
+                Image.fromarray(weave()).save(root / part / f"{i:03}.png")
+        for i in range(defects):
+            grey, centre = weave(), rng.integers(side // 5, side - side // 5, 2)
+            spot = (y - centre[0]) ** 2 + (x - centre[1]) ** 2 <= 25
+            grey[spot] = 240
+            Image.fromarray(grey).save(root / "test/spot" / f"{i:03}.png")
+            Image.fromarray((255 * spot).astype(np.uint8)).save(root / "ground_truth/spot" / f"{i:03}_mask.png")
+        return root
+
+    return make

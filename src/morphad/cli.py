@@ -27,7 +27,17 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one verb and give the exit code."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
-    options = _parser().parse_args(arguments)
+    try:
+        try:
+            return _run(_parser().parse_args(arguments))
+        finally:
+            sys.stdout.flush()  # here, because at the interpreter's end it is too late to catch what it raises
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         return int(options.verb(options) or 0)
     except MorphadError as error:
@@ -36,9 +46,6 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"morphad {options.name}: interrupted; run it again to go on", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -248,7 +255,7 @@ def _history(options: argparse.Namespace) -> None:
         print(f"{version.number:>4}  {version.created_at}  {aliases:<20}  data {version.data_hash[:12]}")
         for decision in version.decisions:
             print(
-                f"      {decision.get('at', '')}  {decision.get('action', '')} by {decision.get('actor', '')}: "
+                f"      {decision.get('at', '')}  {decision.get('action', '')} by {decision.get('by', '')}: "
                 f"{' '.join(decision.get('reasons', []))[:200]}"
             )
 

@@ -4,6 +4,7 @@ The local pipeline, the command line and cluster components all call these; noth
 """
 
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -55,7 +56,12 @@ def ingest(line: str, settings: IngestSettings, *, snapshot_dir: Path, manifest:
         rows, left_out = snapshot(found, temporary, settings, line, f"ingesting {line}")
     write_manifest(rows, manifest)
     write_json(rejects, [{"name": reject.name, "reason": reject.reason} for reject in left_out])
-    return {**_label_counts(rows), "rejects": len(left_out), "data_hash": manifest_id(rows), "licence": licence(settings)}
+    return {
+        **_label_counts(rows),
+        "rejects": len(left_out),
+        "data_hash": manifest_id(rows),
+        "licence": licence(settings),
+    }
 
 
 def validate(line: str, settings: ValidateSettings, *, manifest: Path, validation: Path) -> Figures:
@@ -323,8 +329,11 @@ def predict(
     """
     model = Detector.load(folder)
     names = [f"{path.stem}.png" for path in images]
-    if heatmaps is not None and len(set(names)) < len(names):
-        raise BadInputError(f"{heatmaps}: several images have one name; predict them into different folders")
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if heatmaps is not None and twice:
+        raise BadInputError(
+            f"{heatmaps / twice[0]}: several images would have this heatmap; predict them into different folders"
+        )
 
     def pixels(path: Path) -> NDArray[np.uint8]:
         return decode(path, max_megapixels=settings.max_megapixels, white_level=settings.white_level).pixels
