@@ -106,6 +106,9 @@ class OptimiserSettings(Settings):
     steps: int = Field(default=150, ge=0, le=1_000_000)
     batch_size: int = Field(default=32, ge=2, le=4096)
     learning_rate: float = Field(default=1e-3, gt=0, le=1)
+    backbone_rate: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0, description="learning rate of the backbone as a share of the heads'"
+    )
     weight_decay: float = Field(default=1e-4, ge=0, le=1)
     warmup_steps: int = Field(default=20, ge=0)
     gradient_clip: float = Field(default=1.0, gt=0)
@@ -243,7 +246,7 @@ PRESETS: MappingProxyType[str, dict[str, Any]] = MappingProxyType(
         "default": {
             "embedding_layer": "blocks.4",
             "frozen": ("conv_stem", "bn1", "blocks.0", "blocks.1", "blocks.2"),
-            "optimiser": {"steps": 100, "learning_rate": 3e-4},
+            "optimiser": {"steps": 100, "learning_rate": 3e-3, "backbone_rate": 0.1},
         },
         # Faithful to the source's outline: from scratch, scored by how well the cases are recognised. Our settings.
         "paper": {

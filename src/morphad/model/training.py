@@ -133,12 +133,15 @@ class _Loop:
     ) -> None:
         self.network, self.images, self.table, self.settings = network, images, table, settings
         self.seed, self.device, self.dtype = seed, device, dtype
-        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        backbone = {id(parameter) for parameter in network.backbone.parameters()}
+        groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+        for parameter in network.parameters():
+            if parameter.requires_grad:
+                rate = settings.backbone_rate if id(parameter) in backbone else 1.0
+                decay = settings.weight_decay if parameter.ndim > 1 else 0.0  # not on biases and norms
+                groups.setdefault((rate, decay), []).append(parameter)
         self.optimiser = torch.optim.AdamW(
-            [
-                {"params": [p for p in trained if p.ndim > 1], "weight_decay": settings.weight_decay},
-                {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},  # biases and norms
-            ],
+            [{"params": members, "weight_decay": decay, "rate": rate} for (rate, decay), members in groups.items()],
             lr=settings.learning_rate,
         )
         # float16 has few exponents: small gradients need the scaler, bfloat16 ones do not.
@@ -153,7 +156,7 @@ class _Loop:
         self.network.train()
         rate = learning_rate(self.settings, step)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["rate"]
         # Every random choice depends on seed and step alone, so a resumed run goes on as the unbroken one would.
         rng = np.random.default_rng([self.seed, step])
         torch.manual_seed(int(rng.integers(2**62)))  # stochastic depth, in backbones that have it
