@@ -347,8 +347,15 @@ def predict(
 
 def verdict_of(report: Path, detector: Path) -> Verdict:
     """The sentence at the head of a line's page."""
-    calibration = Calibration.from_json(read_json(detector / "detector.json")["calibration"])
-    return verdict(read_json(report / "metrics.json"), calibration)
+    description, metrics = detector / "detector.json", report / "metrics.json"
+    try:
+        calibration = Calibration.from_json(read_json(description)["calibration"])
+    except (KeyError, TypeError) as error:
+        raise BadInputError(f"{description}: has no calibration; run `morphad calibrate` again") from error
+    try:
+        return verdict(read_json(metrics), calibration)
+    except (KeyError, TypeError) as error:
+        raise BadInputError(f"{metrics}: not as morphad writes it; run `morphad evaluate` again") from error
 
 
 def _frozen(holdout: Path) -> FrozenHoldout:

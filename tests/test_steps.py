@@ -1,0 +1,242 @@
+"""Steps on files alone: what they write, what they keep, and what a run that was cut off leaves behind."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from morphad import steps
+from morphad.data.manifest import read_manifest
+from morphad.errors import BadInputError, CheckFailedError
+from morphad.model import training
+from morphad.model.detector import Detector
+from morphad.settings import IngestSettings, LineSettings, SplitSettings, resolve
+from morphad.workspace import Workspace
+
+LINE = "weave"
+TRAIN: dict[str, Any] = {
+    "device": "cpu",
+    "image_size": [32, 32],
+    "colour": "grey",
+    "backbone": "small",
+    "weights": "none",
+    "cases": {"heights": [1, 3], "widths": [1, 3]},
+    "optimiser": {"steps": 4, "batch_size": 4, "precision": "float32", "checkpoint_every": 2},
+    "score": {"layers": ["stage2"], "channels": 8, "memory": 50},
+}
+
+
+def settings_of(camera: Path, **sections: Any) -> LineSettings:
+    own = {
+        "ingest": {"path": str(camera)},
+        "train": TRAIN,
+        "calibrate": {"false_reject_rate": 0.2},
+        "evaluate": {"bootstrap": 100},
+        **sections,
+    }
+    return resolve({"lines": {LINE: own}}).line(LINE)
+
+
+@pytest.fixture
+def camera(tmp_path: Path, make_set: Callable[..., Path]) -> Path:
+    return make_set(tmp_path / "camera", good=40, test_good=4, defects=4)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path / "project", LINE)
+
+
+def ingest(place: Workspace, settings: LineSettings) -> dict[str, Any]:
+    return steps.ingest(
+        LINE, settings.ingest, snapshot_dir=place.snapshot, manifest=place.manifest, rejects=place.rejects
+    )
+
+
+def split(place: Workspace, settings: SplitSettings | None = None) -> dict[str, Any]:
+    return steps.split(
+        settings or SplitSettings(), 0, manifest=place.manifest, split=place.split, holdout=place.holdout
+    )
+
+
+def train(place: Workspace, settings: LineSettings) -> dict[str, Any]:
+    return steps.train(
+        LINE, settings.train, settings.ingest, 0,
+        split=place.split, snapshot_dir=place.snapshot, fitted=place.fitted, checkpoint=place.checkpoint,
+    )  # fmt: skip
+
+
+def calibrate(place: Workspace, settings: LineSettings) -> dict[str, Any]:
+    return steps.calibrate(
+        LINE, settings.calibrate, settings.ingest,
+        split=place.split, snapshot_dir=place.snapshot, fitted=place.fitted, detector=place.detector,
+    )  # fmt: skip
+
+
+def evaluate(place: Workspace, settings: LineSettings, detector: Path | None = None) -> dict[str, Any]:
+    return steps.evaluate(
+        LINE, settings, 0,
+        split=place.split, snapshot_dir=place.snapshot, rejects=place.rejects, holdout=place.holdout,
+        detector=detector or place.detector, report=place.report,
+    )  # fmt: skip
+
+
+def test_a_line_run_twice_gives_the_same_bytes(camera: Path, place: Workspace) -> None:
+    settings = settings_of(camera)
+
+    def run() -> dict[str, bytes]:
+        ingest(place, settings)
+        split(place)
+        train(place, settings)
+        calibrate(place, settings)
+        evaluate(place, settings)
+        kept = [path for path in place.root.rglob("*") if path.is_file() and path.name != "index.html"]
+        return {str(path.relative_to(place.root)): path.read_bytes() for path in kept}
+
+    first = run()
+    second = run()
+    # The page says when it was made; all else is the same, so DVC has nothing new to store.
+    assert first.keys() == second.keys()
+    assert [name for name in first if first[name] != second[name]] == []
+
+
+def test_images_of_several_sizes_are_evaluated_each_at_its_own(camera: Path, place: Workspace) -> None:
+    rng = np.random.default_rng(0)
+    for i, size in enumerate([(70, 41), (33, 90)]):
+        image, mask = rng.integers(60, 200, size, dtype=np.uint8), np.zeros(size, np.uint8)
+        image[10:20, 10:20], mask[10:20, 10:20] = 255, 255
+        Image.fromarray(image).save(camera / "test" / "spot" / f"odd{i}.png")
+        Image.fromarray(mask).save(camera / "ground_truth" / "spot" / f"odd{i}_mask.png")
+    settings = settings_of(camera)
+    ingest(place, settings)
+    split(place)
+    train(place, settings)
+    calibrate(place, settings)
+    figures = evaluate(place, settings)
+
+    assert figures["n_masks"] == 6
+    predictions = pd.read_csv(place.report / "predictions.csv")
+    assert list(predictions) == ["path", "label", "defect", "score", "rejected", "p_value"]
+    assert len(predictions) == figures["n_good"] + figures["n_defect"]
+    rows = read_manifest(place.split)
+    assert set(predictions["path"]) == set(rows.loc[rows["role"] == "holdout", "path"])
+
+
+def test_the_holdout_stays_while_images_are_added_and_is_missed_when_they_go(
+    camera: Path, place: Workspace, make_set: Callable[..., Path], tmp_path: Path
+) -> None:
+    settings = settings_of(camera)
+    ingest(place, settings)
+    first = split(place)
+    held = place.holdout.read_bytes()
+    more = make_set(tmp_path / "more", good=20, test_good=0, defects=3, seed=5)
+    for path in [*(more / "train" / "good").iterdir(), *(more / "test" / "spot").iterdir()]:
+        target = camera / path.relative_to(more)
+        path.rename(target.with_name(f"new-{path.name}"))
+    ingest(place, settings)
+    second = split(place)
+    assert place.holdout.read_bytes() == held
+    assert second["holdout_id"] == first["holdout_id"]
+    assert second["train"] > first["train"]
+    assert second["excluded"] >= 3  # defects that came later
+
+    gone = json.loads(held)["images"][0]["path"]
+    (camera / gone).unlink()
+    for mask in (camera / "ground_truth").rglob(f"{Path(gone).stem}_mask.png"):
+        mask.unlink()
+    ingest(place, settings)
+    with pytest.raises(CheckFailedError, match="missing") as failure:
+        split(place)
+    assert gone in str(failure.value)
+    assert place.holdout.read_bytes() == held
+    renewed = split(place, SplitSettings(renew_holdout=True))
+    assert renewed["holdout_id"] != first["holdout_id"]
+
+
+def test_a_training_that_was_cut_off_goes_on_and_ends_the_same(
+    camera: Path, place: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(camera)
+    ingest(place, settings)
+    split(place)
+    train(place, settings)
+    unbroken = (place.fitted / "network.safetensors").read_bytes()
+    assert not place.checkpoint.exists()
+
+    step = training._Loop.step
+
+    def cut(self: Any, number: int) -> None:
+        if number == 3:
+            raise KeyboardInterrupt
+        step(self, number)
+
+    before = (place.fitted / "detector.json").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(training._Loop, "step", cut)
+        with pytest.raises(KeyboardInterrupt):
+            train(place, settings)
+    assert place.checkpoint.exists()
+    assert (place.fitted / "detector.json").read_bytes() == before  # what was there still is
+    train(place, settings)
+    resumed = Detector.load(place.fitted).training_
+    assert resumed is not None
+    assert resumed.resumed_from == 2
+    assert (place.fitted / "network.safetensors").read_bytes() == unbroken
+    assert not place.checkpoint.exists()
+
+
+def test_a_detector_without_calibration_is_not_evaluated(camera: Path, place: Workspace) -> None:
+    settings = settings_of(camera)
+    ingest(place, settings)
+    split(place)
+    train(place, settings)
+    with pytest.raises(BadInputError, match=r"fitted: has no calibration; run `morphad calibrate weave`"):
+        evaluate(place, settings, place.fitted)
+    assert not place.report.exists()
+
+
+def test_a_snapshot_that_was_damaged_is_told_by_file(camera: Path, place: Workspace) -> None:
+    settings = settings_of(camera)
+    ingest(place, settings)
+    split(place)
+    rows = read_manifest(place.split)
+    victim = place.snapshot / str(rows.loc[rows["role"] == "train", "path"].iloc[3])
+    os.truncate(victim, 50)
+    with pytest.raises(BadInputError, match="run `morphad ingest` again") as failure:
+        train(place, settings)
+    assert victim.name in str(failure.value)
+    assert not place.fitted.exists()
+
+
+def test_a_manifest_is_no_split(camera: Path, place: Workspace) -> None:
+    settings = settings_of(camera)
+    ingest(place, settings)
+    place.split.write_bytes(place.manifest.read_bytes())
+    with pytest.raises(BadInputError, match="no column `role`; run `morphad split` first"):
+        train(place, settings)
+
+
+def test_a_new_ingest_replaces_the_snapshot_as_a_whole(camera: Path, place: Workspace) -> None:
+    settings = settings_of(camera)
+    first = ingest(place, settings)
+    (camera / "train" / "good" / "000.png").unlink()
+    second = ingest(place, settings)
+    assert not (place.snapshot / "train" / "good" / "000.png").exists()
+    assert second["good"] == first["good"] - 1
+    assert second["data_hash"] != first["data_hash"]
+    assert [path.name for path in place.snapshot.parent.iterdir() if path.name.startswith(".")] == []
+
+
+def test_heatmaps_of_one_name_are_refused_by_name(tiny_detector: Path, camera: Path, tmp_path: Path) -> None:
+    images = [camera / "test" / kind / "000.png" for kind in ("good", "spot")]
+    settings = IngestSettings(path="x")
+    assert len(list(steps.predict(tiny_detector, images, settings, None))) == 2
+    with pytest.raises(BadInputError, match=r"000\.png: several images"):
+        list(steps.predict(tiny_detector, images, settings, tmp_path / "maps"))
+    assert not (tmp_path / "maps").exists()
