@@ -71,7 +71,7 @@ class Project:
         """Exit code, standard output and standard error of a verb."""
         out, err = io.StringIO(), io.StringIO()
         line = [] if verb == "summary" else [LINE]
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        with contextlib.chdir(self.root), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             code = main([verb, *line, *arguments, "--params", str(self.root / "params.yaml")])
         return code, out.getvalue(), err.getvalue()
 
@@ -270,6 +270,9 @@ class TestGate:
         assert out == f"{LINE}: version 1 is champion again\n"
         history = copy.run("history")[1]
         assert "rolled back by Ana: too many escapes" in history
+        assert_told(copy.run("promote"), 1, "Ana took version 2 out of service", "too many escapes")
+        assert copy.run("promote", "--record")[0] == 0
+        assert "1  " in copy.run("history")[1].split("champion")[0]
 
     def test_a_server_that_is_away_is_exit_3_and_nothing_is_lost(self, copy: Project) -> None:
         with contextlib.closing(socket.socket()) as probe:
@@ -420,12 +423,12 @@ def test_a_folder_that_cannot_be_written_is_exit_2(
     make = files.tempfile.mkstemp
 
     def deny(*arguments: Any, **keywords: Any) -> Any:
-        if str(keywords.get("dir", "")).startswith(str(copy.root)):
+        if Path(keywords.get("dir") or "/").resolve().is_relative_to(copy.root):
             raise PermissionError(errno.EACCES, "Permission denied")
         return make(*arguments, **keywords)
 
     monkeypatch.setattr(files.tempfile, "mkstemp", deny)
-    assert_told(copy.run(verb), 2, str(copy.root), "cannot write (Permission denied)", "permissions")
+    assert_told(copy.run(verb), 2, LINE, "cannot write (Permission denied)", "permissions")
 
 
 class TestStart:

@@ -100,7 +100,7 @@ def _open(options: argparse.Namespace) -> "tuple[ProjectSettings, LineSettings, 
     from morphad.workspace import Workspace
 
     project = load_settings(options.params)
-    return project, project.line(options.line), Workspace(options.params.parent, options.line)
+    return project, project.line(options.line), Workspace(Path(), options.line)
 
 
 def _ingest(options: argparse.Namespace) -> None:
@@ -288,7 +288,7 @@ def _summary(options: argparse.Namespace) -> None:
     from morphad.settings import load_settings
     from morphad.summary import summarise
 
-    print(summarise(load_settings(options.params), options.params.parent))
+    print(summarise(load_settings(options.params), Path()))
 
 
 def _benchmark(options: argparse.Namespace) -> None:

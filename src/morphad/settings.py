@@ -1,5 +1,6 @@
 """params.yaml as frozen, checked settings: one section a step, `defaults` for all lines, overrides per line."""
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -273,22 +274,75 @@ def load_settings(path: Path) -> ProjectSettings:
         BadInputError: The file is missing, is not YAML, or holds an unknown key or a bad value; the message names
             file, key, value and what is allowed.
     """
+    raw = read_yaml(path, "--params")
     try:
-        raw = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+        return resolve(raw)
+    except SettingsError as error:
+        raise BadInputError(f"{path}: {error}") from error
+
+
+def read_yaml(path: Path, option: str) -> Any:
+    """Read a YAML file as DVC reads it.
+
+    Args:
+        path: The file.
+        option: The command's option that names another file, for the remedy.
+
+    Raises:
+        BadInputError: The file is missing, cannot be read, or is not YAML.
+    """
+    try:
+        return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise BadInputError(f"{path}: not found; run in the project's folder or give --params FILE") from error
+        raise BadInputError(f"{path}: not found; run in the project's folder or give {option} FILE") from error
     except OSError as error:
-        raise BadInputError(f"{path}: cannot be read ({error.strerror}); give a file with --params FILE") from error
+        raise BadInputError(f"{path}: cannot be read ({error.strerror}); give a file with {option} FILE") from error
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise BadInputError(f"{path}: not valid YAML: {error.problem or error.context}{place}") from error
     except (YAMLError, UnicodeDecodeError) as error:
         raise BadInputError(f"{path}: not valid YAML: {error}") from error
+
+
+def line_to_json(settings: LineSettings) -> str:
+    """A line's resolved settings as one JSON text, every key written out; equal settings give equal text."""
+    return json.dumps(settings.model_dump(mode="json", by_alias=True), sort_keys=True, separators=(",", ":"))
+
+
+def line_from_json(text: str) -> LineSettings:
+    """The settings that `line_to_json` wrote, exactly.
+
+    The text must hold every key: a key left out would silently mean another thing than in params.yaml, where it is
+    filled from the preset and the defaults.
+
+    Raises:
+        SettingsError: Not JSON, an unknown or missing key, or a bad value.
+    """
+    remedy = "give a line's resolved settings as `line_to_json` of the same version of morphad writes them"
     try:
-        return resolve(raw)
-    except SettingsError as error:
-        raise BadInputError(f"{path}: {error}") from error
+        given = json.loads(text)
+        settings = LineSettings.model_validate_json(text)
+    except ValidationError as error:
+        raise SettingsError(f"settings of the line: {explain(error, LineSettings)}") from error
+    except ValueError as error:
+        raise SettingsError(f"settings of the line: not valid JSON ({error}); {remedy}") from error
+    missing = _missing(settings.model_dump(mode="json", by_alias=True), given)
+    if missing:
+        raise SettingsError(f"settings of the line: {missing}: missing; {remedy}")
+    return settings
+
+
+def _missing(whole: Any, given: Any, place: str = "") -> str | None:
+    """The first key of `whole` that `given` lacks, dotted."""
+    if not isinstance(whole, dict) or not isinstance(given, dict):
+        return None
+    for key, value in whole.items():
+        if key not in given:
+            return f"{place}{key}"
+        if below := _missing(value, given[key], f"{place}{key}."):
+            return below
+    return None
 
 
 class SettingsError(BadInputError):
@@ -361,6 +415,11 @@ def _with_preset(train: dict[str, Any]) -> dict[str, Any]:
         # Its names of modules mean nothing in another network.
         preset = {key: value for key, value in preset.items() if key not in {"embedding_layer", "frozen"}}
     return _merged(preset, train)
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """The first thing wrong with a model's values: key, value, what is allowed."""
+    return _explain(error, model, None, {})
 
 
 def _explain(error: ValidationError, model: type[BaseModel], line: str | None, own: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import tee
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -27,9 +27,6 @@ from morphad.decision.calibration import Calibration
 from morphad.decision.gate import Evidence, decide
 from morphad.errors import BadInputError, CheckFailedError
 from morphad.files import atomic_directory, read_json, write_json, write_text
-from morphad.model.detector import Detector, Prediction
-from morphad.report.page import DataFacts, Example, PageData, example_indices, write_page
-from morphad.report.pictures import write_contact_sheet, write_heatmap
 from morphad.report.verdict import Verdict, verdict
 from morphad.settings import (
     CalibrateSettings,
@@ -41,6 +38,11 @@ from morphad.settings import (
     TrainSettings,
     ValidateSettings,
 )
+
+# What takes seconds to import is imported by the steps that need it.
+if TYPE_CHECKING:
+    from morphad.model.detector import Detector, Prediction
+    from morphad.report.pictures import Example
 
 Figures = dict[str, Any]
 
@@ -114,6 +116,8 @@ def train(
     Raises:
         BadInputError: Too few training images, or settings that do not fit the network.
     """
+    from morphad.model.detector import Detector
+
     rows = _with_role(split, "train")
     detector = Detector(settings, seed).fit(
         read_pixels(rows, snapshot_dir, images, f"reading {line}"), checkpoint=checkpoint, what=line
@@ -137,6 +141,8 @@ def calibrate(
 
     Too few images are no error here: the detector then has no threshold and says how many it needs.
     """
+    from morphad.model.detector import Detector
+
     rows = _with_role(split, "calibration")
     model = Detector.load(fitted)
     model.calibrate(read_pixels(rows, snapshot_dir, images, f"calibrating {line}"), settings)
@@ -157,6 +163,10 @@ def evaluate(
     report: Path,
 ) -> Figures:
     """Measure the detector on the frozen holdout and write figures, curves, predictions and the page."""
+    from morphad.model.detector import Detector
+    from morphad.report.page import DataFacts, PageData, write_page
+    from morphad.report.pictures import write_contact_sheet
+
     rows = _with_role(split, "holdout")
     model = Detector.load(detector)
     if model.calibration is None or model.heatmap_scale is None:
@@ -274,6 +284,7 @@ def promote(
     Raises:
         ServiceError: MLflow did not answer.
     """
+    from morphad.model.detector import Detector
     from morphad.registry import Registry
 
     rows = _with_role(split, "holdout")
@@ -281,11 +292,26 @@ def promote(
     version = int(read_json(registration)["version"])
     registry = Registry(register_settings)
     champion = registry.champion(line)
-    if champion is not None and champion.number == version and champion.decisions:
+    earlier = registry.version(line, version).decisions
+    record: Figures = {
+        "version": version,
+        "champion_before": None if champion is None else champion.number,
+        "figures": {},
+    }
+    if champion is not None and champion.number == version and earlier:
         # Killed after the promotion, or repeated: what was decided stands.
-        decided = {"promote": True, "version": version, **champion.decisions[-1]}
-        write_json(decision, decided)
-        return decided
+        record |= {"promote": True, "reasons": earlier[-1]["reasons"], "champion_before": earlier[-1]["replaced"]}
+        write_json(decision, record)
+        return record
+    if earlier and earlier[-1]["action"] == "rolled back":
+        why = " ".join(earlier[-1]["reasons"])
+        reason = (
+            f"Refused: {earlier[-1]['by']} took version {version} out of service at {earlier[-1]['at']} ({why}). "
+            "Figures on the holdout do not undo that; train and register a new version."
+        )
+        record |= {"promote": False, "reasons": [reason]}
+        write_json(decision, record)
+        return record
 
     def evidence(folder: Path, who: str) -> Evidence:
         model = Detector.load(folder)
@@ -305,12 +331,7 @@ def promote(
                 "images of this one, which favours it."
             )
     outcome = decide(challenger_evidence, champion_evidence, settings, seed)
-    record: Figures = {
-        **outcome.to_json(),
-        "reasons": [*outcome.reasons, *remarks],
-        "version": version,
-        "champion_before": None if champion is None else champion.number,
-    }
+    record |= {**outcome.to_json(), "reasons": [*outcome.reasons, *remarks]}
     if outcome.promote:
         registry.promote(line, version, record, actor)
     else:
@@ -321,12 +342,15 @@ def promote(
 
 def predict(
     folder: Path, images: Sequence[Path], settings: IngestSettings, heatmaps: Path | None
-) -> Iterator[tuple[Path, Prediction]]:
+) -> "Iterator[tuple[Path, Prediction]]":
     """Score image files with a saved detector; heatmaps, on the line's fixed scale, go to a folder as PNG.
 
     Raises:
         BadInputError: A file is no readable image, or two images would give heatmaps of one name.
     """
+    from morphad.model.detector import Detector
+    from morphad.report.pictures import write_heatmap
+
     model = Detector.load(folder)
     names = [f"{path.stem}.png" for path in images]
     twice = [name for name, count in Counter(names).items() if count > 1]
@@ -362,7 +386,7 @@ def _frozen(holdout: Path) -> FrozenHoldout:
     return FrozenHoldout.from_json(read_json(holdout), str(holdout))
 
 
-def _training_facts(model: Detector) -> Figures:
+def _training_facts(model: "Detector") -> Figures:
     """How the training went, without its step-by-step history."""
     if model.training_ is None or not model.training_.history:
         return {}
@@ -381,7 +405,7 @@ def _with_role(split: Path, role: str) -> pd.DataFrame:
 
 
 def _score_holdout(
-    model: Detector, rows: pd.DataFrame, pixels: Iterator[NDArray[np.uint8]], spool: BinaryIO
+    model: "Detector", rows: pd.DataFrame, pixels: Iterator[NDArray[np.uint8]], spool: BinaryIO
 ) -> pd.DataFrame:
     """Rows of path, label, defect, score, rejected, p_value; heatmaps go to the spool, so memory stays flat."""
     predictions = []
@@ -400,9 +424,11 @@ def _maps(spool: BinaryIO, rows: pd.DataFrame) -> Iterator[NDArray[np.float32]]:
 
 
 def _examples(
-    model: Detector, rows: pd.DataFrame, scored: pd.DataFrame, snapshot_dir: Path, images: IngestSettings
-) -> list[Example]:
+    model: "Detector", rows: pd.DataFrame, scored: pd.DataFrame, snapshot_dir: Path, images: IngestSettings
+) -> "list[Example]":
     """The images that the page shows, predicted once more: they are few."""
+    from morphad.report.page import Example, example_indices
+
     chosen = rows.iloc[example_indices(scored["label"], scored["score"])]
     pixels = list(read_pixels(chosen, snapshot_dir, images, "drawing examples"))
     return [

@@ -26,7 +26,12 @@ def dvc(project: Path, *arguments: str) -> str:
     }
     environment.pop("MLFLOW_TRACKING_URI", None)
     done = subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments], cwd=project, env=environment, text=True, capture_output=True
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=project,
+        env=environment,
+        text=True,
+        capture_output=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -45,9 +50,13 @@ def change(project: Path, line: str, section: str, **values: object) -> None:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("elpv_dataset", reason="the demonstration images are not installed: pip install 'morphad[demo]'")
+    pytest.importorskip(
+        "elpv_dataset", reason="the demonstration images are not installed: pip install 'morphad[demo]'"
+    )
     folder = tmp_path_factory.mktemp("project")
+    dvc(folder, "init", "--no-scm", "--quiet")
     shutil.copy(REPO / "dvc.yaml", folder)
+    shutil.copytree(REPO / ".dvc" / "plots", folder / ".dvc" / "plots", dirs_exist_ok=True)
     yaml = YAML()
     settings = yaml.load(REPO / "params.yaml")
     settings["defaults"]["ingest"]["limit"] = 60
@@ -59,7 +68,6 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings["defaults"]["calibrate"]["false_reject_rate"] = 0.2
     settings["defaults"]["promote"]["min_auroc"] = 0.5
     yaml.dump(settings, folder / "params.yaml")
-    dvc(folder, "init", "--no-scm", "--quiet")
     return folder
 
 
@@ -100,7 +108,7 @@ def test_the_champion_serves_in_a_fresh_process(project: Path, first_run: list[s
     )
     uri = f"sqlite:///{project / 'mlflow.db'}"
     done = subprocess.run(
-        [sys.executable, "-c", script, uri, str(project)], cwd=tmp_path, text=True, capture_output=True
+        [sys.executable, "-c", script, uri, str(project)], cwd=tmp_path, text=True, capture_output=True, check=False
     )
     assert done.returncode == 0, done.stderr
 
@@ -125,7 +133,11 @@ def test_one_lines_threshold_rate_reruns_only_that_lines_calibration_and_after(
 def test_an_unknown_value_stops_the_run_with_its_name(project: Path, first_run: list[str]) -> None:
     change(project, "pv-poly", "calibrate", false_reject_rate=2)
     done = subprocess.run(
-        [sys.executable, "-m", "morphad.cli", "calibrate", "pv-poly"], cwd=project, text=True, capture_output=True
+        [sys.executable, "-m", "morphad.cli", "calibrate", "pv-poly"],
+        cwd=project,
+        text=True,
+        capture_output=True,
+        check=False,
     )
     assert done.returncode == 2
     assert "lines.pv-poly.calibrate.false_reject_rate = 2" in done.stderr

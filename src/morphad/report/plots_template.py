@@ -34,7 +34,7 @@ def write_template(path: Path) -> None:
     """
     import vl_convert  # noqa: PLC0415 - an extra that only this needs
 
-    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed; window.vega = vega; window.vl = vegaLite;")
+    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version="5.20")
     write_text(path, _PAGE.replace("SCRIPT", bundle.replace("</script", "<\\/script")))
 
 
