@@ -17,16 +17,24 @@ class LineState:
     Args:
         root: Where that storage is mounted; one folder a line.
         line: The line's name.
-
-    Raises:
-        SystemExit: The line has no name that can be a folder; the message names it.
     """
 
     def __init__(self, root: str | Path, line: str) -> None:
-        if not LINE_NAME.fullmatch(line):
-            raise SystemExit(f"line {line!r}: a line's name holds a-z, 0-9 and inner hyphens, at most 63 characters")
+        self.root = Path(root)
         self.line = line
-        self.folder = Path(root) / line
+
+    @property
+    def folder(self) -> Path:
+        """The line's folder.
+
+        Raises:
+            BadInputError: The line's name is none that can be a folder.
+        """
+        if not LINE_NAME.fullmatch(self.line):
+            raise BadInputError(
+                f"line {self.line!r}: a line's name holds a-z, 0-9 and inner hyphens, at most 63 characters"
+            )
+        return self.root / self.line
 
     @property
     def holdout(self) -> Path:

@@ -1,0 +1,60 @@
+"""A line's settings travel to a component as one JSON text and arrive as they were."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from morphad.settings import LineSettings, SettingsError, line_from_json, line_to_json, load_settings, resolve
+
+REPO = Path(__file__).resolve().parents[2]
+EVERYTHING = {
+    "ingest": {"source": "folder", "path": "camera/ä b", "limit": 7, "max_megapixels": 2.5},
+    "split": {"calibration": 1 / 3, "near_duplicate_bits": 0, "renew_holdout": True},
+    "train": {
+        "preset": "paper",
+        "image_size": [64, 96],
+        "cases": {"operators": ["opening"], "heights": [1, 5], "widths": [3]},
+        "margin": {"kind": "softmax", "scale": 1},
+        "score": {"layers": ["layer1"]},
+    },
+    "evaluate": {"cost": {"overkill": 1, "escape": 1e-300, "defect_rate": 0.1}},
+    "register": {"tracking_uri": "http://tracking:5000"},
+}
+
+
+@pytest.mark.parametrize("line", ["everything", "pv-mono"])
+def test_settings_come_back_exactly(line: str) -> None:
+    raw = {"lines": {line: EVERYTHING}}
+    settings = (resolve(raw) if line == "everything" else load_settings(REPO / "params.yaml")).line(line)
+    text = line_to_json(settings)
+    assert line_from_json(text) == settings
+    assert line_to_json(line_from_json(text)) == text
+
+
+def test_a_value_taken_away_from_a_preset_stays_away() -> None:
+    settings = resolve({"lines": {"a": {"ingest": {"path": "x"}, "train": {"embedding_layer": ""}}}}).line("a")
+    assert line_from_json(line_to_json(settings)).train.embedding_layer == ""
+
+
+def broken(**changes: object) -> str:
+    settings = json.loads(line_to_json(LineSettings.model_validate({"ingest": {"path": "x"}})))
+    return json.dumps(settings | changes)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("{", "not valid JSON"),
+        ("[]", "settings of the line"),
+        (broken(calibrate={"false_reject_rate": 2, "confidence": 0.9}), "calibrate.false_reject_rate = 2"),
+        (broken(calibrate={"false_reject_rate": 0.1}), "calibrate.confidence: missing"),
+        (broken(train={"preset": "default"}), "train.device: missing"),
+        (broken(colour="red"), "colour: unknown key"),
+        ('{"ingest":{"path":"x"}}', "missing"),
+    ],
+)
+def test_anything_else_is_refused_by_name(text: str, names: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        line_from_json(text)
+    assert names in str(refused.value)
