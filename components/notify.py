@@ -1,0 +1,32 @@
+"""Component: the exit handler tells how every line ended."""
+
+from kfp import dsl
+from kfp.dsl import Markdown, Output, PipelineTaskFinalStatus
+
+from components.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def notify(
+    lines: list[dict[str, str]], run: str, state_root: str, status: PipelineTaskFinalStatus, summary: Output[Markdown]
+) -> None:
+    """Tell how every line of the run ended, whatever became of the others.
+
+    An exit handler gets no outputs of the tasks before it, and the status that it gets says nothing of single lines:
+    what it tells, it reads from the lines' state.
+
+    Args:
+        lines: The lines of the run, as the pipeline got them.
+        run: The pipeline run.
+        state_root: Where the lines' lasting state is mounted.
+        status: How Kubeflow sees the run.
+        summary: One row a line.
+    """
+    from pathlib import Path
+
+    from morphad.linestate import ends
+
+    _, table = ends(state_root, [str(item["line"]) for item in lines], run)
+    text = f"Run {run} ended as {status.state}. {table}"
+    Path(summary.path).write_text(text, encoding="utf-8")
+    print(text)

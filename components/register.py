@@ -1,0 +1,47 @@
+"""Component: the detector becomes the line's challenger in MLflow."""
+
+from kfp import dsl
+from kfp.dsl import Artifact, Dataset, Input, Model, Output
+
+from components.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def register(
+    line: str,
+    settings_json: str,
+    state_root: str,
+    roles: Input[Dataset],
+    detector: Input[Model],
+    report: Input[Artifact],
+    registration: Output[Artifact],
+) -> None:
+    """Record the run in MLflow and register the detector; repeated, it finds the version that is there.
+
+    Args:
+        line: The line's name.
+        settings_json: The line's resolved settings.
+        state_root: Where the lines' lasting state is mounted.
+        roles: Folder of split.parquet and holdout.json.
+        detector: The detector with its threshold.
+        report: Folder of figures and page.
+        registration: Run, model and version, JSON.
+    """
+    from pathlib import Path
+
+    from morphad import steps
+    from morphad.linestate import LineState
+    from morphad.settings import line_from_json
+
+    with LineState(state_root, line).step("register"):
+        figures = steps.register(
+            line,
+            line_from_json(settings_json),
+            split=Path(roles.path) / "split.parquet",
+            holdout=Path(roles.path) / "holdout.json",
+            detector=Path(detector.path),
+            report=Path(report.path),
+            registration=Path(registration.path),
+        )
+    registration.metadata.update({key: str(figures[key]) for key in ("run_id", "model_name", "version", "model_uri")})
+    print(f"{line}: {figures['model_name']} version {figures['version']}")

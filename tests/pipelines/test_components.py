@@ -1,0 +1,119 @@
+"""Components as functions: what lasts between runs of a line."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("kfp", reason="kfp is not installed: pip install 'morphad[kubeflow]'")
+
+from kfp import dsl
+
+from components.ingest import ingest
+from components.split import split
+from components.train import train
+from morphad.files import sha256_file
+from morphad.linestate import LineState
+from morphad.model import training
+from morphad.settings import line_to_json, resolve
+
+
+@pytest.fixture
+def camera(tmp_path: Path, make_set: Callable[..., Path]) -> Path:
+    return make_set(tmp_path / "camera", good=40)
+
+
+@pytest.fixture
+def settings_json(camera: Path) -> str:
+    train_settings = {
+        "device": "cpu",
+        "image_size": [32, 32],
+        "colour": "grey",
+        "backbone": "small",
+        "weights": "none",
+        "cases": {"heights": [1, 3], "widths": [1, 3]},
+        "optimiser": {"steps": 4, "batch_size": 4, "precision": "float32", "checkpoint_every": 2},
+        "score": {"layers": ["stage2"], "channels": 8, "memory": 20},
+    }
+    raw = {"lines": {"weave": {"ingest": {"path": str(camera)}, "train": train_settings}}}
+    return line_to_json(resolve(raw).line("weave"))
+
+
+def ingested(folder: Path, settings_json: str, run: str) -> tuple[dsl.Dataset, dsl.Dataset]:
+    """Snapshot and roles of one run, with the state beside them."""
+    data, roles = dsl.Dataset(uri=str(folder / run / "data")), dsl.Dataset(uri=str(folder / run / "roles"))
+    state = str(folder / "state")
+    ingest.python_func(line="weave", settings_json=settings_json, run=run, state_root=state, data=data)
+    split.python_func(line="weave", settings_json=settings_json, seed=0, state_root=state, data=data, roles=roles)
+    return data, roles
+
+
+def test_the_holdout_stays_as_it_was_when_new_images_come(
+    tmp_path: Path, camera: Path, settings_json: str, make_set: Callable[..., Path]
+) -> None:
+    _, before = ingested(tmp_path, settings_json, "one")
+    frozen = Path(before.path, "holdout.json").read_bytes()
+    more = make_set(tmp_path / "more", good=20, seed=1)
+    for path in (more / "train" / "good").iterdir():
+        path.rename(camera / "train" / "good" / f"new-{path.name}")
+    data, after = ingested(tmp_path, settings_json, "two")
+    assert data.metadata["good"] > 46
+    assert json.loads(Path(after.path, "holdout.json").read_bytes())["id"] == json.loads(frozen)["id"]
+    assert after.metadata["holdout"] == before.metadata["holdout"]
+    assert after.metadata["train"] > before.metadata["train"]
+
+
+def test_a_training_that_was_killed_goes_on_in_another_pod_and_ends_as_if_it_had_not_been(
+    tmp_path: Path, settings_json: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, roles = ingested(tmp_path, settings_json, "one")
+
+    def fit(pod: str) -> dsl.Model:
+        fitted = dsl.Model(uri=str(tmp_path / pod / "fitted"))
+        train.python_func(
+            line="weave",
+            settings_json=settings_json,
+            seed=0,
+            state_root=str(tmp_path / "state"),
+            data=data,
+            roles=roles,
+            fitted=fitted,
+        )
+        return fitted
+
+    unbroken = fit("unbroken")
+    state = LineState(tmp_path / "state", "weave")
+    save = training.save_checkpoint
+
+    def save_and_die(*arguments: Any, **named: Any) -> None:
+        save(*arguments, **named)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training, "save_checkpoint", save_and_die)
+        fit("killed")
+    assert state.checkpoint.exists()
+    assert not (tmp_path / "killed" / "fitted").exists()
+
+    loaded = []
+    load = training.load_checkpoint
+    monkeypatch.setattr(training, "load_checkpoint", lambda *a, **n: loaded.append(load(*a, **n)) or loaded[-1])
+    resumed = fit("successor")
+    assert loaded[0] is not None
+    assert not state.checkpoint.exists()
+    for weights in Path(unbroken.path).glob("*.safetensors"):
+        assert sha256_file(weights) == sha256_file(Path(resumed.path) / weights.name)
+
+
+def test_wrong_settings_end_the_line_with_a_message_on_record(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = dsl.Dataset(uri=str(tmp_path / "data"))
+    with pytest.raises(SystemExit) as ended:
+        ingest.python_func(line="weave", settings_json="{}", run="r", state_root=str(tmp_path / "state"), data=data)
+    assert ended.value.code == 2
+    assert "ingest: missing" in capsys.readouterr().err
+    assert "ingest: missing" in LineState(tmp_path / "state", "weave").end("r")[1]
+    assert not (tmp_path / "data").exists()
