@@ -2,14 +2,14 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: setup demo test check unit clean
+.PHONY: setup demo test check unit compile clean
 
 setup: .venv/.ready
 
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade --constraint constraints.txt pip setuptools
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,plots,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,plots,kubeflow,dev]'
 	$(BIN)/python -m morphad.report.plots_template .dvc/plots.html
 	$(BIN)/dvc config --local --quiet plots.html_template plots.html
 	touch $@
@@ -29,5 +29,8 @@ check: setup
 unit: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
 
+compile: setup
+	env -u MORPHAD_IMAGE $(BIN)/python -m pipelines.compile
+
 clean:
-	rm -rf .venv data models reports mlartifacts mlflow.db
+	rm -rf .venv pipeline-runs data models reports mlartifacts mlflow.db

@@ -1,0 +1,1 @@
+"""Kubeflow pipelines over the components, and the commands that compile and run them."""

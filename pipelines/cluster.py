@@ -1,0 +1,199 @@
+"""pipelines/cluster.yaml as frozen, checked settings, and their application to the tasks of a pipeline."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self, get_args
+
+from kfp import kubernetes
+from kfp.dsl import PipelineTask
+from pydantic import Field, ValidationError, model_validator
+
+from morphad.errors import BadInputError
+from morphad.settings import Settings, SettingsError, explain, read_yaml
+
+CLUSTER_FILE = Path(__file__).with_name("cluster.yaml")
+
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 - where data loaders and NCCL expect it
+
+Step = Literal["ingest", "validate", "split", "train", "calibrate", "evaluate", "register", "promote", "notify"]
+STEPS: tuple[Step, ...] = get_args(Step)
+
+# Steps that read the camera's folder, the frozen holdout or MLflow: a cached result would be yesterday's.
+_LOOK_OUTSIDE: frozenset[Step] = frozenset({"ingest", "split", "register", "promote", "notify"})
+
+_SUFFIXES = {"": 1, "m": 1e-3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+
+Cores = Annotated[str, Field(pattern=r"^([0-9]+(\.[0-9]+)?|[0-9]+m)$", description='cores, such as "2" or "500m"')]
+Bytes = Annotated[str, Field(pattern=r"^[0-9]+([MGT]|[KMGT]i)$", description="such as 512Mi or 4Gi")]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$", description="a name in Kubernetes")]
+Variable = Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")]
+MountPath = Annotated[str, Field(pattern=r"^/[^:]+$", description="an absolute path in the pod")]
+
+
+def _amount(quantity: str) -> float:
+    digits = quantity.rstrip("".join(_SUFFIXES))
+    return float(digits) * _SUFFIXES[quantity[len(digits) :]]
+
+
+class CpuSettings(Settings):
+    """Cores that a pod is promised, and may use."""
+
+    request: Cores = "1"
+    limit: Cores = "2"
+
+    @model_validator(mode="after")
+    def _limit_holds_the_request(self) -> Self:
+        if _amount(self.request) > _amount(self.limit):
+            raise ValueError(f"`request` {self.request} must be at most `limit` {self.limit}")
+        return self
+
+
+class MemorySettings(Settings):
+    """Memory that a pod is promised, and may use before it is killed."""
+
+    request: Bytes = "2Gi"
+    limit: Bytes = "4Gi"
+
+    @model_validator(mode="after")
+    def _limit_holds_the_request(self) -> Self:
+        if _amount(self.request) > _amount(self.limit):
+            raise ValueError(f"`request` {self.request} must be at most `limit` {self.limit}")
+        return self
+
+
+class AcceleratorSettings(Settings):
+    """GPUs of a pod."""
+
+    type: str = Field(default="nvidia.com/gpu", min_length=1, description="the resource's name on the nodes")
+    count: int = Field(default=1, ge=1, le=16)
+
+
+class TolerationSettings(Settings):
+    """A taint of nodes that a pod bears."""
+
+    key: str = Field(min_length=1)
+    operator: Literal["Exists", "Equal"] = "Exists"
+    value: str | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+
+    @model_validator(mode="after")
+    def _value_fits_operator(self) -> Self:
+        if (self.operator == "Equal") != (self.value is not None):
+            raise ValueError("`value` belongs to `operator` Equal, and only to it")
+        return self
+
+
+class RetrySettings(Settings):
+    """How often a failed pod is tried again, and how long after."""
+
+    times: int = Field(ge=1, le=20)
+    wait_seconds: int = Field(default=30, ge=0, le=3600, description="before the first repetition")
+    factor: float = Field(default=2.0, ge=1, le=10, description="by which each further wait is longer")
+    longest_wait_seconds: int = Field(default=600, ge=0, le=86400)
+
+
+class SecretSettings(Settings):
+    """A Kubernetes secret and the environment variables that its keys become."""
+
+    name: Name
+    environment: dict[str, Variable] = Field(min_length=1, description="key of the secret: environment variable")
+    optional: bool = Field(default=False, description="a pod starts without the secret too")
+
+
+class StateSettings(Settings):
+    """The volume that outlives pods."""
+
+    claim: Name
+    mount: MountPath = "/state"
+
+
+class StepSettings(Settings):
+    """What the pods of one step get."""
+
+    image: str | None = Field(default=None, min_length=1, description="in place of the project's image, such as CUDA's")
+    cpu: CpuSettings = CpuSettings()
+    memory: MemorySettings = MemorySettings()
+    accelerator: AcceleratorSettings | None = None
+    node_selector: dict[str, str] = Field(default_factory=dict, description="labels that a node must have")
+    tolerations: tuple[TolerationSettings, ...] = Field(default=(), strict=False)
+    shared_memory: Bytes | None = Field(default=None, description="size of /dev/shm; counts as memory of the pod")
+    secrets: tuple[str, ...] = Field(default=(), strict=False, description="names under `secrets`")
+    retry: RetrySettings | None = None
+    cache: bool = Field(default=False, description="an earlier result for equal inputs may be taken")
+
+
+class ClusterSettings(Settings):
+    """What pipelines/cluster.yaml holds."""
+
+    parallelism: int = Field(default=4, ge=1, le=100, description="lines at once")
+    state: StateSettings
+    secrets: dict[str, SecretSettings] = Field(default_factory=dict)
+    steps: dict[Step, StepSettings]
+
+    @model_validator(mode="after")
+    def _steps_are_whole(self) -> Self:
+        missing = [name for name in STEPS if name not in self.steps]
+        if missing:
+            raise ValueError(f"`steps` lacks {', '.join(missing)}; each of the steps is listed, if only as {{}}")
+        for name, step in self.steps.items():
+            unknown = [secret for secret in step.secrets if secret not in self.secrets]
+            if unknown:
+                raise ValueError(f"steps.{name}.secrets: {unknown[0]!r} is not a name under `secrets`")
+            if step.cache and name in _LOOK_OUTSIDE:
+                raise ValueError(f"steps.{name}.cache: the step looks at the outside world and cannot be cached")
+        return self
+
+    def for_one_machine(self) -> "ClusterSettings":
+        """The same for a run without a cluster: one line after the other, a failed step at once a failed line."""
+        steps = {name: step.model_copy(update={"retry": None}) for name, step in self.steps.items()}
+        return self.model_copy(update={"parallelism": 1, "steps": steps})
+
+
+def load_cluster(path: Path = CLUSTER_FILE) -> ClusterSettings:
+    """Read and check the cluster's settings.
+
+    Raises:
+        BadInputError: The file is missing, is not YAML, or holds an unknown key or a bad value; the message names
+            file, key, value and what is allowed.
+    """
+    raw = read_yaml(path, "--cluster")
+    try:
+        if not isinstance(raw, dict):
+            raise SettingsError("expected keys `parallelism`, `state`, `secrets` and `steps`")
+        return ClusterSettings.model_validate(raw)
+    except ValidationError as error:
+        raise BadInputError(f"{path}: {explain(error, ClusterSettings)}") from error
+    except SettingsError as error:
+        raise BadInputError(f"{path}: {error}") from error
+
+
+def place(task: PipelineTask, name: Step, cluster: ClusterSettings) -> PipelineTask:
+    """Give a task what the cluster's settings say for its step."""
+    step = cluster.steps[name]
+    task.set_caching_options(step.cache)
+    task.set_cpu_request(step.cpu.request).set_cpu_limit(step.cpu.limit)
+    task.set_memory_request(step.memory.request).set_memory_limit(step.memory.limit)
+    kubernetes.mount_pvc(task, pvc_name=cluster.state.claim, mount_path=cluster.state.mount)
+    if step.image is not None:
+        task.set_container_image(step.image)
+    if step.accelerator is not None:
+        task.set_accelerator_type(step.accelerator.type).set_accelerator_limit(step.accelerator.count)
+    if step.retry is not None:
+        task.set_retry(
+            step.retry.times,
+            backoff_duration=f"{step.retry.wait_seconds}s",
+            backoff_factor=step.retry.factor,
+            backoff_max_duration=f"{step.retry.longest_wait_seconds}s",
+        )
+    for key, value in step.node_selector.items():
+        kubernetes.add_node_selector(task, label_key=key, label_value=value)
+    for toleration in step.tolerations:
+        kubernetes.add_toleration(task, **toleration.model_dump(exclude_none=True))
+    if step.shared_memory is not None:
+        kubernetes.empty_dir_mount(
+            task, volume_name="shm", mount_path=SHARED_MEMORY, medium="Memory", size_limit=step.shared_memory
+        )
+    for secret in (cluster.secrets[key] for key in step.secrets):
+        kubernetes.use_secret_as_env(
+            task, secret_name=secret.name, secret_key_to_env=dict(secret.environment), optional=secret.optional
+        )
+    return task

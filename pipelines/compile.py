@@ -1,0 +1,57 @@
+"""`python -m pipelines.compile`: render the pipelines that a cluster runs, equal settings to equal bytes."""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from kfp import compiler
+
+from morphad.errors import CheckFailedError, MorphadError
+from morphad.files import write_text
+from morphad.settings import load_settings
+from pipelines.cluster import CLUSTER_FILE, load_cluster
+from pipelines.training import training_pipeline
+
+HEADER = "# Rendered from components/, pipelines/ and params.yaml: change those, then run `make compile`.\n"
+COMPILED = Path(__file__).with_name("compiled") / "training.yaml"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Compile, or check that what is compiled is still true; give the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m pipelines.compile", description=__doc__)
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE", help="lines and settings")
+    parser.add_argument("--cluster", type=Path, default=CLUSTER_FILE, metavar="FILE", help="what pods get")
+    parser.add_argument("--out", type=Path, default=COMPILED, metavar="FILE", help="the compiled pipeline")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if the file is stale")
+    options = parser.parse_args(arguments)
+    try:
+        rendered = render(options.params, options.cluster)
+        if not options.check:
+            write_text(options.out, rendered)
+        elif not options.out.exists() or options.out.read_text(encoding="utf-8") != rendered:
+            raise CheckFailedError(f"{options.out}: stale; run `make compile` and commit it")
+    except MorphadError as error:
+        print(f"compile: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def render(params: Path, cluster: Path) -> str:
+    """The training pipeline as YAML: the pipeline spec and the Kubernetes platform spec.
+
+    Raises:
+        BadInputError: One of the two files is wrong.
+    """
+    pipeline = training_pipeline(load_cluster(cluster), load_settings(params))
+    with tempfile.TemporaryDirectory() as folder:
+        package = Path(folder) / "training.yaml"
+        compiler.Compiler().compile(pipeline, str(package))
+        text = package.read_text(encoding="utf-8")
+    # kfp begins with a comment that lists the defaults, in another order each time.
+    body = "".join(line for line in text.splitlines(keepends=True) if not line.startswith("#"))
+    return HEADER + body
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""The training pipeline: every line from camera folder to decision, each on its own."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from kfp import dsl
+
+from components.calibrate import calibrate
+from components.evaluate import evaluate
+from components.ingest import ingest
+from components.notify import notify
+from components.promote import promote
+from components.register import register
+from components.split import split
+from components.train import train
+from components.validate import validate
+from morphad.settings import ProjectSettings, line_to_json
+from pipelines.cluster import ClusterSettings, place
+
+Lines = list[dict[str, str]]
+
+
+def line_items(project: ProjectSettings, names: Iterable[str] | None = None) -> Lines:
+    """What the pipeline's parameter `lines` takes: name and resolved settings of each line.
+
+    Args:
+        project: The settings.
+        names: Lines to take; None: all.
+
+    Raises:
+        BadInputError: The settings have no such line.
+    """
+    chosen = project.lines if names is None else names
+    return [{"line": name, "settings_json": line_to_json(project.line(name))} for name in chosen]
+
+
+def training_pipeline(cluster: ClusterSettings, project: ProjectSettings) -> Any:
+    """The pipeline, placed on a cluster.
+
+    Inside the loop tasks take pipeline parameters, items and artifacts only: kfp.local replaces a parameter output of
+    a task outside the loop by the item, without a word.
+
+    Args:
+        cluster: What pods get.
+        project: Lines and seed that the pipeline has where a run gives none.
+
+    Returns:
+        kfp's pipeline: to be compiled, or called with keyword arguments where kfp.local is set up.
+    """
+    default_lines = line_items(project)
+
+    @dsl.pipeline(
+        name="morphad-training", description="Every line from camera folder to decision; a failed line stops no other."
+    )
+    def morphad_training(
+        lines: list[dict[str, str]] = default_lines, seed: int = project.seed, state_root: str = cluster.state.mount
+    ) -> None:
+        run = dsl.PIPELINE_JOB_ID_PLACEHOLDER
+        ending = place(notify(lines=lines, run=run, state_root=state_root), "notify", cluster)
+        with (
+            dsl.ExitHandler(ending, name="all-lines"),
+            dsl.ParallelFor(lines, name="line", parallelism=cluster.parallelism) as item,
+        ):
+            common = {"line": item.line, "settings_json": item.settings_json, "state_root": state_root}
+            ingested = place(ingest(**common, run=run), "ingest", cluster)
+            data = ingested.outputs["data"]
+            validated = place(validate(**common, data=data), "validate", cluster)
+            roles = place(split(**common, seed=seed, data=data).after(validated), "split", cluster).outputs["roles"]
+            fitted = place(train(**common, seed=seed, data=data, roles=roles), "train", cluster).outputs["fitted"]
+            calibrated = place(calibrate(**common, data=data, roles=roles, fitted=fitted), "calibrate", cluster)
+            detector = calibrated.outputs["detector"]
+            evaluated = place(
+                evaluate(**common, seed=seed, data=data, roles=roles, detector=detector), "evaluate", cluster
+            )
+            registered = place(
+                register(**common, roles=roles, detector=detector, report=evaluated.outputs["report"]),
+                "register",
+                cluster,
+            )
+            place(
+                promote(
+                    **common,
+                    seed=seed,
+                    run=run,
+                    data=data,
+                    roles=roles,
+                    detector=detector,
+                    registration=registered.outputs["registration"],
+                ),
+                "promote",
+                cluster,
+            )
+
+    return morphad_training

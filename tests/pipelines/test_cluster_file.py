@@ -1,0 +1,69 @@
+"""pipelines/cluster.yaml: what is wrong is named before anything is compiled."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+pytest.importorskip("kfp", reason="kfp is not installed: pip install 'morphad[kubeflow]'")
+
+from morphad.errors import BadInputError
+from pipelines.cluster import CLUSTER_FILE, STEPS, load_cluster
+
+Change = Callable[[dict[str, Any]], object]
+
+
+def load_changed(folder: Path, change: Change) -> None:
+    settings = YAML(typ="safe").load(CLUSTER_FILE)
+    change(settings)
+    with (folder / "cluster.yaml").open("w") as stream:
+        YAML(typ="safe").dump(settings, stream)
+    load_cluster(folder / "cluster.yaml")
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        (lambda s: s["steps"]["train"].update(gpus=1), "steps.train.gpus: unknown key"),
+        (lambda s: s["steps"].update(polish={}), "polish"),
+        (lambda s: s["steps"].pop("promote"), "`steps` lacks promote"),
+        (lambda s: s["steps"]["train"]["memory"].update(request="32Gi"), "at most `limit` 16Gi"),
+        (lambda s: s["steps"]["train"]["memory"].update(limit="16 GB"), "steps.train.memory.limit = '16 GB'"),
+        (lambda s: s["steps"]["train"]["cpu"].update(request="8500m"), "at most `limit` 8"),
+        (lambda s: s["steps"]["train"].update(cpu={"request": 4}), "steps.train.cpu.request = 4"),
+        (lambda s: s["steps"]["ingest"].update(secrets=["s4"]), "'s4' is not a name under `secrets`"),
+        (lambda s: s["steps"]["promote"].update(cache=True), "steps.promote.cache"),
+        (lambda s: s["steps"]["split"].update(cache=True), "steps.split.cache"),
+        (lambda s: s["steps"]["train"]["tolerations"][0].update(value="x"), "`operator` Equal"),
+        (lambda s: s["secrets"]["s3"]["environment"].update(region="aws region"), "aws region"),
+        (lambda s: s["state"].update(mount="state"), "state.mount = 'state'"),
+        (lambda s: s.update(parallelism=0), "parallelism = 0"),
+    ],
+)
+def test_a_wrong_value_is_named(tmp_path: Path, change: Change, names: str) -> None:
+    with pytest.raises(BadInputError) as refused:
+        load_changed(tmp_path, change)
+    assert names in str(refused.value)
+    assert str(refused.value).startswith(str(tmp_path / "cluster.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "names"), [("", "expected keys"), ("a: [", "not valid YAML"), (None, "--cluster FILE")]
+)
+def test_a_file_that_is_no_such_file_is_named(tmp_path: Path, text: str | None, names: str) -> None:
+    path = tmp_path / "cluster.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(BadInputError) as refused:
+        load_cluster(path)
+    assert names in str(refused.value)
+
+
+def test_on_one_machine_lines_follow_each_other_and_nothing_waits_to_be_tried_again() -> None:
+    cluster = load_cluster()
+    alone = cluster.for_one_machine()
+    assert alone.parallelism == 1
+    assert all(alone.steps[name].retry is None for name in STEPS)
+    assert cluster.steps["register"].retry is not None

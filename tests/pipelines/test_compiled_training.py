@@ -1,0 +1,186 @@
+"""The compiled training pipeline: up to date, valid for Kubeflow, and complete."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+pytest.importorskip("kfp", reason="kfp is not installed: pip install 'morphad[kubeflow]'")
+
+from google.protobuf import json_format
+from kfp.kubernetes import kubernetes_executor_config_pb2
+from kfp.pipeline_spec import pipeline_spec_pb2
+
+from morphad.settings import line_from_json, load_settings
+from pipelines.cluster import SHARED_MEMORY, STEPS
+
+REPO = Path(__file__).resolve().parents[2]
+COMPILED = REPO / "pipelines" / "compiled" / "training.yaml"
+
+
+@pytest.fixture(scope="module")
+def documents() -> list[dict[str, Any]]:
+    return list(YAML(typ="safe").load_all(COMPILED))
+
+
+@pytest.fixture(scope="module")
+def executors(documents: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    found = documents[0]["deploymentSpec"]["executors"]
+    return {name.removeprefix("exec-"): executor["container"] for name, executor in found.items()}
+
+
+@pytest.fixture(scope="module")
+def pods(documents: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    found = documents[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    return {name.removeprefix("exec-"): pod for name, pod in found.items()}
+
+
+@pytest.fixture(scope="module")
+def tasks(documents: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = dict(documents[0]["root"]["dag"]["tasks"])
+    for component in documents[0]["components"].values():
+        found |= component.get("dag", {}).get("tasks", {})
+    return found
+
+
+def compile_with(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    inherited = {name: value for name, value in os.environ.items() if name != "MORPHAD_IMAGE"}
+    return subprocess.run(
+        [sys.executable, "-m", "pipelines.compile", *arguments],
+        cwd=REPO,
+        env=inherited | environment,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+
+
+def test_what_is_committed_is_what_would_be_compiled() -> None:
+    for seed in ("0", "1"):
+        done = compile_with("--check", PYTHONHASHSEED=seed)
+        assert done.returncode == 0, done.stderr
+
+
+def test_a_stale_file_is_told_and_left_alone(tmp_path: Path) -> None:
+    stale = tmp_path / "training.yaml"
+    stale.write_text(COMPILED.read_text() + "\n")
+    before = stale.read_text()
+    done = compile_with("--check", "--out", str(stale))
+    assert done.returncode == 1
+    assert "make compile" in done.stderr
+    assert stale.read_text() == before
+
+
+def test_the_image_is_given_at_compile_time(tmp_path: Path) -> None:
+    done = compile_with("--out", str(tmp_path / "training.yaml"), MORPHAD_IMAGE="registry/plant-python:7")
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "training.yaml").read_text()
+    assert text.count("image: registry/plant-python:7\n") == len(STEPS)
+
+
+def test_both_documents_are_what_kubeflow_reads(
+    documents: list[dict[str, Any]], pods: dict[str, dict[str, Any]]
+) -> None:
+    json_format.ParseDict(documents[0], pipeline_spec_pb2.PipelineSpec())
+    json_format.ParseDict(documents[1], pipeline_spec_pb2.PlatformSpec())
+    for pod in pods.values():
+        json_format.ParseDict(pod, kubernetes_executor_config_pb2.KubernetesExecutorConfig())
+
+
+def test_every_step_runs_in_one_image_and_installs_nothing(executors: dict[str, dict[str, Any]]) -> None:
+    assert set(executors) == set(STEPS)
+    assert {container["image"] for container in executors.values()} == {"localhost/morphad-python:0.1.0"}
+    assert not any("pip install" in word for container in executors.values() for word in container["command"])
+
+
+def test_training_has_a_gpu_its_nodes_and_shared_memory(
+    executors: dict[str, dict[str, Any]], pods: dict[str, dict[str, Any]]
+) -> None:
+    gpu = executors["train"]["resources"]["accelerator"]
+    assert (gpu["resourceType"], gpu["resourceCount"]) == ("nvidia.com/gpu", "1")
+    assert pods["train"]["nodeSelector"] == {"labels": {"nvidia.com/gpu.present": "true"}}
+    assert pods["train"]["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    (shared,) = pods["train"]["emptyDirMounts"]
+    assert (shared["mountPath"], shared["medium"], shared["sizeLimit"]) == (SHARED_MEMORY, "Memory", "2Gi")
+    assert [name for name in STEPS if "accelerator" in executors[name]["resources"]] == ["train"]
+
+
+def test_every_step_has_limits_and_the_lasting_state(
+    executors: dict[str, dict[str, Any]], pods: dict[str, dict[str, Any]]
+) -> None:
+    for name in STEPS:
+        given = {f"resource{what}{which}" for what in ("Cpu", "Memory") for which in ("Request", "Limit")}
+        assert given <= set(executors[name]["resources"])
+        assert [(pvc["constant"], pvc["mountPath"]) for pvc in pods[name]["pvcMount"]] == [("morphad-state", "/state")]
+
+
+def test_secrets_go_to_the_steps_that_need_them_and_no_others(pods: dict[str, dict[str, Any]]) -> None:
+    given = {name: {secret["secretName"] for secret in pods[name].get("secretAsEnv", ())} for name in STEPS}
+    assert {name: secrets for name, secrets in given.items() if secrets} == {
+        "ingest": {"morphad-s3"},
+        "register": {"morphad-mlflow"},
+        "promote": {"morphad-mlflow"},
+    }
+    (mlflow,) = pods["register"]["secretAsEnv"]
+    assert {key["envVar"] for key in mlflow["keyToEnv"]} >= {"MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_PASSWORD"}
+
+
+def test_steps_that_talk_to_services_are_repeated_with_growing_waits(tasks: dict[str, dict[str, Any]]) -> None:
+    for name in ("ingest", "register", "promote", "train"):
+        policy = tasks[name]["retryPolicy"]
+        assert policy["maxRetryCount"] >= 3
+        assert policy["backoffFactor"] > 1
+        assert policy["backoffDuration"].endswith("s")
+    assert "retryPolicy" not in tasks["validate"]
+
+
+def test_only_steps_that_look_at_nothing_but_their_inputs_are_cached(tasks: dict[str, dict[str, Any]]) -> None:
+    cached = {name for name in STEPS if tasks[name]["cachingOptions"].get("enableCache")}
+    assert cached == {"validate", "train", "calibrate", "evaluate"}
+    # The run's identifier differs each time: a cached step that took it would never be found.
+    assert not any("run" in tasks[name]["inputs"]["parameters"] for name in cached)
+
+
+def test_lines_run_beside_each_other_within_the_limit_and_the_end_is_told(
+    documents: list[dict[str, Any]], tasks: dict[str, dict[str, Any]]
+) -> None:
+    (loop,) = (task for task in tasks.values() if "parameterIterator" in task)
+    assert loop["iteratorPolicy"]["parallelismLimit"] == 4
+    assert tasks["notify"]["triggerPolicy"]["strategy"] == "ALL_UPSTREAM_TASKS_COMPLETED"
+    assert "notify" in documents[0]["root"]["dag"]["tasks"]
+
+
+def test_a_run_without_parameters_trains_the_lines_of_the_settings(documents: list[dict[str, Any]]) -> None:
+    project = load_settings(REPO / "params.yaml")
+    defaults = documents[0]["root"]["inputDefinitions"]["parameters"]
+    given = {item["line"]: line_from_json(item["settings_json"]) for item in defaults["lines"]["defaultValue"]}
+    assert given == project.lines
+    assert defaults["seed"]["defaultValue"] == project.seed
+
+
+def test_types_of_artifacts_are_those_that_the_user_interface_draws(documents: list[dict[str, Any]]) -> None:
+    outputs = {
+        f"{name.removeprefix('comp-')}.{key}": artifact["artifactType"]["schemaTitle"]
+        for name, component in documents[0]["components"].items()
+        for key, artifact in component.get("outputDefinitions", {}).get("artifacts", {}).items()
+    }
+    assert outputs == {
+        "ingest.data": "system.Dataset",
+        "validate.findings": "system.Artifact",
+        "split.roles": "system.Dataset",
+        "train.fitted": "system.Model",
+        "calibrate.detector": "system.Model",
+        "evaluate.report": "system.Artifact",
+        "evaluate.metrics": "system.Metrics",
+        "evaluate.curves": "system.ClassificationMetrics",
+        "evaluate.page": "system.HTML",
+        "register.registration": "system.Artifact",
+        "promote.decision": "system.Artifact",
+        "promote.reasons": "system.Markdown",
+        "notify.summary": "system.Markdown",
+    }, json.dumps(outputs, indent=1)
