@@ -107,9 +107,6 @@ class OptimiserSettings(Settings):
     steps: int = Field(default=150, ge=0, le=1_000_000)
     batch_size: int = Field(default=32, ge=2, le=4096)
     learning_rate: float = Field(default=1e-3, gt=0, le=1)
-    backbone_rate: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=1.0, description="learning rate of the backbone as a share of the heads'"
-    )
     weight_decay: float = Field(default=1e-4, ge=0, le=1)
     warmup_steps: int = Field(default=20, ge=0)
     gradient_clip: float = Field(default=1.0, gt=0)
@@ -159,6 +156,9 @@ class TrainSettings(Settings):
     )
     weights: str = Field(default="packaged", description="packaged (EfficientNet-Lite0), none, or a local file")
     frozen: tuple[str, ...] = Field(default=(), strict=False, description="backbone modules that are not trained")
+    backbone_rate: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0, description="learning rate of the backbone as a share of the heads'"
+    )
     embedding_layer: str = Field(default="", description="backbone layer pooled into the embedding; empty: the last")
     kernel_size_weight: float = Field(default=0.5, ge=0, description="weight of the kernel-size prediction loss")
     cases: CaseSettings = CaseSettings()
@@ -241,13 +241,15 @@ class ProjectSettings(Settings):
         return self.lines[name]
 
 
+_KEEPING = {"embedding_layer", "frozen", "backbone_rate"}
 PRESETS: MappingProxyType[str, dict[str, Any]] = MappingProxyType(
     {
         # Features of packaged ImageNet weights, adapted by the morphological task, scored by patch density.
         "default": {
             "embedding_layer": "blocks.4",
             "frozen": ("conv_stem", "bn1", "blocks.0", "blocks.1", "blocks.2"),
-            "optimiser": {"steps": 100, "learning_rate": 3e-3, "backbone_rate": 0.1},
+            "backbone_rate": 0.1,
+            "optimiser": {"steps": 100, "learning_rate": 3e-3},
         },
         # Faithful to the source's outline: from scratch, scored by how well the cases are recognised. Our settings.
         "paper": {
@@ -411,9 +413,9 @@ def _with_preset(train: dict[str, Any]) -> dict[str, Any]:
     name = train.get("preset", "default")
     preset = PRESETS.get(name, {}) if isinstance(name, str) else {}
     own = preset.get("backbone", TrainSettings.model_fields["backbone"].default)
-    if train.get("backbone", own) != own:
-        # Its names of modules mean nothing in another network.
-        preset = {key: value for key, value in preset.items() if key not in {"embedding_layer", "frozen"}}
+    if train.get("backbone", own) != own or train.get("weights") == "none":
+        # How to keep what given weights know means nothing in another network, or from scratch.
+        preset = {key: value for key, value in preset.items() if key not in _KEEPING}
     return _merged(preset, train)
 
 

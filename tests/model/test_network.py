@@ -88,7 +88,7 @@ def test_unknown_frozen_module_lists_those_there_are():
 
 
 def test_given_weights_keep_their_statistics_but_are_trained():
-    network = MorphologyNetwork(train_settings({"embedding_layer": "blocks.2"}), TABLE).train()
+    network = MorphologyNetwork(train_settings({"embedding_layer": "blocks.2", "frozen": []}), TABLE).train()
     before = copy.deepcopy(network.state_dict())
     network.losses(images(), torch.tensor([0, 1, 2, 3])).total.backward()
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())

@@ -22,7 +22,17 @@ from morphad.settings import OptimiserSettings, TrainSettings
 _RECORDS = 100  # entries of the history, about
 _PROBE = 256  # images behind the accuracies
 # What decides about the trained weights, beside images, initial weights, seed and device.
-_DECISIVE = {"backbone", "weights", "frozen", "embedding_layer", "kernel_size_weight", "cases", "margin", "optimiser"}
+_DECISIVE = {
+    "backbone",
+    "weights",
+    "frozen",
+    "embedding_layer",
+    "backbone_rate",
+    "kernel_size_weight",
+    "cases",
+    "margin",
+    "optimiser",
+}
 
 
 @dataclass(frozen=True)
@@ -88,7 +98,16 @@ def train_network(  # noqa: PLR0917 (in the order in which they are made)
             f"{what}: training needs at least 1 image and 2 cases, got {len(images)} and {len(table)}; "
             "add images, widen train.cases, or set train.optimiser.steps to 0"
         )
-    loop = _Loop(network, images, table=table, settings=optimiser_settings, seed=seed, device=device, dtype=dtype)
+    loop = _Loop(
+        network,
+        images,
+        table=table,
+        settings=optimiser_settings,
+        backbone_rate=settings.backbone_rate,
+        seed=seed,
+        device=device,
+        dtype=dtype,
+    )
     fingerprint = ""
     if checkpoint is not None:
         fingerprint = sha256_json(
@@ -127,6 +146,7 @@ class _Loop:
         *,
         table: Sequence[Case],
         settings: OptimiserSettings,
+        backbone_rate: float,
         seed: int,
         device: torch.device,
         dtype: torch.dtype | None,
@@ -137,7 +157,7 @@ class _Loop:
         groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
         for parameter in network.parameters():
             if parameter.requires_grad:
-                rate = settings.backbone_rate if id(parameter) in backbone else 1.0
+                rate = backbone_rate if id(parameter) in backbone else 1.0
                 decay = settings.weight_decay if parameter.ndim > 1 else 0.0  # not on biases and norms
                 groups.setdefault((rate, decay), []).append(parameter)
         self.optimiser = torch.optim.AdamW(
