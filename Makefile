@@ -32,5 +32,6 @@ unit: setup
 compile: setup
 	env -u MORPHAD_IMAGE $(BIN)/python -m pipelines.compile
 
+# Images, models, reports and the registry stay.
 clean:
-	rm -rf .venv pipeline-runs data models reports mlartifacts mlflow.db
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dvc_plots pipeline-runs
