@@ -8,7 +8,8 @@ from kfp.dsl import PipelineTask
 from pydantic import Field, ValidationError, model_validator
 
 from morphad.errors import BadInputError
-from morphad.settings import Settings, SettingsError, explain, read_yaml
+from morphad.explain import explain
+from morphad.settings import Settings, SettingsError, read_yaml
 
 CLUSTER_FILE = Path(__file__).with_name("cluster.yaml")
 
