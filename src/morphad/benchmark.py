@@ -48,6 +48,7 @@ def measure(folder: Path, preset: str, seed: int) -> dict[str, Any]:
     from morphad.model.detector import Detector
     from morphad.progress import track
     from morphad.settings import EvaluateSettings, IngestSettings, train_settings
+    from morphad.spool import MapSpool
 
     images = find_images(IngestSettings(source="folder", path=str(folder)))
     training = [image for image in images if image.origin.startswith("train/") and image.label == "good"]
@@ -64,23 +65,21 @@ def measure(folder: Path, preset: str, seed: int) -> dict[str, Any]:
     detector = Detector(train_settings({"preset": preset}), seed)
     detector.fit(pixels(training, "reading"), what=folder.name)
     fitted = time.perf_counter()
-    predictions = list(detector.predict(pixels(test, "scoring")))
-    scored = time.perf_counter()
-    masks = (
-        read_mask(image.mask)
-        if image.mask
-        else (None if image.label == "defect" else prediction.heatmap < float("-inf"))
-        for image, prediction in zip(test, predictions, strict=True)
-    )
-    figures = evaluate(
-        [image.label for image in test],
-        [prediction.score for prediction in predictions],
-        settings=EvaluateSettings(bootstrap=100),
-        kinds=[image.defect for image in test],
-        masks=masks,
-        maps=(prediction.heatmap for prediction in predictions),
-        seed=seed,
-    )
+    scores: list[float] = []
+    with MapSpool() as maps:
+        for prediction in detector.predict(pixels(test, "scoring")):
+            scores.append(prediction.score)
+            maps.append(prediction.heatmap)
+        scored = time.perf_counter()
+        figures = evaluate(
+            [image.label for image in test],
+            scores,
+            settings=EvaluateSettings(bootstrap=100),
+            kinds=[image.defect for image in test],
+            masks=(read_mask(image.mask) if image.mask else None for image in test),
+            maps=maps,
+            seed=seed,
+        )
     return {
         **{name: figures[name] for name in COLUMNS},
         "per_defect": {kind: row["auroc"] for kind, row in figures["per_defect"].items()},

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import tee
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -38,6 +38,7 @@ from morphad.settings import (
     TrainSettings,
     ValidateSettings,
 )
+from morphad.spool import MapSpool
 
 # What takes seconds to import is imported by the steps that need it.
 if TYPE_CHECKING:
@@ -171,10 +172,9 @@ def evaluate(
     model = Detector.load(detector)
     if model.calibration is None or model.heatmap_scale is None:
         raise BadInputError(f"{detector}: has no calibration; run `morphad calibrate {line}` first")
-    with tempfile.TemporaryFile() as spool:
-        scored = _score_holdout(
-            model, rows, read_pixels(rows, snapshot_dir, settings.ingest, f"evaluating {line}"), spool
-        )
+    with MapSpool() as maps:
+        pixels = read_pixels(rows, snapshot_dir, settings.ingest, f"evaluating {line}")
+        scored = _score_holdout(model, rows, pixels, maps)
         figures = measures.evaluate(
             scored["label"],
             scored["score"],
@@ -182,7 +182,7 @@ def evaluate(
             threshold=model.calibration.threshold,
             kinds=scored["defect"].tolist(),
             masks=read_masks(rows, snapshot_dir, settings.ingest.max_megapixels),
-            maps=_maps(spool, rows),
+            maps=maps,
             seed=seed,
         )
     roc = measures.roc_points(scored["label"], scored["score"])
@@ -405,22 +405,15 @@ def _with_role(split: Path, role: str) -> pd.DataFrame:
 
 
 def _score_holdout(
-    model: "Detector", rows: pd.DataFrame, pixels: Iterator[NDArray[np.uint8]], spool: BinaryIO
+    model: "Detector", rows: pd.DataFrame, pixels: Iterator[NDArray[np.uint8]], maps: MapSpool
 ) -> pd.DataFrame:
-    """Rows of path, label, defect, score, rejected, p_value; heatmaps go to the spool, so memory stays flat."""
+    """Rows of path, label, defect, score, rejected, p_value; heatmaps go to `maps`."""
     predictions = []
     for prediction in model.predict(pixels):
-        spool.write(np.ascontiguousarray(prediction.heatmap, dtype=np.float32).tobytes())
+        maps.append(prediction.heatmap)
         predictions.append((prediction.score, prediction.rejected, prediction.p_value))
     scored = pd.DataFrame(predictions, columns=["score", "rejected", "p_value"])
     return pd.concat([rows[["path", "label", "defect"]], scored], axis=1)
-
-
-def _maps(spool: BinaryIO, rows: pd.DataFrame) -> Iterator[NDArray[np.float32]]:
-    """The spooled heatmaps, one at a time, at the sizes of their images."""
-    spool.seek(0)
-    for height, width in zip(rows["height"], rows["width"], strict=True):
-        yield np.frombuffer(spool.read(4 * int(height) * int(width)), np.float32).reshape(int(height), int(width))
 
 
 def _examples(
