@@ -76,7 +76,7 @@ def die_at(monkeypatch):
 
 
 def test_learns_to_name_cases_and_sizes():
-    _, result = train(quick(steps=60, batch_size=16))
+    _, result = train(quick(steps=120, batch_size=16))
     assert result.case_accuracy > 0.8
     assert result.height_accuracy > 0.8
     assert result.width_accuracy > 0.8
