@@ -1,0 +1,7 @@
+"""`python -m morphad.cli`."""
+
+import sys
+
+from morphad.cli import main
+
+sys.exit(main())

@@ -1,0 +1,90 @@
+"""The verbs for what the steps brought about: versions, verdicts on images, summaries, benchmarks."""
+
+import argparse
+from pathlib import Path
+
+from morphad.cli.shared import Verbs, actor, add_actor, open_line
+from morphad.errors import BadInputError
+
+
+def add_verbs(verbs: Verbs) -> None:
+    """Add the verbs."""
+    rollback = verbs.add_for_line("rollback", _rollback, "put the champion before this one back in service")
+    rollback.add_argument("--why", required=True, help="the reason, for the record")
+    add_actor(rollback)
+    verbs.add_for_line("history", _history, "list the versions of a line with their decisions")
+    predict = verbs.add_for_line("predict", _predict, "score images with the champion of a line or a model folder")
+    predict.add_argument("images", metavar="IMAGE", nargs="+", type=Path)
+    predict.add_argument("--model", type=Path, metavar="FOLDER", help="a detector folder in place of the champion")
+    predict.add_argument("--heatmaps", type=Path, metavar="FOLDER", help="write a heatmap PNG for each image here")
+    verbs.add_for_project("summary", _summary, "what happened to every line, and what to do next")
+    benchmark = verbs.add("benchmark", _benchmark, "fit and score every set in MVTec AD layout")
+    benchmark.add_argument("root", metavar="ROOT", type=Path, help="a folder of sets, or one set")
+    benchmark.add_argument("--sets", metavar="a,b", help="only these folders of ROOT")
+    benchmark.add_argument("--preset", choices=("default", "paper"), default="default")
+    benchmark.add_argument("--seed", type=int, default=0)
+    benchmark.add_argument("--out", type=Path, required=True, metavar="FILE.json")
+
+
+def _rollback(options: argparse.Namespace) -> None:
+    from morphad.registry import Registry
+
+    _, settings, _ = open_line(options)
+    version = Registry(settings.register_).rollback(options.line, options.why, actor(options))
+    print(f"{options.line}: version {version.number} is champion again")
+
+
+def _history(options: argparse.Namespace) -> None:
+    from morphad.registry import Registry
+
+    _, settings, _ = open_line(options)
+    registry = Registry(settings.register_)
+    versions = registry.history(options.line)
+    if not versions:
+        print(f"{options.line}: no versions at {registry.uri}; run `dvc repro`")
+    for version in versions:
+        aliases = ", ".join(version.aliases) or "-"
+        print(f"{version.number:>4}  {version.created_at}  {aliases:<20}  data {version.data_hash[:12]}")
+        for decision in version.decisions:
+            print(
+                f"      {decision.get('at', '')}  {decision.get('action', '')} by {decision.get('by', '')}: "
+                f"{' '.join(decision.get('reasons', []))[:200]}"
+            )
+
+
+def _predict(options: argparse.Namespace) -> None:
+    import tempfile
+
+    from morphad import steps
+    from morphad.registry import Registry
+
+    _, settings, _ = open_line(options)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = options.model
+        if folder is None:
+            registry = Registry(settings.register_)
+            champion = registry.champion(options.line)
+            if champion is None:
+                raise BadInputError(
+                    f"{options.line}: no champion at {registry.uri}; run `dvc repro` or give --model FOLDER"
+                )
+            folder = registry.download(champion, Path(scratch) / "champion")
+        print("verdict\tp_value\tscore\timage")
+        for path, prediction in steps.predict(folder, options.images, settings.ingest, options.heatmaps):
+            verdict = {True: "reject", False: "accept", None: "undecided"}[prediction.rejected]
+            p_value = "-" if prediction.p_value is None else f"{prediction.p_value:.4f}"
+            print(f"{verdict}\t{p_value}\t{prediction.score:.4f}\t{path}")
+
+
+def _summary(options: argparse.Namespace) -> None:
+    from morphad.settings import load_settings
+    from morphad.summary import summarise
+
+    print(summarise(load_settings(options.params), Path()))
+
+
+def _benchmark(options: argparse.Namespace) -> None:
+    from morphad.benchmark import run
+
+    names = options.sets.split(",") if options.sets else None
+    print(run(options.root, names, options.preset, options.seed, options.out))

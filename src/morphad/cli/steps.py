@@ -1,0 +1,151 @@
+"""The verbs of the pipeline's steps: what `dvc repro` runs."""
+
+import argparse
+
+from morphad.cli.shared import Verbs, actor, add_actor, open_line
+from morphad.errors import CheckFailedError
+
+
+def add_verbs(verbs: Verbs) -> None:
+    """Add one verb a step."""
+    verbs.add_for_line("ingest", _ingest, "copy a line's images into a snapshot and describe them")
+    verbs.add_for_line("validate", _validate, "hold the line's images against the data contract")
+    verbs.add_for_line("split", _split, "give every image its role; the holdout stays frozen")
+    verbs.add_for_line("train", _train, "learn from good images; resumes where it was killed")
+    verbs.add_for_line("calibrate", _calibrate, "set the threshold for the false-reject rate")
+    verbs.add_for_line("evaluate", _evaluate, "measure on the holdout and write the page")
+    verbs.add_for_line("register", _register, "record the run and register the model as challenger")
+    promote = verbs.add_for_line("promote", _promote, "hold the challenger against the champion and act on it")
+    promote.add_argument("--record", action="store_true", help="a refusal is a recorded decision, exit code 0")
+    add_actor(promote)
+
+
+def _ingest(options: argparse.Namespace) -> None:
+    from morphad import steps
+
+    _, settings, place = open_line(options)
+    figures = steps.ingest(
+        options.line, settings.ingest, snapshot_dir=place.snapshot, manifest=place.manifest, rejects=place.rejects
+    )
+    print(
+        f"{options.line}: {figures['good']} good and {figures['defect']} defect images, "
+        f"{figures['rejects']} left out, data {figures['data_hash'][:12]}"
+    )
+    if figures["licence"]:
+        print(figures["licence"])
+
+
+def _validate(options: argparse.Namespace) -> None:
+    from morphad import steps
+
+    _, settings, place = open_line(options)
+    figures = steps.validate(options.line, settings.validate_, manifest=place.manifest, validation=place.validation)
+    for warning in figures["warnings"]:
+        print(f"{options.line}: warning: {warning}")
+    print(f"{options.line}: the data keeps its contract")
+
+
+def _split(options: argparse.Namespace) -> None:
+    from morphad import steps
+
+    project, settings, place = open_line(options)
+    figures = steps.split(
+        settings.split, project.seed, manifest=place.manifest, split=place.split, holdout=place.holdout
+    )
+    roles = ", ".join(f"{figures.get(role, 0)} {role}" for role in ("train", "calibration", "holdout", "excluded"))
+    print(f"{options.line}: {roles}; holdout {figures['holdout_id'][:12]}")
+
+
+def _train(options: argparse.Namespace) -> None:
+    from morphad import steps
+
+    project, settings, place = open_line(options)
+    figures = steps.train(
+        options.line,
+        settings.train,
+        settings.ingest,
+        project.seed,
+        split=place.split,
+        snapshot_dir=place.snapshot,
+        fitted=place.fitted,
+        checkpoint=place.checkpoint,
+    )
+    accuracy = figures.get("case_accuracy")
+    told = "" if accuracy is None else f"; names {accuracy:.1%} of the morphological cases"
+    print(f"{options.line}: fitted{told}")
+
+
+def _calibrate(options: argparse.Namespace) -> None:
+    from morphad import steps
+
+    _, settings, place = open_line(options)
+    figures = steps.calibrate(
+        options.line,
+        settings.calibrate,
+        settings.ingest,
+        split=place.split,
+        snapshot_dir=place.snapshot,
+        fitted=place.fitted,
+        detector=place.detector,
+    )
+    threshold = "no threshold" if figures["threshold"] is None else f"threshold {figures['threshold']:.4g}"
+    print(f"{options.line}: {threshold}: {figures['guarantee']}")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from morphad import steps
+
+    project, settings, place = open_line(options)
+    steps.evaluate(
+        options.line,
+        settings,
+        project.seed,
+        split=place.split,
+        snapshot_dir=place.snapshot,
+        rejects=place.rejects,
+        holdout=place.holdout,
+        detector=place.detector,
+        report=place.report,
+    )
+    print(f"{options.line}: {steps.verdict_of(place.report, place.detector).sentence}\n  {place.report / 'index.html'}")
+
+
+def _register(options: argparse.Namespace) -> None:
+    from morphad import steps
+
+    _, settings, place = open_line(options)
+    figures = steps.register(
+        options.line,
+        settings,
+        split=place.split,
+        holdout=place.holdout,
+        detector=place.detector,
+        report=place.report,
+        registration=place.registration,
+    )
+    told = "registered as challenger" if figures["created"] else "is in the registry already"
+    print(f"{options.line}: {figures['model_name']} version {figures['version']} {told}")
+
+
+def _promote(options: argparse.Namespace) -> None:
+    from morphad import steps
+
+    project, settings, place = open_line(options)
+    figures = steps.promote(
+        options.line,
+        settings.register_,
+        settings.promote,
+        settings.ingest,
+        project.seed,
+        split=place.split,
+        snapshot_dir=place.snapshot,
+        holdout=place.holdout,
+        detector=place.detector,
+        registration=place.registration,
+        decision=place.decision,
+        actor=actor(options),
+    )
+    reasons = " ".join(figures["reasons"])
+    if not figures["promote"] and not options.record:
+        raise CheckFailedError(f"{options.line}: {reasons}")
+    print(f"{options.line}: {reasons}")
