@@ -28,8 +28,9 @@ def clean(good: int = 30, defects: int = 6) -> pd.DataFrame:
         rows.append({
             "path": f"{'train/good' if is_good else 'test/crack'}/{n:03}.png",
             "sha256": digest, "line": "caps", "label": "good" if is_good else "defect",
-            "defect": "" if is_good else "crack", "mask": "" if is_good else f"masks/{n:03}.png", "group": "",
-            "origin": "", "acquired": "", "bytes": 1000, "height": 200, "width": 300, "mode": "RGB", "bit_depth": 8,
+            "defect": "" if is_good else "crack", "mask": "" if is_good else f"masks/{n:03}.png",
+            "mask_sha256": "" if is_good else digest, "group": "", "origin": "", "acquired": "",
+            "bytes": 1000, "height": 200, "width": 300, "mode": "RGB", "bit_depth": 8,
             "brightness": 100.0, "contrast": 30.0, "sharpness": 50.0, "dark": 0.0, "saturated": 0.0,
             "masked": 0.0 if is_good else 0.1, "perceptual_hash": digest,
         })  # fmt: skip

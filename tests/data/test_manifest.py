@@ -10,9 +10,18 @@ import pytest
 from PIL import Image as Pillow
 from scipy import ndimage
 
-from morphad.data.manifest import SCHEMA, Reject, manifest_id, read_manifest, snapshot, write_manifest
+from morphad.data.manifest import (
+    SCHEMA,
+    Reject,
+    manifest_id,
+    read_manifest,
+    snapshot,
+    snapshot_id,
+    write_manifest,
+)
 from morphad.data.sources import SourceImage, find_images
 from morphad.errors import BadInputError
+from morphad.files import sha256_file
 from morphad.settings import IngestSettings
 
 RNG = np.random.default_rng(0)
@@ -56,6 +65,7 @@ def test_snapshot_copies_bytes_and_describes_them(camera: Path, tmp_path: Path) 
     assert (crack["mask"], crack["defect"], crack["origin"]) == ("masks/test/crack/0.jpeg.png", "crack", "test/crack")
     assert crack["masked"] == pytest.approx(30 / 480)
     assert (tmp_path / "out" / crack["mask"]).is_file()
+    assert crack["mask_sha256"] == sha256_file(tmp_path / "out" / crack["mask"])
     assert set(manifest["line"]) == {"caps"}
 
 
@@ -108,6 +118,18 @@ def test_data_hash_follows_content_and_labels_not_order_or_names(camera: Path, t
     assert manifest_id(renamed) == manifest_id(manifest)
     assert manifest_id(manifest.assign(group="lot1")) != manifest_id(manifest)
     assert manifest_id(manifest.iloc[1:]) != manifest_id(manifest)
+
+
+def test_snapshot_id_follows_whatever_is_given_but_not_order_or_figures(camera: Path, tmp_path: Path) -> None:
+    manifest, _ = take(camera, tmp_path / "out")
+    same = manifest.assign(brightness=0.0, role="train", reason="").sample(frac=1, random_state=0)
+    assert snapshot_id(same) == snapshot_id(manifest)
+    for changed in (
+        *(manifest.assign(**{column: "x"}) for column in ("label", "mask_sha256", "group", "acquired", "verdict")),
+        manifest.assign(path=[f"{n}.png" for n in range(len(manifest))]),
+        manifest.iloc[1:],
+    ):
+        assert snapshot_id(changed) != snapshot_id(manifest)
 
 
 def test_rejects_are_borne_up_to_the_limit_and_leave_nothing_behind(camera: Path, tmp_path: Path) -> None:

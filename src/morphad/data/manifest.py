@@ -1,6 +1,7 @@
 """One row an image: what it is called, what it holds, what it looks like; and the snapshot of bytes behind it."""
 
 import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -31,6 +32,7 @@ SCHEMA = pa.schema(
         ("label", pa.string()),  # good, defect
         ("defect", pa.string()),  # kind of defect; "" for good
         ("mask", pa.string()),  # relative to the snapshot; "" for none
+        ("mask_sha256", pa.string()),  # of the mask file's bytes; "" for none
         ("group", pa.string()),  # lot, shift, camera, part; "" unknown
         ("origin", pa.string()),  # part of the source, such as train/good; "" unknown
         ("acquired", pa.string()),  # ISO 8601; "" unknown
@@ -48,6 +50,12 @@ SCHEMA = pa.schema(
         ("perceptual_hash", pa.string()),  # 256 bits, hexadecimal
     ]
 )
+
+# What follows from an image's bytes, and what later steps add: no part of a snapshot's identity.
+_DERIVED = {
+    "bytes", "height", "width", "mode", "bit_depth", "brightness", "contrast", "sharpness", "dark", "saturated",
+    "masked", "perceptual_hash", "role", "reason",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -103,7 +111,7 @@ def write_manifest(manifest: pd.DataFrame, path: Path) -> None:
     schema = pa.schema([*SCHEMA, *further])
     table = pa.Table.from_pandas(manifest, schema, preserve_index=False).replace_schema_metadata(None)
     with atomic_file(path) as temporary:
-        pq.write_table(table, temporary)
+        pq.write_table(table, temporary, compression="zstd")  # hashes as text shrink to half
 
 
 def read_manifest(path: Path) -> pd.DataFrame:
@@ -141,6 +149,19 @@ def manifest_id(manifest: pd.DataFrame) -> str:
     return sha256_json(sorted(manifest[["sha256", "label", "defect", "group"]].astype(str).to_numpy().tolist()))
 
 
+def snapshot_id(manifest: pd.DataFrame) -> str:
+    """The identity of a snapshot: SHA-256 of its sorted manifest.
+
+    Other than `manifest_id`, which names what figures rest on, it covers everything that is given of an image: path,
+    bytes, mask, labels, group, time. What is computed from the bytes is left out.
+    """
+    columns = sorted(set(manifest.columns) - _DERIVED)
+    digest = hashlib.sha256(json.dumps(columns).encode())
+    for row in manifest.sort_values("path")[columns].itertuples(index=False, name=None):
+        digest.update(json.dumps(row).encode())
+    return digest.hexdigest()
+
+
 def statistics(image: Image) -> dict[str, float | str]:
     """What an image looks like, as the manifest's columns brightness to perceptual_hash (without `masked`)."""
     grey = image.grey
@@ -164,6 +185,7 @@ def perceptual_hash(grey: NDArray[np.uint8]) -> str:
 def _take(source: SourceImage, destination: Path, settings: IngestSettings, line: str) -> dict[str, Any] | Reject:
     target = destination / source.name
     mask_name = "" if source.mask is None else _mask_name(source)
+    mask_digest = ""
     try:
         size, digest = _copy(source.file, target, source.name)
         image = decode(
@@ -171,7 +193,7 @@ def _take(source: SourceImage, destination: Path, settings: IngestSettings, line
         )
         masked = 0.0
         if source.mask is not None:
-            _copy(source.mask, destination / mask_name, source.mask.name)
+            _, mask_digest = _copy(source.mask, destination / mask_name, source.mask.name)
             masked = _check_mask(source.mask.name, destination / mask_name, image, settings.max_megapixels)
     except UnreadableImageError as error:
         target.unlink(missing_ok=True)
@@ -185,6 +207,7 @@ def _take(source: SourceImage, destination: Path, settings: IngestSettings, line
         "label": source.label,
         "defect": source.defect,
         "mask": mask_name,
+        "mask_sha256": mask_digest,
         "group": source.group,
         "origin": source.origin,
         "acquired": source.acquired or "",
