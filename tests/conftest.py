@@ -1,10 +1,17 @@
 """Fixtures that more than one test module needs."""
 
+import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from stack.object_store import ObjectStore
+
+_NUMBERS = itertools.count()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -82,3 +89,32 @@ def make_set() -> Callable[..., Path]:
         return root
 
     return make
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator["ObjectStore"]:
+    """A real S3 server, one for all tests. Who stops or kills it starts it again: same port, same keys, same data."""
+    from stack.object_store import ObjectStore
+
+    store = ObjectStore(tmp_path_factory.mktemp("s3"))
+    store.start()
+    yield store
+    store.kill()  # in order takes 15 s, and its data are thrown away
+
+
+@pytest.fixture
+def s3_bucket(s3: "ObjectStore", monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Name of a new bucket on a running server; the environment leads boto3 there, and nowhere else."""
+    s3.start()
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, os.devnull)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    bucket = f"test-{next(_NUMBERS)}"
+    s3.create_bucket(bucket)
+    yield bucket
+    s3.start()
+    s3.client().delete_bucket(Bucket=bucket)
