@@ -167,6 +167,11 @@ def load_cluster(path: Path = CLUSTER_FILE) -> ClusterSettings:
         raise BadInputError(f"{path}: {error}") from error
 
 
+def bytes_of(quantity: str) -> int:
+    """A quantity of memory as Kubernetes writes it, such as 512Mi, in bytes."""
+    return int(_amount(quantity))
+
+
 def place(task: PipelineTask, name: Step, cluster: ClusterSettings) -> PipelineTask:
     """Give a task what the cluster's settings say for its step."""
     step = cluster.steps[name]

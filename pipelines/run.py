@@ -1,54 +1,137 @@
-"""`python -m pipelines.run`: the training pipeline on this machine, each task a process of this environment.
-
-It is no verb of `morphad` because that package does not import kfp.
-"""
+"""`morphad pipeline run`: the training pipeline on this machine, each task a process or a container."""
 
 import argparse
+import fcntl
+import os
+import signal
 import sys
 import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+import psutil
 from kfp import local
 
-from morphad.errors import MorphadError
-from morphad.settings import load_settings
+from morphad.cli.shared import Verbs
+from morphad.errors import BadInputError, CheckFailedError
+from morphad.files import cannot_write
+from morphad.settings import LineSettings, load_settings
 from pipelines.cluster import CLUSTER_FILE, load_cluster
+from pipelines.docker_runner import Engine
 from pipelines.training import line_items, training_pipeline
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the pipeline and give the exit code: 0 when every line came to its end, 1 when one did not."""
-    parser = argparse.ArgumentParser(prog="python -m pipelines.run", description=__doc__)
-    parser.add_argument("--runner", choices=("subprocess",), default="subprocess", help="how tasks are run")
-    parser.add_argument("--lines", metavar="a,b", help="only these lines of the settings")
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE", help="lines and settings")
-    parser.add_argument("--cluster", type=Path, default=CLUSTER_FILE, metavar="FILE", help="what pods get")
+def add_verbs(verbs: Verbs) -> None:
+    """Add `pipeline run`."""
+    parser = verbs.add_for_project(
+        "run", run, "Run the training pipeline here, without a cluster: the same steps, the same figures."
+    )
+    parser.add_argument(
+        "--runner",
+        choices=("subprocess", "docker"),
+        default="subprocess",
+        help="tasks are processes of this environment, or containers of Docker or podman (DOCKER_HOST)",
+    )
+    parser.add_argument("--lines", metavar="A,B", help="only these lines of the settings")
+    parser.add_argument("--cluster", type=Path, default=CLUSTER_FILE, metavar="FILE", help="images and limits of steps")
     parser.add_argument("--out", type=Path, default=Path("pipeline-runs"), metavar="FOLDER", help="artifacts of runs")
     parser.add_argument("--state", type=Path, default=None, metavar="FOLDER", help="lasting state; default: OUT/state")
-    options = parser.parse_args(arguments)
-    try:
-        project = load_settings(options.params)
-        lines = line_items(project, options.lines.split(",") if options.lines else None)
-        pipeline = training_pipeline(load_cluster(options.cluster).for_one_machine(), project)
-    except MorphadError as error:
-        print(f"run: {error}", file=sys.stderr)
-        return error.exit_code
-    state = options.state or options.out / "state"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that limits of pods have no effect here
-        local.init(
-            runner=local.SubprocessRunner(use_venv=False),
-            pipeline_root=str(options.out.resolve()),
-            enable_caching=False,
-        )
-        try:
-            pipeline(lines=lines, seed=project.seed, state_root=str(state.resolve()))
-        except RuntimeError as error:  # what kfp.local raises when a task failed
-            print(f"run: {error}\nThe table above says how each line ended.", file=sys.stderr)
-            return 1
-    print(f"Every step's outputs are in the newest folder under {options.out}; iteration 0 is {lines[0]['line']}.")
+    parser.add_argument("--network", default="host", metavar="NAME", help="docker: the network that tasks are in")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the pipeline and give the exit code 0 when every line came to its end.
+
+    Raises:
+        CheckFailedError: A line did not come to its end; the others did.
+        BadInputError: Wrong settings, an image or a package is missing, or another run is under way.
+        ServiceError: The container engine did not answer.
+    """
+    project = load_settings(options.params)
+    names = list(dict.fromkeys(options.lines.split(","))) if options.lines else list(project.lines)
+    lines = line_items(project, names)
+    cluster = load_cluster(options.cluster).for_one_machine()
+    pipeline = training_pipeline(cluster, project)
+    out = options.out.resolve()
+    state = (options.state or options.out / "state").resolve()
+    if options.runner == "docker":
+        engine = Engine(cluster, out, state)
+        engine.check_images(pipeline)
+        tasks = _containers(engine, [project.line(name) for name in names], options.network)
+    else:
+        tasks = _processes()
+    with _alone_on(state), tasks as runner:
+        earlier = set(out.glob(f"{pipeline.name}-*"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that limits of pods have no effect here
+            local.init(runner=runner, pipeline_root=str(out), enable_caching=False)
+            try:
+                pipeline(lines=lines, seed=project.seed, state_root=str(state))
+                failed = False
+            except RuntimeError:  # what kfp.local raises when a task failed
+                failed = True
+    folder = max(set(out.glob(f"{pipeline.name}-*")) - earlier, default=out)
+    told = "the table above says how each ended" if (folder / "notify" / "summary").exists() else "see above"
+    if failed:
+        raise CheckFailedError(f"not every line came to its end; {told}. Run it again to go on; artifacts: {folder}")
+    for number, name in enumerate(names):
+        print(f"{name}: {folder}/for-loop-1-iteration-{number}")
     return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+@contextmanager
+def _alone_on(state: Path) -> Iterator[None]:
+    """Hold the lasting state for this run: two trainings of one line would write the same checkpoint."""
+    lock = state / ".lock"
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        stream = lock.open("w")
+    except OSError as error:
+        raise cannot_write(lock, error) from error
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BadInputError(f"{state}: another run is at work on this state; wait for its end, or end it") from None
+        yield
+
+
+@contextmanager
+def _processes() -> Iterator[Any]:
+    with _ended_by_signals(_kill_children):
+        yield local.SubprocessRunner(use_venv=False)
+
+
+@contextmanager
+def _containers(engine: Engine, lines: Iterable[LineSettings], network: str) -> Iterator[Any]:
+    if left := engine.remove_leftovers():
+        print(f"removed {left} containers of an earlier run that was killed")
+    with _ended_by_signals(engine.stop), engine.runner(lines, network) as runner:
+        yield runner
+
+
+@contextmanager
+def _ended_by_signals(end_tasks: Callable[[], object]) -> Iterator[None]:
+    """Let an interruption end the whole run: kfp.local would go through all other lines before it lets go."""
+
+    def end(number: int, _frame: object) -> None:
+        end_tasks()
+        print("morphad pipeline run: interrupted; run it again to go on", file=sys.stderr, flush=True)
+        with suppress(RuntimeError):  # in the middle of a print
+            sys.stdout.flush()
+        os._exit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _kill_children() -> None:
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            child.kill()

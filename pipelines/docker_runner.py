@@ -1,0 +1,258 @@
+"""The tasks of kfp.local in containers of Docker or podman: with their exit codes, mounts, limits and user.
+
+kfp's own runner lets the engine remove a container when it ends and asks for the exit code afterwards. podman has none
+by then, and kfp takes that for success: failed tasks count as done. Here a container is removed once its exit code has
+been read. The rest is kfp's.
+"""
+
+import codecs
+import getpass
+import inspect
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import kfp
+from docker.client import DockerClient
+from docker.errors import DockerException, ImageNotFound
+from docker.models.containers import Container
+from docker.types import Mount
+from kfp import local
+from kfp.local import docker_task_handler
+from requests.exceptions import RequestException
+from urllib3.exceptions import HTTPError
+
+from morphad.errors import BadInputError, ServiceError
+from morphad.settings import LineSettings
+from pipelines.cluster import ClusterSettings, StepSettings, bytes_of
+
+# Variables that a task gets where the caller has them, beside those that the secrets in cluster.yaml give to pods.
+_PREFIXES = ("AWS_", "MLFLOW_")
+_VARIABLES = {
+    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
+    "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "OMP_NUM_THREADS", "MKL_NUM_THREADS",
+}  # fmt: skip
+_OF_FILES = ("_FILE", "_BUNDLE", "_PATH")  # ends of names whose values are files, which a task needs too
+
+_LABEL = "morphad.state"
+_KILLED = 137
+_KNOWN = ["client", "image", "command", "volumes", "container_run_args"]
+_BROKEN = (DockerException, RequestException, HTTPError, ConnectionResetError)
+
+
+class Engine:
+    """Docker, or podman behind Docker's API, at DOCKER_HOST or its usual place.
+
+    Args:
+        cluster: What the tasks get: their memory, their shared memory, the names of their secrets' variables.
+        out: Where kfp puts artifacts; kfp mounts it by itself.
+        state: The lasting state; containers are marked with it, so that those of a killed run can be found.
+
+    Raises:
+        ServiceError: Nobody answers there.
+        BadInputError: This version of kfp runs containers in another way than this module knows.
+    """
+
+    def __init__(self, cluster: ClusterSettings, out: Path, state: Path) -> None:
+        handler = docker_task_handler
+        used = handler.DockerTaskHandler.run.__code__.co_names
+        if [
+            *inspect.signature(handler.run_docker_container).parameters
+        ] != _KNOWN or "run_docker_container" not in used:
+            raise BadInputError(
+                f"kfp {kfp.__version__} runs containers in another way than pipelines/docker_runner.py knows; install "
+                "the version in constraints.txt, or use --runner subprocess"
+            )
+        self._steps = {str(name): step for name, step in cluster.steps.items()}
+        self._secrets = {name for secret in cluster.secrets.values() for name in secret.environment.values()}
+        self._out, self._state = out, state
+        self._stopped = False
+        self._failure: ServiceError | None = None
+        try:
+            self._client = DockerClient.from_env()
+            info = self._client.info()
+        except _BROKEN as error:
+            raise _no_answer(error) from None
+        self._limits_memory = bool(info.get("MemoryLimit"))
+        options = " ".join(info.get("SecurityOptions") or ())
+        # In a rootless engine, root is the caller; in any other, files would be root's.
+        self._user = "0:0" if "name=rootless" in options else f"{os.getuid()}:{os.getgid()}"
+        # SELinux hides what is mounted unless it is labelled anew, which is not ours to do with folders of images.
+        self._security = ["label=disable"] if "name=selinux" in options else []
+
+    def check_images(self, pipeline: Any) -> None:
+        """See that the images of a pipeline's tasks are here: what is not is named now and not in the middle.
+
+        Raises:
+            BadInputError: One is missing; nothing is ever downloaded unasked.
+        """
+        executors = pipeline.pipeline_spec.deployment_spec["executors"]
+        for image in sorted({executor["container"]["image"] for executor in executors.values()}):
+            try:
+                self._client.images.get(image)
+            except ImageNotFound:
+                raise BadInputError(
+                    f"image {image}: not on this machine; build it (make images), pull it, or name another one with "
+                    "MORPHAD_IMAGE or with `image` of a step in pipelines/cluster.yaml"
+                ) from None
+            except _BROKEN as error:
+                raise _no_answer(error) from None
+
+    def remove_leftovers(self) -> int:
+        """Remove containers that an earlier run on the same state left when it was killed; give their number."""
+        try:
+            left = self._client.containers.list(all=True, filters={"label": f"{_LABEL}={self._state}"})
+            for container in left:
+                container.remove(force=True)
+        except _BROKEN as error:
+            raise _no_answer(error) from None
+        return len(left)
+
+    def stop(self) -> None:
+        """End the running tasks and let no other begin."""
+        self._stopped = True
+        self.remove_leftovers()
+
+    @contextmanager
+    def runner(self, lines: Iterable[LineSettings], network: str) -> Iterator[local.DockerRunner]:
+        """kfp's runner, working as it should while the block lasts.
+
+        Args:
+            lines: What will run: folders of images are mounted, read-only, where they lie here.
+            network: The engine's network that tasks are in; "host": this machine's.
+
+        Raises:
+            BadInputError: The tasks could not reach MLflow from that network.
+            ServiceError: The engine went away.
+        """
+        environment = self._environment()
+        lines = list(lines)
+        given = environment.get("MLFLOW_TRACKING_URI", "").strip()
+        addresses = {given} if given else {line.register_.tracking_uri for line in lines}
+        _check_reach(addresses, environment, network)
+        mounts = {self._state: False, **_mounts(lines, addresses, environment)}
+        mounts.pop(self._out, None)
+        runner = local.DockerRunner(
+            network_mode=network,
+            user=self._user,
+            environment=environment,
+            mounts=[Mount(str(path), str(path), type="bind", read_only=fixed) for path, fixed in mounts.items()],
+            working_dir=str(Path.cwd()),  # relative paths in the settings mean the same as here
+            labels={_LABEL: str(self._state)},
+            security_opt=self._security,
+        )
+        kfps, docker_task_handler.run_docker_container = docker_task_handler.run_docker_container, self._run
+        try:
+            yield runner
+        except RuntimeError:  # what kfp.local raises when a task failed
+            if self._failure is not None:
+                raise self._failure from None
+            raise
+        except _BROKEN as error:
+            raise _no_answer(error) from None
+        finally:
+            docker_task_handler.run_docker_container = kfps
+
+    def _environment(self) -> dict[str, str]:
+        given = {
+            name: value
+            for name, value in os.environ.items()
+            if value and (name.startswith(_PREFIXES) or name in _VARIABLES or name in self._secrets)
+        }
+        # The caller's number has no name and no home in the image; libraries ask for both.
+        return {**given, "HOME": "/tmp", "LOGNAME": _user_name()}  # noqa: S108 - each container has its own
+
+    def _run(self, client: Any, image: str, command: list[str], volumes: Mapping[str, Any], **arguments: Any) -> int:
+        """In place of kfp's function: run a container to its end and give its exit code."""
+        if self._stopped or self._failure is not None:
+            return 1
+        step = self._step(command)
+        limits = {} if step is None else self._limits(step)
+        try:
+            container = client.containers.run(
+                image=image, command=command, volumes=volumes, detach=True, **arguments, **limits
+            )
+            try:
+                _print_log(container)
+                code = int(container.wait()["StatusCode"])
+            finally:
+                container.remove(force=True)
+        except _BROKEN as error:
+            if not self._stopped:
+                self._failure = _no_answer(error)
+            return 1
+        if code == _KILLED:
+            print(f"The container was killed: by hand, or for want of memory ({limits.get('mem_limit', 'no limit')} B)")
+        return code
+
+    def _step(self, command: list[str]) -> StepSettings | None:
+        """What cluster.yaml says of the step that a component's command runs."""
+        flag = "--function_to_execute"
+        return self._steps.get(command[command.index(flag) + 1]) if flag in command else None
+
+    def _limits(self, step: StepSettings) -> dict[str, int]:
+        limits = {} if step.shared_memory is None else {"shm_size": bytes_of(step.shared_memory)}
+        return {**limits, "mem_limit": bytes_of(step.memory.limit)} if self._limits_memory else limits
+
+
+def _print_log(container: Container) -> None:
+    """Print what a container says, line by line, until it ends."""
+    decoder, rest = codecs.getincrementaldecoder("utf-8")(errors="replace"), ""
+    for chunk in container.logs(stream=True, follow=True):
+        *lines, rest = (rest + decoder.decode(chunk)).split("\n")
+        for line in lines:
+            print(line)
+    if rest:
+        print(rest)
+
+
+def _check_reach(addresses: set[str], environment: Mapping[str, str], network: str) -> None:
+    stores = {value for name, value in environment.items() if name.startswith("AWS_ENDPOINT_URL")}
+    for address in sorted(addresses | stores) if network != "host" else ():
+        if (host := urlsplit(address).hostname) in {"localhost", "127.0.0.1", "::1"}:
+            raise BadInputError(
+                f"a service at {host}: in network {network!r} that is the container itself; use --network host, or "
+                "give an address that containers reach (MLFLOW_TRACKING_URI, AWS_ENDPOINT_URL)"
+            )
+
+
+def _mounts(lines: Iterable[LineSettings], addresses: set[str], environment: Mapping[str, str]) -> dict[Path, bool]:
+    """Paths that tasks find where they are here, and whether read-only."""
+    found: dict[Path, bool] = {}
+    for line in lines:
+        if line.ingest.source in {"folder", "listing"}:
+            path = Path(line.ingest.path).absolute()
+            found[path if line.ingest.source == "folder" else path.parent] = True
+        if line.train.weights not in {"packaged", "none"}:
+            found[Path(line.train.weights).absolute()] = True
+    for variable, value in environment.items():
+        if variable.endswith(_OF_FILES):
+            found[Path(value).absolute()] = True
+    for address in addresses:
+        if address.startswith("sqlite:///"):  # beside the file, MLflow writes its journal and artifacts
+            found[Path(address.removeprefix("sqlite:///").split("?")[0]).absolute().parent] = False
+    # What is not here is not there either: the step says so, for its line alone.
+    return {path: fixed for path, fixed in found.items() if path.exists()}
+
+
+def _no_answer(error: BaseException) -> ServiceError:
+    host = os.environ.get("DOCKER_HOST", "").strip()
+    where = f"at {host}" if host else "at its usual socket (DOCKER_HOST is not set)"
+    text = " ".join(str(error).split())
+    buried = re.search(r"(?:\[Errno -?\d+\] |Error\(\d+, ')([^'\")]+)", text)
+    return ServiceError(
+        f"container engine {where}: {buried.group(1) if buried else text}; start Docker, or podman's service "
+        "(podman system service --time=0 unix:///run/podman/podman.sock) and name it in DOCKER_HOST, or use "
+        "--runner subprocess"
+    )
+
+
+def _user_name() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
