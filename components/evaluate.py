@@ -38,13 +38,9 @@ def evaluate(
     import shutil
     from pathlib import Path
 
-    import numpy as np
-    import pandas as pd
-    from sklearn.metrics import roc_curve
-
     from morphad import steps
-    from morphad.files import read_json
     from morphad.linestate import LineState
+    from morphad.report.artifacts import confusion_matrix, roc_with_thresholds, single_figures
     from morphad.settings import line_from_json
 
     folder = Path(report.path)
@@ -61,24 +57,9 @@ def evaluate(
             report=folder,
         )
         shutil.copyfile(folder / "index.html", page.path)
-    for name in ("image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "aupro", "threshold", "n_good", "n_defect"):
-        if figures[name] is not None:
-            metrics.log_metric(name, float(figures[name]))
-    overkill, escape = figures["overkill"], figures["escape"]
-    for name, rate in (("overkill", overkill), ("escape", escape)):
-        if rate is not None:
-            metrics.log_metric(name, float(rate["rate"]))
-    if overkill is not None:
-        missed, defects = (0, 0) if escape is None else (escape["count"], escape["n"])
-        rejected, good = overkill["count"], overkill["n"]
-        # Rows are what the parts are, columns what the detector takes them for.
-        curves.log_confusion_matrix(["good", "defect"], [[good - rejected, rejected], [missed, defects - missed]])
-    roc = read_json(folder / "roc.json")
-    if roc:
-        scored = pd.read_csv(folder / "predictions.csv", float_precision="round_trip")
-        _, _, lowest_rejected = roc_curve(scored["label"] == "defect", scored["score"])
-        lowest_rejected[0] = scored[
-            "score"
-        ].max()  # where nothing is rejected: infinity, which the artifact cannot hold
-        for index in np.unique(np.linspace(0, len(roc) - 1, min(len(roc), 200)).astype(int)):
-            curves.log_roc_data_point(**roc[index], threshold=float(lowest_rejected[index]))
+    for name, value in single_figures(figures).items():
+        metrics.log_metric(name, value)
+    if matrix := confusion_matrix(figures):
+        curves.log_confusion_matrix(["good", "defect"], matrix)
+    for point in roc_with_thresholds(folder):
+        curves.log_roc_data_point(**point)

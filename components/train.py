@@ -47,3 +47,5 @@ def train(
             checkpoint=state.checkpoint,
         )
     fitted.metadata.update({key: value for key, value in figures.items() if value is not None})
+    if figures["resumed_from"]:
+        print(f"{line}: went on from the checkpoint after step {figures['resumed_from']}")

@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
     if failed:
         raise CheckFailedError(f"not every line came to its end; {told}. Run it again to go on; artifacts: {folder}")
     for number, name in enumerate(names):
-        print(f"{name}: {folder}/for-loop-1-iteration-{number}")
+        print(f"{name}: {next(folder.glob(f'*-iteration-{number}'), folder)}")
     return 0
 
 
@@ -107,7 +107,7 @@ def _processes() -> Iterator[Any]:
 @contextmanager
 def _containers(engine: Engine, lines: Iterable[LineSettings], network: str) -> Iterator[Any]:
     if left := engine.remove_leftovers():
-        print(f"removed {left} containers of an earlier run that was killed")
+        print(f"removed {left} container(s) of an earlier run that was killed")
     with _ended_by_signals(engine.stop), engine.runner(lines, network) as runner:
         yield runner
 
@@ -118,7 +118,7 @@ def _ended_by_signals(end_tasks: Callable[[], object]) -> Iterator[None]:
 
     def end(number: int, _frame: object) -> None:
         end_tasks()
-        print("morphad pipeline run: interrupted; run it again to go on", file=sys.stderr, flush=True)
+        sys.stderr.write("morphad pipeline: interrupted; run it again to go on\n")  # kfp makes print indent
         with suppress(RuntimeError):  # in the middle of a print
             sys.stdout.flush()
         os._exit(128 + number)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from typing import Any
+from urllib.parse import urlsplit
 
 from kfp import dsl
 
@@ -14,10 +15,13 @@ from components.register import register
 from components.split import split
 from components.train import train
 from components.validate import validate
+from morphad.errors import BadInputError
 from morphad.settings import ProjectSettings, line_to_json
 from pipelines.cluster import ClusterSettings, place
 
 Lines = list[dict[str, str]]
+
+PIPELINE = "morphad-training"
 
 
 def line_items(project: ProjectSettings, names: Iterable[str] | None = None) -> Lines:
@@ -28,9 +32,15 @@ def line_items(project: ProjectSettings, names: Iterable[str] | None = None) -> 
         names: Lines to take; None: all.
 
     Raises:
-        BadInputError: The settings have no such line.
+        BadInputError: The settings have no such line, or hold a password, which everybody who sees a run would see.
     """
-    chosen = project.lines if names is None else names
+    chosen = list(project.lines if names is None else names)
+    for name in chosen:
+        if urlsplit(project.line(name).register_.tracking_uri).password is not None:
+            raise BadInputError(
+                f"lines.{name}.register.tracking_uri: holds a password, and settings are shown with every run; give "
+                "the address in MLFLOW_TRACKING_URI, or name and password in MLFLOW_TRACKING_USERNAME and _PASSWORD"
+            )
     return [{"line": name, "settings_json": line_to_json(project.line(name))} for name in chosen]
 
 
@@ -49,9 +59,7 @@ def training_pipeline(cluster: ClusterSettings, project: ProjectSettings) -> Any
     """
     default_lines = line_items(project)
 
-    @dsl.pipeline(
-        name="morphad-training", description="Every line from camera folder to decision; a failed line stops no other."
-    )
+    @dsl.pipeline(name=PIPELINE, description="Every line from camera folder to decision; a failed line stops no other.")
     def morphad_training(
         lines: list[dict[str, str]] = default_lines, seed: int = project.seed, state_root: str = cluster.state.mount
     ) -> None:

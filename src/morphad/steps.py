@@ -125,7 +125,8 @@ def train(
     )
     detector.save(fitted)
     checkpoint.unlink(missing_ok=True)
-    return _training_facts(detector)
+    begun = detector.training_.resumed_from if detector.training_ else 0
+    return {**_training_facts(detector), "resumed_from": begun}
 
 
 def calibrate(
