@@ -10,7 +10,7 @@ import getpass
 import inspect
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import kfp
 from docker.client import DockerClient
-from docker.errors import DockerException, ImageNotFound
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.models.containers import Container
 from docker.types import Mount
 from kfp import local
@@ -59,10 +59,8 @@ class Engine:
 
     def __init__(self, cluster: ClusterSettings, out: Path, state: Path) -> None:
         handler = docker_task_handler
-        used = handler.DockerTaskHandler.run.__code__.co_names
-        if [
-            *inspect.signature(handler.run_docker_container).parameters
-        ] != _KNOWN or "run_docker_container" not in used:
+        parameters = list(inspect.signature(handler.run_docker_container).parameters)
+        if parameters != _KNOWN or "run_docker_container" not in handler.DockerTaskHandler.run.__code__.co_names:
             raise BadInputError(
                 f"kfp {kfp.__version__} runs containers in another way than pipelines/docker_runner.py knows; install "
                 "the version in constraints.txt, or use --runner subprocess"
@@ -84,12 +82,19 @@ class Engine:
         # SELinux hides what is mounted unless it is labelled anew, which is not ours to do with folders of images.
         self._security = ["label=disable"] if "name=selinux" in options else []
 
-    def check_images(self, pipeline: Any) -> None:
-        """See that the images of a pipeline's tasks are here: what is not is named now and not in the middle.
+    def check(self, pipeline: Any, network: str) -> None:
+        """See that a network and the images of a pipeline's tasks are here, before anything runs.
 
         Raises:
             BadInputError: One is missing; nothing is ever downloaded unasked.
         """
+        try:
+            if network != "host":
+                self._client.networks.get(network)
+        except NotFound:
+            raise BadInputError(f"--network {network}: the engine has no such network; make it, or use host") from None
+        except _BROKEN as error:
+            raise _no_answer(error) from None
         executors = pipeline.pipeline_spec.deployment_spec["executors"]
         for image in sorted({executor["container"]["image"] for executor in executors.values()}):
             try:
@@ -129,12 +134,12 @@ class Engine:
             BadInputError: The tasks could not reach MLflow from that network.
             ServiceError: The engine went away.
         """
-        environment = self._environment()
+        environment = task_environment(self._secrets)
         lines = list(lines)
         given = environment.get("MLFLOW_TRACKING_URI", "").strip()
         addresses = {given} if given else {line.register_.tracking_uri for line in lines}
-        _check_reach(addresses, environment, network)
-        mounts = {self._state: False, **_mounts(lines, addresses, environment)}
+        check_reach(addresses, environment, network)
+        mounts = {self._state: False, **task_mounts(lines, addresses, environment)}
         mounts.pop(self._out, None)
         runner = local.DockerRunner(
             network_mode=network,
@@ -148,23 +153,12 @@ class Engine:
         kfps, docker_task_handler.run_docker_container = docker_task_handler.run_docker_container, self._run
         try:
             yield runner
-        except RuntimeError:  # what kfp.local raises when a task failed
-            if self._failure is not None:
-                raise self._failure from None
-            raise
         except _BROKEN as error:
             raise _no_answer(error) from None
         finally:
             docker_task_handler.run_docker_container = kfps
-
-    def _environment(self) -> dict[str, str]:
-        given = {
-            name: value
-            for name, value in os.environ.items()
-            if value and (name.startswith(_PREFIXES) or name in _VARIABLES or name in self._secrets)
-        }
-        # The caller's number has no name and no home in the image; libraries ask for both.
-        return {**given, "HOME": "/tmp", "LOGNAME": _user_name()}  # noqa: S108 - each container has its own
+        if self._failure is not None:
+            raise self._failure
 
     def _run(self, client: Any, image: str, command: list[str], volumes: Mapping[str, Any], **arguments: Any) -> int:
         """In place of kfp's function: run a container to its end and give its exit code."""
@@ -181,9 +175,11 @@ class Engine:
                 code = int(container.wait()["StatusCode"])
             finally:
                 container.remove(force=True)
+        except APIError as error:  # the engine is there and refuses, or somebody removed the container
+            print(f"container engine: {error.explanation or error}")
+            return 1
         except _BROKEN as error:
-            if not self._stopped:
-                self._failure = _no_answer(error)
+            self._failure = _no_answer(error)
             return 1
         if code == _KILLED:
             print(f"The container was killed: by hand, or for want of memory ({limits.get('mem_limit', 'no limit')} B)")
@@ -199,6 +195,21 @@ class Engine:
         return {**limits, "mem_limit": bytes_of(step.memory.limit)} if self._limits_memory else limits
 
 
+def task_environment(secrets: Collection[str]) -> dict[str, str]:
+    """What tasks get of the caller's environment: services, credentials, proxies, certificates, numbers of threads.
+
+    Args:
+        secrets: Further names of variables that are credentials.
+    """
+    given = {
+        name: value
+        for name, value in os.environ.items()
+        if value and (name.startswith(_PREFIXES) or name in _VARIABLES or name in secrets)
+    }
+    # The caller's number has no name and no home in the image; libraries ask for both.
+    return {**given, "HOME": "/tmp", "LOGNAME": _user_name()}  # noqa: S108 - each container has its own
+
+
 def _print_log(container: Container) -> None:
     """Print what a container says, line by line, until it ends."""
     decoder, rest = codecs.getincrementaldecoder("utf-8")(errors="replace"), ""
@@ -210,7 +221,12 @@ def _print_log(container: Container) -> None:
         print(rest)
 
 
-def _check_reach(addresses: set[str], environment: Mapping[str, str], network: str) -> None:
+def check_reach(addresses: set[str], environment: Mapping[str, str], network: str) -> None:
+    """See that tasks in a network of their own are not sent to this machine's loopback.
+
+    Raises:
+        BadInputError: They are.
+    """
     stores = {value for name, value in environment.items() if name.startswith("AWS_ENDPOINT_URL")}
     for address in sorted(addresses | stores) if network != "host" else ():
         if (host := urlsplit(address).hostname) in {"localhost", "127.0.0.1", "::1"}:
@@ -220,7 +236,7 @@ def _check_reach(addresses: set[str], environment: Mapping[str, str], network: s
             )
 
 
-def _mounts(lines: Iterable[LineSettings], addresses: set[str], environment: Mapping[str, str]) -> dict[Path, bool]:
+def task_mounts(lines: Iterable[LineSettings], addresses: set[str], environment: Mapping[str, str]) -> dict[Path, bool]:
     """Paths that tasks find where they are here, and whether read-only."""
     found: dict[Path, bool] = {}
     for line in lines:

@@ -15,7 +15,7 @@ import psutil
 from kfp import local
 
 from morphad.cli.shared import Verbs
-from morphad.errors import BadInputError, CheckFailedError
+from morphad.errors import BadInputError, CheckFailedError, MorphadError
 from morphad.files import cannot_write
 from morphad.settings import LineSettings, load_settings
 from pipelines.cluster import CLUSTER_FILE, load_cluster
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
     state = (options.state or options.out / "state").resolve()
     if options.runner == "docker":
         engine = Engine(cluster, out, state)
-        engine.check_images(pipeline)
+        engine.check(pipeline, options.network)
         tasks = _containers(engine, [project.line(name) for name in names], options.network)
     else:
         tasks = _processes()
@@ -117,7 +117,8 @@ def _ended_by_signals(end_tasks: Callable[[], object]) -> Iterator[None]:
     """Let an interruption end the whole run: kfp.local would go through all other lines before it lets go."""
 
     def end(number: int, _frame: object) -> None:
-        end_tasks()
+        with suppress(MorphadError):
+            end_tasks()
         sys.stderr.write("morphad pipeline: interrupted; run it again to go on\n")  # kfp makes print indent
         with suppress(RuntimeError):  # in the middle of a print
             sys.stdout.flush()
