@@ -115,7 +115,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator["subprocess.Po
             (folder / "containers.conf").write_text(CONTAINERS_CONF)
             patch.setenv("CONTAINERS_CONF", os.environ.get("CONTAINERS_CONF") or str(folder / "containers.conf"))
             address = f"unix://{folder / 'podman.sock'}"
-            process = subprocess.Popen(["podman", "system", "service", "--time=0", address], start_new_session=True)
+            command = ["podman", "system", "service", "--time=0", address]
+            process = subprocess.Popen(command, cwd=folder, start_new_session=True)
             patch.setenv("DOCKER_HOST", address)
         try:
             _wait_for_image()
