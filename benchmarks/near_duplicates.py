@@ -18,8 +18,8 @@ from PIL.Image import Resampling
 
 from morphad.data.images import decode
 from morphad.data.loading import in_order
-from morphad.data.manifest import perceptual_hash
 from morphad.data.sources import find_images
+from morphad.data.statistics import perceptual_hash
 from morphad.files import write_json
 from morphad.settings import IngestSettings
 
@@ -95,7 +95,8 @@ def _hashes(grey: NDArray[np.uint8]) -> tuple[str, dict[str, str]]:
         np.minimum(grey.astype(np.int16) + 5, 255).astype(np.uint8),
         np.roll(grey, 1, axis=1),
     )
-    return perceptual_hash(grey), {kind: perceptual_hash(v) for kind, v in zip(COPIES, variants, strict=True)}
+    copies = {kind: perceptual_hash(Pillow.fromarray(v)) for kind, v in zip(COPIES, variants, strict=True)}
+    return perceptual_hash(picture), copies
 
 
 def _words(digits: str) -> list[str]:

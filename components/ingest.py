@@ -24,13 +24,18 @@ def ingest(line: str, settings_json: str, run: str, state_root: str, data: Outpu
     from morphad.settings import line_from_json
 
     folder = Path(data.path)
-    with LineState(state_root, line).step("ingest", run):
+    state = LineState(state_root, line)
+    with state.step("ingest", run):
         figures = steps.ingest(
             line,
             line_from_json(settings_json).ingest,
             snapshot_dir=folder / "images",
             manifest=folder / "manifest.parquet",
             rejects=folder / "rejects.json",
+            memory=state.memory,
         )
     data.metadata.update({key: figures[key] for key in ("good", "defect", "rejects", "data_hash", "licence")})
-    print(f"{line}: {figures['good']} good and {figures['defect']} defect images, {figures['rejects']} left out")
+    print(
+        f"{line}: {figures['good']} good and {figures['defect']} defect images ({figures['new']} new, "
+        f"{figures['changed']} changed, {figures['gone']} gone), {figures['rejects']} left out"
+    )

@@ -42,6 +42,11 @@ class LineState:
         return self.folder / "holdout.json"
 
     @property
+    def memory(self) -> Path:
+        """What ingest remembers between runs, and the local copy of a bucket's images; may be lost."""
+        return self.folder / "memory"
+
+    @property
     def checkpoint(self) -> Path:
         """State of a training under way, from which a preempted pod's successor goes on."""
         return self.folder / "checkpoint.safetensors"

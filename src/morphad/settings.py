@@ -2,19 +2,34 @@
 
 import json
 import re
+from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from morphad.checks import CHECKS, Statistic, Weight
 from morphad.errors import BadInputError
 from morphad.explain import explain
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Pixels = Annotated[int, Field(ge=1, le=64)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _in_order(limits: tuple[float | None, float | None]) -> tuple[float | None, float | None]:
+    low, high = limits
+    if low is None and high is None:
+        raise ValueError("give a number for the lowest, the highest or both")
+    if low is not None and high is not None and low > high:
+        raise ValueError(f"the lowest, {low:g}, is above the highest, {high:g}")
+    return limits
+
+
+Range = Annotated[tuple[float | None, float | None], Field(strict=False), AfterValidator(_in_order)]
 
 LINE_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
@@ -25,28 +40,131 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+MetadataField = Literal["label", "defect", "group", "lot", "shift", "camera", "acquired"]
+METADATA_FIELDS: tuple[str, ...] = get_args(MetadataField)
+
+
+class MetadataSettings(Settings):
+    """What is known of an image beside its pixels, and where it is written; a field is read from one place only."""
+
+    pattern: str = Field(
+        default="",
+        description="regular expression over the path below ingest.path; its named groups give fields, such as "
+        r"(?P<lot>L\d+)/(?P<shift>[ABC])/",
+    )
+    sidecar: dict[MetadataField, str] = Field(
+        default={}, description="fields in NAME.json beside NAME.png: field to key, dots for nested keys"
+    )
+    tags: dict[MetadataField, str] = Field(
+        default={}, description="fields in an object's tags (source s3): field to tag; one request an image, every time"
+    )
+    labels: dict[str, Literal["good", "defect"]] = Field(
+        default={}, description="the words that label may hold beside good and defect, such as {OK: good, NOK: defect}"
+    )
+
+    @model_validator(mode="after")
+    def _fields_are_known_and_read_once(self) -> Self:
+        try:
+            groups = set(re.compile(self.pattern).groupindex)
+        except re.error as error:
+            raise ValueError(f"`pattern` is no regular expression: {error}") from error
+        if unknown := groups - set(METADATA_FIELDS):
+            raise ValueError(f"`pattern` has the group {min(unknown)}; allowed: {', '.join(METADATA_FIELDS)}")
+        if self.pattern and not groups:
+            raise ValueError(f"`pattern` has no named group, such as (?P<lot>...); named: {', '.join(METADATA_FIELDS)}")
+        places = [*groups, *self.sidecar, *self.tags]
+        if twice := sorted({field for field in places if places.count(field) > 1}):
+            raise ValueError(f"{twice[0]} is read from two of `pattern`, `sidecar` and `tags`; keep one")
+        return self
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """The fields that are read."""
+        return frozenset([*re.compile(self.pattern).groupindex, *self.sidecar, *self.tags])
+
+
 class IngestSettings(Settings):
     """Where a line's images come from and which of them can be refused."""
 
-    source: Literal["folder", "listing", "demo"] = Field(
-        default="folder", description="folder (MVTec AD layout or flat), listing (CSV or parquet), demo (packaged)"
+    source: Literal["folder", "s3", "listing", "demo"] = Field(
+        default="folder",
+        description="folder or s3 (MVTec AD layout, flat, or by metadata), listing (CSV or parquet), demo (packaged)",
     )
-    path: str = Field(min_length=1, description="the folder, the listing, or the demo line (mono, poly)")
+    path: str = Field(
+        min_length=1, description="the folder, s3://bucket/prefix, the listing, or the demo line (mono, poly)"
+    )
+    metadata: MetadataSettings = MetadataSettings()
+    licence: str = Field(default="", description="what is told of the images' licence on ingest and on the page")
     limit: int | None = Field(
         default=None, ge=1, description="at most this many images of each defect kind and of good"
     )
     max_rejects: int = Field(default=0, ge=0, description="unreadable files that are left out before the step fails")
     max_megapixels: float = Field(default=100.0, gt=0, le=1000, description="a larger image is refused as a bomb")
+    max_megabytes: float = Field(default=256.0, gt=0, le=4096, description="a larger file is refused before it is read")
     white_level: int = Field(default=65535, ge=255, le=65535, description="the 16-bit value shown as white (255)")
+    transfers: int = Field(default=16, ge=1, le=256, description="s3: objects fetched at a time")
+    patience_seconds: int = Field(
+        default=60, ge=0, le=3600, description="s3: how long a server may be silent or throttle before the step fails"
+    )
+
+    @model_validator(mode="after")
+    def _fits_the_source(self) -> Self:
+        if self.source == "s3" and not re.fullmatch(r"s3://[^/\s]+(/.*)?", self.path):
+            raise ValueError(f"`path` {self.path!r} of source s3 must be s3://bucket/prefix")
+        if self.source != "s3" and self.path.startswith("s3://"):
+            raise ValueError(f"`path` {self.path!r} is in a bucket: set `source: s3`")
+        if self.metadata.tags and self.source != "s3":
+            raise ValueError("`metadata.tags` are of objects in a bucket (source s3)")
+        if self.metadata.fields and self.source not in {"s3", "folder"}:
+            raise ValueError(f"`metadata` is for the sources folder and s3, not {self.source}")
+        return self
+
+
+class RoleMinimums(Settings):
+    """Good images that each role needs at least."""
+
+    train: int = Field(default=10, ge=1)
+    calibration: int = Field(default=5, ge=1)
+    holdout: int = Field(default=5, ge=1)
 
 
 class ValidateSettings(Settings):
     """Limits of the data contract over a manifest."""
 
     min_good: int = Field(default=20, ge=1, description="good images below which no model is trained")
+    min_role: RoleMinimums = RoleMinimums()
+    defect_kinds: tuple[str, ...] = Field(
+        default=(), strict=False, description="kinds of defect that there may be; empty: any, or those of the reference"
+    )
+    limits: dict[Statistic, Range] = Field(
+        default={}, description="[lowest, highest] of a statistic, null for none; in place of those from the reference"
+    )
     max_size_ratio: float = Field(default=1.5, ge=1, description="largest to median image side, either way")
     min_contrast: float = Field(default=2.0, ge=0, le=127, description="least grey-level standard deviation")
+    fence: float = Field(
+        default=3.0, ge=1, le=100, description="interquartile ranges beyond the quartiles where a statistic's limits lie"
+    )
+    max_outliers: Share = Field(default=0.05, description="share of good images that may lie outside a limit")
     max_duplicates: Fraction = Field(default=0.2, description="share of good images that may be copies of others")
+    max_near_duplicates: Share = Field(default=0.05, description="share of good images that may be near copies")
+    near_duplicate_bits: int = Field(default=6, ge=0, le=64, description="as in split.near_duplicate_bits")
+    drift_false_alarm: Fraction = Field(
+        default=0.01, description="chance that images like the reference count as drifted, all statistics together"
+    )
+    drift_effect: Fraction = Field(default=0.1, description="share of the images by which a distribution must differ")
+    camera_effect: Fraction = Field(
+        default=0.2, description="as drift_effect, for what the pictures show and where: the camera check"
+    )
+    severity: dict[str, Weight] = Field(default={}, description="error, warning or off, by name of the check")
+
+    @model_validator(mode="after")
+    def _checks_are_known(self) -> Self:
+        for name in self.severity:
+            if name not in CHECKS:
+                near = get_close_matches(name, CHECKS, n=3, cutoff=0.4)
+                meant = f"did you mean {' or '.join(near)}?" if near else f"they are {', '.join(CHECKS)}"
+                raise ValueError(f"`severity` has no check {name!r}; {meant}")
+        return self
 
 
 class SplitSettings(Settings):
@@ -142,11 +260,22 @@ class ScoreSettings(Settings):
         return self
 
 
+def _processes(value: Any) -> Any:
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 64):
+        return value
+    raise ValueError("expected a whole number of 1 to 64, or auto")
+
+
 class TrainSettings(Settings):
     """Network, self-supervised task and score of one line."""
 
     preset: Literal["default", "paper"] = Field(default="default", description="values that the other keys override")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="auto: CUDA where it works, else the CPU, with a warning where a GPU was expected"
+    )
+    processes: Annotated[int | Literal["auto"], BeforeValidator(_processes)] = Field(
+        default=1, description="that train together, each on a GPU of its own or all on the CPU; auto: one a GPU"
+    )
     image_size: tuple[Annotated[int, Field(ge=32, le=1024)], Annotated[int, Field(ge=32, le=1024)]] = Field(
         default=(224, 224), strict=False, description="height, width in px that every image is resized to"
     )
@@ -224,10 +353,22 @@ class LineSettings(Settings):
     promote: PromoteSettings = PromoteSettings()
 
 
+class DataSettings(Settings):
+    """Where versions of the lines' data are kept; `morphad data` takes both as options and from the environment too."""
+
+    registry: str | None = Field(
+        default=None, min_length=1, description="git repository that records the versions: a URL or a path"
+    )
+    remote: str | None = Field(
+        default=None, min_length=1, description="where a new registry keeps the bytes: s3://BUCKET/PREFIX or a folder"
+    )
+
+
 class ProjectSettings(Settings):
-    """What params.yaml holds, resolved: the seed and every line's settings."""
+    """What params.yaml holds, resolved: the seed, where data versions are kept, and every line's settings."""
 
     seed: int = Field(default=0, ge=0, lt=2**31)
+    data: DataSettings = DataSettings()
     lines: dict[str, LineSettings]
 
     def line(self, name: str) -> LineSettings:
@@ -358,10 +499,10 @@ def resolve(raw: Any) -> ProjectSettings:
         SettingsError: Naming key, value and what is allowed.
     """
     if not isinstance(raw, dict):
-        raise SettingsError("expected keys `seed`, `defaults` and `lines`")
-    unknown = set(raw) - {"seed", "defaults", "lines"}
+        raise SettingsError("expected keys `seed`, `data`, `defaults` and `lines`")
+    unknown = set(raw) - {"seed", "data", "defaults", "lines"}
     if unknown:
-        raise SettingsError(f"unknown key {sorted(map(str, unknown))[0]!r}; allowed: seed, defaults, lines")
+        raise SettingsError(f"unknown key {sorted(map(str, unknown))[0]!r}; allowed: seed, data, defaults, lines")
     defaults = _sections(raw.get("defaults"), "defaults")
     lines = _mapping(raw.get("lines"), "lines")
     if not lines:
@@ -383,7 +524,8 @@ def resolve(raw: Any) -> ProjectSettings:
         except ValidationError as error:
             raise SettingsError(explain(error, LineSettings, name, own)) from error
     try:
-        return ProjectSettings.model_validate({"seed": raw.get("seed", 0), "lines": resolved})
+        data = _mapping(raw.get("data"), "data")
+        return ProjectSettings.model_validate({"seed": raw.get("seed", 0), "data": data, "lines": resolved})
     except ValidationError as error:
         raise SettingsError(explain(error, ProjectSettings)) from error
 

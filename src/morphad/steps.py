@@ -19,14 +19,16 @@ from numpy.typing import NDArray
 from morphad import __version__
 from morphad.data.images import decode
 from morphad.data.loading import in_order, read_mask, read_masks, read_pixels
-from morphad.data.manifest import manifest_id, read_manifest, snapshot, write_manifest
+from morphad.data.manifest import manifest_id, read_manifest, write_manifest
+from morphad.data.memory import open_memory
+from morphad.data.snapshot import refresh
 from morphad.data.sources import find_images, licence
 from morphad.data.split import FrozenHoldout, split_manifest
 from morphad.decision import metrics as measures
 from morphad.decision.calibration import Calibration
 from morphad.decision.gate import Evidence, decide
 from morphad.errors import BadInputError, CheckFailedError
-from morphad.files import atomic_directory, read_json, write_json, write_text
+from morphad.files import read_json, write_json, write_text
 from morphad.report.verdict import Verdict, verdict
 from morphad.settings import (
     CalibrateSettings,
@@ -48,20 +50,35 @@ if TYPE_CHECKING:
 Figures = dict[str, Any]
 
 
-def ingest(line: str, settings: IngestSettings, *, snapshot_dir: Path, manifest: Path, rejects: Path) -> Figures:
-    """Copy a line's images into a snapshot and describe each in the manifest.
+def ingest(
+    line: str, settings: IngestSettings, *, snapshot_dir: Path, manifest: Path, rejects: Path, memory: Path
+) -> Figures:
+    """Bring a line's snapshot and manifest up to date with its source; what did not change is not read again.
+
+    Args:
+        line: The line's name.
+        settings: Where its images come from.
+        snapshot_dir: Folder of the images, whole or not there.
+        manifest: One row an image, parquet.
+        rejects: What was left out, JSON.
+        memory: Folder of what is remembered between runs; it may be lost, at the price of one full run.
 
     Raises:
-        BadInputError: No images, or more unreadable ones than the settings bear.
+        BadInputError: No images, more unreadable ones than the settings bear, or another ingest of the line at work.
+        ServiceError: A bucket's server refused or did not answer.
     """
-    found = find_images(settings)
-    with atomic_directory(snapshot_dir) as temporary:
-        rows, left_out = snapshot(found, temporary, settings, line, f"ingesting {line}")
-    write_manifest(rows, manifest)
-    write_json(rejects, [{"name": reject.name, "reason": reject.reason} for reject in left_out])
+    with open_memory(memory, line) as remembered:
+        found = find_images(settings, remembered)
+        rows, left_out = refresh(found, snapshot_dir, settings, line, what=f"ingesting {line}", memory=remembered)
+        write_manifest(rows, manifest)
+        write_json(rejects, [{"name": reject.name, "reason": reject.reason} for reject in left_out])
+        changes = remembered.changes
     return {
         **_label_counts(rows),
         "rejects": len(left_out),
+        "new": len(changes.new),
+        "changed": len(changes.changed),
+        "gone": len(changes.gone),
         "data_hash": manifest_id(rows),
         "licence": licence(settings),
     }
@@ -111,16 +128,32 @@ def train(
     snapshot_dir: Path,
     fitted: Path,
     checkpoint: Path,
+    gpus: int = 0,
 ) -> Figures:
     """Fit a detector on the training images; a killed run resumes from its checkpoint.
 
+    Args:
+        line: The line's name.
+        settings: Of the training.
+        images: How the images were ingested.
+        seed: Of the training.
+        split: The manifest with roles.
+        snapshot_dir: Folder of the images.
+        fitted: Folder for the detector without a threshold.
+        checkpoint: File for the state of a training under way.
+        gpus: How many GPUs were asked for on behalf of this step: more than one means so many processes, and if none
+            of them works, the figures hold a warning.
+
     Raises:
-        BadInputError: Too few training images, or settings that do not fit the network.
+        BadInputError: Too few training images, settings that do not fit network, device or its memory; nothing is
+            read where the device is not there.
     """
     from morphad.model.detector import Detector
+    from morphad.model.device import place_training
 
+    unfitted = Detector(settings, seed, place_training(settings, gpus))
     rows = _with_role(split, "train")
-    detector = Detector(settings, seed).fit(
+    detector = unfitted.fit(
         read_pixels(rows, snapshot_dir, images, f"reading {line}"), checkpoint=checkpoint, what=line
     )
     detector.save(fitted)
@@ -227,8 +260,19 @@ def register(
     detector: Path,
     report: Path,
     registration: Path,
+    reason: str = "manual",
 ) -> Figures:
     """Record the run in MLflow and register the detector as the line's challenger.
+
+    Args:
+        line: The line's name.
+        settings: All of the line's.
+        split: The manifest with roles.
+        holdout: The frozen holdout.
+        detector: The detector with its threshold.
+        report: Folder of figures and page.
+        registration: For run, model and version, JSON.
+        reason: Why it was trained: "scheduled", "manual", "drift" with what drifted; a tag of run and version.
 
     Raises:
         ServiceError: MLflow did not answer; nothing is lost, the same call sends it later.
@@ -243,7 +287,7 @@ def register(
         report,
         params=settings.model_dump(mode="json", by_alias=True),
         metrics=_plain_metrics(figures),
-        tags={},
+        tags={"morphad.reason": reason},
         dataset=DatasetFacts(
             manifest=split,
             data_hash=manifest_id(rows),
@@ -389,10 +433,14 @@ def _frozen(holdout: Path) -> FrozenHoldout:
 
 def _training_facts(model: "Detector") -> Figures:
     """How the training went, without its step-by-step history."""
-    if model.training_ is None or not model.training_.history:
+    training = model.training_
+    if training is None:
         return {}
-    facts = {key: value for key, value in asdict(model.training_).items() if key not in {"history", "resumed_from"}}
-    return {"cases": len(model.table), "final_loss": model.training_.history[-1]["loss"], **facts}
+    left_out = {"history", "resumed_from"}
+    facts = {key: value for key, value in asdict(training).items() if key not in left_out and value is not None}
+    if not training.history:
+        return facts
+    return {"cases": len(model.table), "final_loss": training.history[-1]["loss"], **facts}
 
 
 def _with_role(split: Path, role: str) -> pd.DataFrame:

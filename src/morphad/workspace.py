@@ -32,6 +32,16 @@ class Workspace:
         return self.root / "data" / self.line / "rejects.json"
 
     @property
+    def memory(self) -> Path:
+        """Folder of what ingest remembers between runs; may be lost."""
+        return self.root / "data" / self.line / "memory"
+
+    @property
+    def version(self) -> Path:
+        """Which version of the data registry the snapshot is, JSON; to be committed."""
+        return self.root / "data" / self.line / "version.json"
+
+    @property
     def validation(self) -> Path:
         """Findings of the data contract, JSON."""
         return self.root / "data" / self.line / "validation.json"

@@ -12,13 +12,12 @@ from scipy import ndimage
 
 from morphad.data.manifest import (
     SCHEMA,
-    Reject,
     manifest_id,
     read_manifest,
-    snapshot,
     snapshot_id,
     write_manifest,
 )
+from morphad.data.snapshot import Reject, snapshot
 from morphad.data.sources import SourceImage, find_images
 from morphad.errors import BadInputError
 from morphad.files import sha256_file
@@ -89,7 +88,7 @@ def test_manifest_survives_the_file(camera: Path, tmp_path: Path) -> None:
     write_manifest(manifest, tmp_path / "manifest.parquet")
     assert read_manifest(tmp_path / "manifest.parquet").equals(manifest)
     manifest["role"] = "train"
-    manifest.to_parquet(tmp_path / "split.parquet")
+    write_manifest(manifest, tmp_path / "split.parquet")
     assert set(read_manifest(tmp_path / "split.parquet")["role"]) == {"train"}
 
 

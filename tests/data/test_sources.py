@@ -135,7 +135,7 @@ def test_listing_with_every_column(tmp_path: Path) -> None:
     )
     a, b, c = found(path, "listing")
     assert (a.name, a.label, a.group, a.acquired) == ("a.png", "good", "lot1", "2025-03-31T14:05:00")
-    assert (b.label, b.defect, b.group, b.acquired, b.mask) == ("good", "", "", None, None)
+    assert (b.label, b.defect, b.group, b.acquired, b.mask) == ("good", "", "", "", None)
     assert (c.name, c.label, c.defect) == ("sub/c.png", "defect", "crack")
     assert c.mask == (tmp_path / "m.png").resolve()
 
@@ -150,7 +150,7 @@ def test_listing_as_parquet(tmp_path: Path) -> None:
     }
     pd.DataFrame(rows).to_parquet(tmp_path / "list.parquet")
     a, b = found(tmp_path / "list.parquet", "listing")
-    assert (a.group, a.acquired, b.acquired, b.label) == ("7", "2025-01-02T00:00:00", None, "good")
+    assert (a.group, a.acquired, b.acquired, b.label) == ("7", "2025-01-02T00:00:00", "", "good")
     (tmp_path / "bad.parquet").write_text("no")
     with pytest.raises(BadInputError, match=r"bad\.parquet: not a parquet table"):
         found(tmp_path / "bad.parquet", "listing")

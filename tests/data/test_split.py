@@ -287,7 +287,7 @@ def test_components() -> None:
 
 
 def test_real_lines_split_without_exclusions(real_sets: Path, tmp_path: Path) -> None:
-    from morphad.data.manifest import snapshot
+    from morphad.data.snapshot import snapshot
     from morphad.data.sources import find_images
     from morphad.settings import IngestSettings
 

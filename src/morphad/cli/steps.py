@@ -8,13 +8,14 @@ from morphad.errors import CheckFailedError
 
 def add_verbs(verbs: Verbs) -> None:
     """Add one verb a step."""
-    verbs.add_for_line("ingest", _ingest, "copy a line's images into a snapshot and describe them")
+    verbs.add_for_line("ingest", _ingest, "bring a line's snapshot of images up to date and describe them")
     verbs.add_for_line("validate", _validate, "hold the line's images against the data contract")
     verbs.add_for_line("split", _split, "give every image its role; the holdout stays frozen")
     verbs.add_for_line("train", _train, "learn from good images; resumes where it was killed")
     verbs.add_for_line("calibrate", _calibrate, "set the threshold for the false-reject rate")
     verbs.add_for_line("evaluate", _evaluate, "measure on the holdout and write the page")
-    verbs.add_for_line("register", _register, "record the run and register the model as challenger")
+    register = verbs.add_for_line("register", _register, "record the run and register the model as challenger")
+    register.add_argument("--reason", default="manual", help="why it was trained, for the record; default: manual")
     promote = verbs.add_for_line("promote", _promote, "hold the challenger against the champion and act on it")
     promote.add_argument("--record", action="store_true", help="a refusal is a recorded decision, exit code 0")
     add_actor(promote)
@@ -25,11 +26,17 @@ def _ingest(options: argparse.Namespace) -> None:
 
     _, settings, place = open_line(options)
     figures = steps.ingest(
-        options.line, settings.ingest, snapshot_dir=place.snapshot, manifest=place.manifest, rejects=place.rejects
+        options.line,
+        settings.ingest,
+        snapshot_dir=place.snapshot,
+        manifest=place.manifest,
+        rejects=place.rejects,
+        memory=place.memory,
     )
     print(
-        f"{options.line}: {figures['good']} good and {figures['defect']} defect images, "
-        f"{figures['rejects']} left out, data {figures['data_hash'][:12]}"
+        f"{options.line}: {figures['good']} good and {figures['defect']} defect images ({figures['new']} new, "
+        f"{figures['changed']} changed, {figures['gone']} gone), {figures['rejects']} left out, "
+        f"data {figures['data_hash'][:12]}"
     )
     if figures["licence"]:
         print(figures["licence"])
@@ -70,6 +77,8 @@ def _train(options: argparse.Namespace) -> None:
         fitted=place.fitted,
         checkpoint=place.checkpoint,
     )
+    if "warning" in figures:
+        print(f"{options.line}: warning: {figures['warning']}")
     accuracy = figures.get("case_accuracy")
     told = "" if accuracy is None else f"; names {accuracy:.1%} of the morphological cases"
     print(f"{options.line}: fitted{told}")
@@ -122,6 +131,7 @@ def _register(options: argparse.Namespace) -> None:
         detector=place.detector,
         report=place.report,
         registration=place.registration,
+        reason=options.reason,
     )
     told = "registered as challenger" if figures["created"] else "is in the registry already"
     print(f"{options.line}: {figures['model_name']} version {figures['version']} {told}")

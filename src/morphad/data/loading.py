@@ -19,12 +19,12 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def in_order(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """Map by a thread a core, in the order of `items`, at most two results a thread ahead of the reader.
+def in_order(function: Callable[[T], R], items: Iterable[T], workers: int | None = None) -> Iterator[R]:
+    """Map by threads, one a core where no number is given, in the order of `items`; at most two results each ahead.
 
     Decoders, hashes and array arithmetic release the interpreter's lock, so threads are enough.
     """
-    workers = os.cpu_count() or 1
+    workers = workers or os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque[Future[R]] = deque()
         try:
@@ -67,13 +67,13 @@ def read_pixels(
     yield from track(in_order(read, rows["path"].tolist()), what, total=len(rows))
 
 
-def read_mask(path: Path, max_megapixels: float = 100.0) -> NDArray[np.bool_]:
+def read_mask(source: Path | bytes, max_megapixels: float = 100.0) -> NDArray[np.bool_]:
     """Read a defect mask: bool [H, W], true where the file is not black.
 
     Raises:
         UnreadableImageError: The file is missing or not an image.
     """
-    pixels = decode(path, max_megapixels=max_megapixels).pixels
+    pixels = decode(source, max_megapixels=max_megapixels).pixels
     return np.asarray(pixels > 0 if pixels.ndim == 2 else (pixels > 0).any(axis=-1))
 
 
