@@ -22,7 +22,8 @@ def explain(
     first = error.errors(include_url=False)[0]
     unknown = first["type"] in {"extra_forbidden", "invalid_key"}
     short = first["type"] == "missing" and isinstance(first["loc"][-1], int)  # a list with too few items
-    path = first["loc"][:-1] if short else first["loc"]
+    path = tuple(part for part in first["loc"] if part != "[key]")  # of a mapping: named already
+    path = path[:-1] if short else path
     keys = [str(key) for key in path] if unknown else [key for key in path if isinstance(key, str)]
     place = ".".join(keys)
     if line is not None:
