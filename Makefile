@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: setup demo test check unit compile clean
+.PHONY: setup demo test check unit compile stack stack-down clean
 
 setup: .venv/.ready
 
@@ -31,6 +31,14 @@ unit: setup
 
 compile: setup
 	env -u MORPHAD_IMAGE $(BIN)/python -m pipelines.compile
+
+# PostgreSQL, an S3 server and MLflow on this machine, with their data in .stack/. Other ports:
+# make stack STACK="--mlflow-port 15001" (python -m stack up --help).
+stack: setup
+	$(BIN)/python -m stack up $(STACK)
+
+stack-down: setup
+	$(BIN)/python -m stack down
 
 # Images, models, reports and the registry stay.
 clean:

@@ -2,6 +2,8 @@
 
 import itertools
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +12,7 @@ import pytest
 
 if TYPE_CHECKING:
     from stack.object_store import ObjectStore
+    from stack.stack import Stack
 
 _NUMBERS = itertools.count()
 
@@ -118,3 +121,26 @@ def s3_bucket(s3: "ObjectStore", monkeypatch: pytest.MonkeyPatch) -> Iterator[st
     yield bucket
     s3.start()
     s3.client().delete_bucket(Bucket=bucket)
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator["Stack"]:
+    """PostgreSQL, S3 and MLflow as `make stack` starts them, on free ports; one for all tests."""
+    from stack import database
+    from stack.__main__ import main
+    from stack.stack import Stack
+
+    if not database.programs("postgres"):
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+    # Not in pytest's own folder, which nobody else may enter: root's PostgreSQL runs as another user.
+    place = Path(tempfile.mkdtemp(prefix="morphad-stack-"))
+    place.chmod(0o755)
+    folder = place / "stack"
+    try:
+        ports = ["--postgres-port=0", "--s3-port=0", "--mlflow-port=0"]
+        assert main(["up", "--folder", str(folder), *ports]) == 0
+        yield Stack.open(folder)
+    finally:
+        for server in Stack.of_running(folder).servers:
+            server.kill()
+        shutil.rmtree(place)

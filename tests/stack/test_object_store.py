@@ -7,8 +7,8 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
 from morphad.errors import ServiceError
-from stack.daemon import HOST, is_free
 from stack.object_store import ObjectStore
+from stack.ports import HOST, is_free
 
 
 def test_environment_leads_boto3_to_a_new_bucket(s3: ObjectStore, s3_bucket: str) -> None:

@@ -1,0 +1,84 @@
+"""PostgreSQL, an S3 server and MLflow on this machine, started and stopped together."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from morphad.errors import CheckFailedError, MorphadError
+from stack.object_store import S3_OFFSETS
+from stack.ports import free_port
+from stack.stack import Stack, StackSettings
+
+_PORTS = ("postgres_port", "s3_port", "mlflow_port")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one verb and give the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.verb(options)
+    except MorphadError as error:
+        print(f"stack {options.name}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"stack {options.name}: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m stack", description=__doc__)
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    for name, verb, about in (
+        ("up", _up, "start what is not running"),
+        ("status", _status, "say what is running; exit code 1 if not everything is"),
+        ("down", _down, "stop what is running; data stay"),
+    ):
+        one = verbs.add_parser(name, help=about, description=about)
+        one.set_defaults(verb=verb, name=name)
+        one.add_argument(
+            "--folder", type=Path, default=Path(".stack"), help="data, logs and credentials (default: %(default)s)"
+        )
+        if verb is _up:
+            for key in _PORTS:
+                field = StackSettings.model_fields[key]
+                one.add_argument(
+                    f"--{key.replace('_', '-')}",
+                    type=int,
+                    metavar="NUMBER",
+                    help=f"{field.description}, kept for next time; 0: any that is free (default: {field.default})",
+                )
+    return parser
+
+
+def _up(options: argparse.Namespace) -> None:
+    ports = {key: getattr(options, key) for key in _PORTS if getattr(options, key) is not None}
+    for key in [key for key, port in ports.items() if port == 0]:
+        ports[key] = free_port(S3_OFFSETS if key == "s3_port" else (0,))
+    stack = Stack.open(options.folder, ports)
+    stack.up(_tell)
+    print(f"For clients, in this shell:  source {options.folder / stack.environment_file.name}")
+
+
+def _status(options: argparse.Namespace) -> None:
+    servers = Stack.open(options.folder).servers if options.folder.is_dir() else ()
+    running = [server.running for server in servers]
+    for server, runs in zip(servers, running, strict=True):
+        _tell(f"{server.name}: {f'running, {server.endpoint}' if runs else 'not running'}")
+    if not servers or not all(running):
+        raise CheckFailedError("not everything is running; start it: python -m stack up")
+
+
+def _down(options: argparse.Namespace) -> None:
+    if options.folder.is_dir():
+        Stack.of_running(options.folder).down(_tell)
+    else:
+        _tell(f"no stack in {options.folder}")
+
+
+def _tell(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
