@@ -36,6 +36,6 @@ def ingest(line: str, settings_json: str, run: str, state_root: str, data: Outpu
         )
     data.metadata.update({key: figures[key] for key in ("good", "defect", "rejects", "data_hash", "licence")})
     print(
-        f"{line}: {figures['good']} good and {figures['defect']} defect images ({figures['new']} new, "
-        f"{figures['changed']} changed, {figures['gone']} gone), {figures['rejects']} left out"
+        f"{line}: {figures['good']} good and {figures['defect']} defect images, {figures['rejects']} left out; "
+        f"{figures['new']} new, {figures['changed']} changed, {figures['gone']} gone"
     )

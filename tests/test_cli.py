@@ -342,7 +342,8 @@ class TestBadImages:
         assert_told(project.run("ingest"), 2, str(project.camera), "no images")
         shutil.rmtree(project.camera)
         assert_told(project.run("ingest"), 2, str(project.camera), "not found")
-        assert {path.name for path in tmp_path.iterdir()} == {"params.yaml"}
+        assert {path.name for path in tmp_path.iterdir()} == {"data", "params.yaml"}
+        assert [path.name for path in (tmp_path / "data" / LINE).iterdir()] == ["memory"]  # no snapshot, no manifest
 
     def test_three_images(self, tmp_path: Path, make_set: Callable[..., Path]) -> None:
         project = Project(tmp_path)

@@ -34,9 +34,8 @@ def _ingest(options: argparse.Namespace) -> None:
         memory=place.memory,
     )
     print(
-        f"{options.line}: {figures['good']} good and {figures['defect']} defect images ({figures['new']} new, "
-        f"{figures['changed']} changed, {figures['gone']} gone), {figures['rejects']} left out, "
-        f"data {figures['data_hash'][:12]}"
+        f"{options.line}: {figures['good']} good and {figures['defect']} defect images, {figures['rejects']} left out, "
+        f"data {figures['data_hash'][:12]}; {figures['new']} new, {figures['changed']} changed, {figures['gone']} gone"
     )
     if figures["licence"]:
         print(figures["licence"])
