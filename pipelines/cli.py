@@ -3,7 +3,7 @@
 import argparse
 
 from morphad.cli.shared import Verbs
-from pipelines import run
+from pipelines import remote, run, schedule
 
 
 def main(arguments: list[str]) -> int:
@@ -24,6 +24,7 @@ def _parser() -> argparse.ArgumentParser:
     groups = Verbs(parser)
     # A module with verbs has one function, add_verbs; what it imports beside kfp waits until the verb runs.
     pipeline = groups.group("pipeline", "the pipelines, on this machine or in Kubeflow")
-    for module in (run,):
+    for module in (run, remote):
         module.add_verbs(pipeline)
+    schedule.add_verbs(groups.group("schedule", "the recurring runs in Kubeflow"))
     return parser

@@ -125,7 +125,7 @@ class MemoryDensity(Density):
         seed: Of the sample and the projection.
     """
 
-    CANDIDATES_PER_PATCH = 10
+    CANDIDATES_PER_PATCH = 60  # fewer, and rare good patches are missing from the choice
     PROJECTED = 64
 
     def __init__(self, size: int, neighbours: int, seed: int) -> None:
@@ -141,16 +141,15 @@ class MemoryDensity(Density):
         rows = _places(features).flatten(0, 1)
         # A patch stays if its random key is among the smallest: a uniform sample of all patches seen, in one pass.
         keys = torch.rand(len(rows), generator=self._generator).to(rows.device)
-        wanted = self._size * self.CANDIDATES_PER_PATCH
         if self._pool.numel():
             rows, keys = torch.cat([self._pool, rows]), torch.cat([self._keys, keys])
-        if len(keys) > wanted:
-            keys, kept = keys.topk(wanted, largest=False)
-            rows = rows[kept]
         self._pool, self._keys = rows, keys
+        if len(keys) > 2 * self._size * self.CANDIDATES_PER_PATCH:  # not every time: moving the patches takes long
+            self._thin()
 
     def finish(self) -> "MemoryDensity":
         """As in `Density`."""
+        self._thin()
         if min(len(self._pool), self._size) < self._neighbours or len(self._pool) < 2:
             raise BadInputError(
                 f"a memory of {self._size} patches for {self._neighbours} neighbours needs as many and at least 2, got "
@@ -187,6 +186,13 @@ class MemoryDensity(Density):
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """As in `Density`."""
         self._memory, self._mean, self._whitening = state["memory"], state["mean"], state["whitening"]
+
+    def _thin(self) -> None:
+        """Let only the candidates with the smallest keys stay."""
+        wanted = self._size * self.CANDIDATES_PER_PATCH
+        if len(self._keys) > wanted:
+            self._keys, kept = self._keys.topk(wanted, largest=False)
+            self._pool = self._pool[kept]
 
     def _whitened(self, rows: Tensor) -> Tensor:
         return (rows - self._mean) @ self._whitening

@@ -1,0 +1,37 @@
+"""What the verbs that talk to Kubeflow share: their options, and the way there."""
+
+import argparse
+from pathlib import Path
+
+from morphad.cli.shared import Verb, Verbs
+from pipelines.client import Kubeflow
+from pipelines.cluster import CLUSTER_FILE
+from pipelines.compile import COMPILED
+from pipelines.connection import HOST_VARIABLE, NAMESPACE_VARIABLE, TOKEN_VARIABLE, Connection
+from pipelines.versions import CompiledPipeline, read_compiled
+
+
+def add_remote(verbs: Verbs, name: str, verb: Verb, about: str) -> argparse.ArgumentParser:
+    """Add a verb that talks to Kubeflow."""
+    parser = verbs.add(name, verb, about)
+    parser.epilog = f"A token, if Kubeflow wants one, is taken from the environment's {TOKEN_VARIABLE}."
+    parser.add_argument("--host", metavar="URL", help=f"Kubeflow Pipelines' API; default: {HOST_VARIABLE}")
+    parser.add_argument("--namespace", metavar="NAME", help=f"of your profile; default: {NAMESPACE_VARIABLE}, or none")
+    return parser
+
+
+def add_sources(parser: argparse.ArgumentParser) -> None:
+    """Let a verb be told which compiled pipeline it is about, and what that is compiled from."""
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE", help="lines and settings")
+    parser.add_argument("--cluster", type=Path, default=CLUSTER_FILE, metavar="FILE", help="what pods get")
+    parser.add_argument("--compiled", type=Path, default=COMPILED, metavar="FILE", help="the compiled pipeline")
+
+
+def open_kubeflow(options: argparse.Namespace) -> Kubeflow:
+    """Connect to the Kubeflow that a verb's options name."""
+    return Kubeflow(Connection(options.host, options.namespace))
+
+
+def open_compiled(options: argparse.Namespace) -> CompiledPipeline:
+    """The compiled pipeline that a verb's options name; it must not be stale."""
+    return read_compiled(options.compiled, options.params, options.cluster)

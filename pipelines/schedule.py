@@ -1,0 +1,134 @@
+"""`morphad schedule plan` and `apply`: the recurring runs in Kubeflow follow pipelines/schedules.yaml."""
+
+import argparse
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from morphad.cli.shared import Verbs
+from morphad.errors import CheckFailedError
+from morphad.settings import ProjectSettings, load_settings
+from pipelines.client import Kubeflow, PipelineVersion, Trigger
+from pipelines.options import add_remote, add_sources, open_compiled, open_kubeflow
+from pipelines.reconcile import Change, Reconciler, Wanted, name_of, plan, under_way
+from pipelines.schedules import COMPILED_VERSION, SCHEDULES_FILE, ScheduleFile, load_schedules
+from pipelines.training import line_items
+from pipelines.versions import find_version, make_experiment
+
+_SHOWN = 12  # differences of one schedule; after an upgrade of morphad there can be many
+
+_SIGNS = {"create": "+", "recreate": "~", "enable": ">", "disable": "|", "delete": "-"}
+
+
+def add_verbs(verbs: Verbs) -> None:
+    """Add `schedule plan` and `schedule apply`."""
+    parser = add_remote(verbs, "plan", _plan, "tell what apply would make, make anew and delete; change nothing")
+    parser.add_argument("--check", action="store_true", help="exit code 1 if apply would change anything")
+    for each in (parser, add_remote(verbs, "apply", _apply, "make the recurring runs follow the schedules")):
+        add_sources(each)
+        each.add_argument(
+            "--schedules", type=Path, default=SCHEDULES_FILE, metavar="FILE", help="which lines retrain when"
+        )
+
+
+def _plan(options: argparse.Namespace) -> None:
+    file, project, version_name = _read(options)
+    kubeflow = open_kubeflow(options)
+    wanted = wanted_runs(file, project, find_version(kubeflow, version_name), experiments(kubeflow, file))
+    changes = plan(wanted, Reconciler(kubeflow, file.owner, print).actual())
+    waiting = {id(change): _waits_for(kubeflow, change) for change in changes}
+    todo = [change for change in changes if change.kind != "keep" and not waiting[id(change)]]
+    print(f"{options.schedules} at {kubeflow.connection.host}, owner {file.owner}, pipeline version {version_name}")
+    for change in changes:
+        for line in told(change, file, waiting[id(change)]):
+            print(line)
+    print(f"{len(todo)} to change, {sum(change.kind == 'keep' for change in changes)} as they should be")
+    if options.check and todo:
+        raise CheckFailedError("Kubeflow differs from the schedules; run `morphad schedule apply`")
+
+
+def _apply(options: argparse.Namespace) -> None:
+    file, project, version_name = _read(options)
+    kubeflow = open_kubeflow(options)
+    version = find_version(kubeflow, version_name)
+    wanted = wanted_runs(file, project, version, experiments(kubeflow, file, make=True))
+    Reconciler(kubeflow, file.owner, lambda text: print(text, flush=True)).apply(wanted, datetime.now(UTC))
+    enabled = sum(run.enabled for run in wanted)
+    print(f"{len(wanted)} recurring runs follow {options.schedules}, {enabled} of them enabled")
+
+
+def _read(options: argparse.Namespace) -> tuple[ScheduleFile, ProjectSettings, str]:
+    """Schedules, settings, and the version's name; all that can be wrong here is found before a call."""
+    project = load_settings(options.params)
+    file = load_schedules(options.schedules, project)
+    compiled = open_compiled(options)
+    pinned = file.pipeline_version != COMPILED_VERSION
+    return file, project, file.pipeline_version if pinned else compiled.version
+
+
+def wanted_runs(
+    file: ScheduleFile, project: ProjectSettings, version: PipelineVersion, experiment_ids: dict[str, str]
+) -> list[Wanted]:
+    """The recurring runs that the schedules ask for: one for each line of each schedule."""
+    return [
+        Wanted(
+            owner=file.owner,
+            schedule=name,
+            line=line,
+            enabled=schedule.enabled,
+            trigger=Trigger(
+                cron=schedule.cron,
+                start=schedule.start,
+                end=schedule.end,
+                max_concurrency=schedule.max_concurrency,
+                catch_up=schedule.catch_up,
+                experiment_id=experiment_ids[schedule.experiment],
+                pipeline_id=version.pipeline_id,
+                version_id=version.id,
+                parameters={
+                    "lines": line_items(project, [line]),
+                    "seed": project.seed if schedule.seed is None else schedule.seed,
+                },
+            ),
+        )
+        for name, schedule in file.schedules.items()
+        for line in file.lines_of(name, project)
+    ]
+
+
+def experiments(kubeflow: Kubeflow, file: ScheduleFile, make: bool = False) -> dict[str, str]:
+    """The identifiers of the schedules' experiments; those that are not there are made, or have an empty one."""
+    names = sorted({schedule.experiment for schedule in file.schedules.values()})
+    return {name: make_experiment(kubeflow, name) if make else kubeflow.experiment_id(name) or "" for name in names}
+
+
+def _waits_for(kubeflow: Kubeflow, change: Change) -> tuple[str, ...]:
+    """The runs that keep disabled recurring runs from being deleted."""
+    if change.kind != "delete" or any(old.run.enabled for old in change.old):
+        return ()
+    busy = [under_way(kubeflow, old) for old in change.old]
+    return tuple(run for runs in busy for run in runs) if all(busy) else ()
+
+
+def told(change: Change, file: ScheduleFile, waits_for: Sequence[str] = ()) -> list[str]:
+    """A change in words, for people."""
+    name = name_of(change.line, change.schedule)
+    if change.kind == "keep":
+        return [f"= {name:<32} {_next_start(file, change)}"]
+    if waits_for:
+        return [f"  {name:<32} disabled; apply deletes it once run {', '.join(waits_for)} has ended"]
+    lines = [f"{_SIGNS[change.kind]} {name:<32} {change.kind}{_next_start(file, change)}"]
+    lines += [f"    {why}" for why in change.why[:_SHOWN]]
+    if len(change.why) > _SHOWN:
+        lines.append(f"    and {len(change.why) - _SHOWN} more differences")
+    return lines
+
+
+def _next_start(file: ScheduleFile, change: Change) -> str:
+    if change.wanted is None or change.kind in {"delete", "disable"}:
+        return ""
+    if not change.wanted.enabled:
+        return "disabled"
+    start = file.schedules[change.schedule].next_start(datetime.now(ZoneInfo(file.time_zone)))
+    return "never starts again: its end is over" if start is None else f"next start {start:%a %Y-%m-%d %H:%M:%S %Z}"

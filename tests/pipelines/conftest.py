@@ -1,0 +1,64 @@
+"""A Kubeflow to talk to, and a project that is compiled for it."""
+
+import functools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def fake() -> Iterator["FakeKubeflow"]:  # noqa: F821 - imported below, for machines without kfp
+    """A server that answers as Kubeflow does, on this machine."""
+    from fake_kubeflow import serving
+
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The training pipeline as it is compiled from this repository's sources."""
+    from pipelines.cluster import CLUSTER_FILE
+
+    path = tmp_path_factory.mktemp("compiled") / "training.yaml"
+    path.write_text(compile_once(REPO / "params.yaml", CLUSTER_FILE))
+    return path
+
+
+@functools.cache
+def compile_once(params: Path, cluster: Path) -> str:
+    """What the sources are compiled to."""
+    from pipelines.compile import render
+
+    return render(params, cluster)
+
+
+@pytest.fixture
+def command(
+    fake: "FakeKubeflow",  # noqa: F821
+    compiled: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Callable[..., tuple[int, str]]:
+    """Run `morphad ...` in the repository against the server; give exit code and all that was printed."""
+    from morphad.cli import main
+    from pipelines import versions
+
+    # The same sources are compiled once, not for each command.
+    monkeypatch.setattr(versions, "render", compile_once)
+    for name in ("KFP_TOKEN", "KFP_NAMESPACE", "SSL_CERT_FILE", "MORPHAD_IMAGE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("KFP_HOST", fake.address)
+    monkeypatch.chdir(REPO)
+
+    def run(*words: str | os.PathLike[str]) -> tuple[int, str]:
+        takes_compiled = words[:2] != ("pipeline", "status") and "--compiled" not in words
+        code = main([*map(str, words), *(["--compiled", str(compiled)] if takes_compiled else [])])
+        printed = capsys.readouterr()
+        return code, printed.out + printed.err
+
+    return run
