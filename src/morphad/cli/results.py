@@ -1,6 +1,7 @@
 """The verbs for what the steps brought about: versions, verdicts on images, summaries, benchmarks."""
 
 import argparse
+import os
 from pathlib import Path
 
 from morphad.cli.shared import Verbs, actor, add_actor, open_line
@@ -17,6 +18,9 @@ def add_verbs(verbs: Verbs) -> None:
     predict.add_argument("images", metavar="IMAGE", nargs="+", type=Path)
     predict.add_argument("--model", type=Path, metavar="FOLDER", help="a detector folder in place of the champion")
     predict.add_argument("--heatmaps", type=Path, metavar="FOLDER", help="write a heatmap PNG for each image here")
+    serve = verbs.add_for_line("serve", _serve, "answer over HTTP with the champion of a line")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen at; default: this machine only")
+    serve.add_argument("--port", type=int, default=8080)
     verbs.add_for_project("summary", _summary, "what happened to every line, and what to do next")
     benchmark = verbs.add("benchmark", _benchmark, "fit and score every set in MVTec AD layout")
     benchmark.add_argument("root", metavar="ROOT", type=Path, help="a folder of sets, or one set")
@@ -74,6 +78,28 @@ def _predict(options: argparse.Namespace) -> None:
             verdict = {True: "reject", False: "accept", None: "undecided"}[prediction.rejected]
             p_value = "-" if prediction.p_value is None else f"{prediction.p_value:.4f}"
             print(f"{verdict}\t{p_value}\t{prediction.score:.4f}\t{path}")
+
+
+def _serve(options: argparse.Namespace) -> None:
+    from morphad.registry import Registry
+    from morphad.registry.serving import serve
+    from morphad.settings import RegisterSettings
+
+    # A container that serves has the address in its environment and no project folder.
+    if os.environ.get("MLFLOW_TRACKING_URI", "").strip():
+        settings = RegisterSettings()
+    else:
+        settings = open_line(options)[1].register_
+    registry = Registry(settings)
+    champion = registry.champion(options.line)
+    if champion is None:
+        raise BadInputError(
+            f"{options.line}: no champion at {registry.uri}; promote a version (morphad promote {options.line}), or "
+            "correct the line's name or MLFLOW_TRACKING_URI"
+        )
+    # The version is settled here: a service that is to follow a promotion is started again.
+    print(f"{options.line}: version {champion.number} of {registry.uri}", flush=True)
+    serve(registry, champion, options.host, options.port)
 
 
 def _summary(options: argparse.Namespace) -> None:

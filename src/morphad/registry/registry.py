@@ -109,19 +109,25 @@ class Registry:
             BadInputError: `folder` cannot be written.
         """
         with atomic_directory(folder) as temporary:
-            with self._connection.session():
-                fetched = mlflow.artifacts.download_artifacts(
-                    artifact_uri=f"{version.model_uri}/artifacts/detector", dst_path=str(temporary)
-                )
-            found = detector_hash(Path(fetched))
-            if version.detector_hash and found != version.detector_hash:
-                raise ServiceError(
-                    f"{version.model_uri}: the detector in MLflow at {self.uri} is damaged (hash {found[:12]}, "
-                    f"published as {version.detector_hash[:12]}); publish it again or promote another version"
-                )
-            for entry in sorted(Path(fetched).iterdir()):
+            fetched = self._fetch(f"{version.model_uri}/artifacts/detector", temporary)
+            self._check(version, fetched)
+            for entry in sorted(fetched.iterdir()):
                 entry.rename(temporary / entry.name)
-            _remove_empty(Path(fetched), temporary)
+            _remove_empty(fetched, temporary)
+        return folder
+
+    def download_model(self, version: Version, folder: Path) -> Path:
+        """Fetch a version as MLflow serves it, with its code; `folder` appears whole or not at all.
+
+        Returns:
+            `folder`, for `mlflow.pyfunc.load_model`.
+
+        Raises:
+            ServiceError: Its detector is not what was published.
+            BadInputError: `folder` cannot be written.
+        """
+        with atomic_directory(folder) as temporary:
+            self._check(version, self._fetch(version.model_uri, temporary) / "artifacts" / "detector")
         return folder
 
     def promote(self, line: str, version: int, decision: dict[str, Any], actor: str) -> Version:
@@ -161,6 +167,18 @@ class Registry:
         """
         with self._connection.session() as client:
             return promotion.rollback(client, line, why, actor)
+
+    def _fetch(self, uri: str, folder: Path) -> Path:
+        with self._connection.session():
+            return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
+
+    def _check(self, version: Version, detector: Path) -> None:
+        found = detector_hash(detector)
+        if version.detector_hash and found != version.detector_hash:
+            raise ServiceError(
+                f"{version.model_uri}: the detector in MLflow at {self.uri} is damaged (hash {found[:12]}, "
+                f"published as {version.detector_hash[:12]}); publish it again or promote another version"
+            )
 
     def _aliased(self, line: str, alias: str) -> Version | None:
         with self._connection.session() as client:
