@@ -153,7 +153,7 @@ def test_a_bad_line_name_is_refused(name: Any) -> None:
         ("lines: 3", "lines = 3"),
         ("lines: {a: 3}", "lines.a = 3"),
         ("defaults: 3\nlines: {a: {ingest: {path: x}}}", "defaults = 3"),
-        ("lines: {a: {ingest: {path: x}}}\nsed: 1", "unknown key 'sed'; allowed: seed, defaults, lines"),
+        ("lines: {a: {ingest: {path: x}}}\nsed: 1", "unknown key 'sed'; allowed: seed, data, defaults, lines"),
         ("lines: {a: {ingest: {path: x}}}\nseed: -1", "seed = -1"),
         ("lines: {a: {ingest: {path: x}}}\nseed: x", "seed = 'x'"),
         ("lines: {a: {path: x}}", "lines.a.ingest.path: missing"),

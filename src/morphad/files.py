@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, and the hashes that name their content."""
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -54,6 +55,41 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         raise (cannot_write(path, error) if error.errno in _UNWRITABLE else error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def working_folder(path: Path) -> Iterator[Path]:
+    """Give a folder that one process at a time may work in; it is gone when the block ends well, and else stays.
+
+    Raises:
+        BadInputError: Another process works in it, or it cannot be made.
+    """
+    descriptor = _locked(path)
+    try:
+        yield path
+        shutil.rmtree(path, ignore_errors=True)
+    finally:
+        os.close(descriptor)
+
+
+def _locked(folder: Path) -> int:
+    """A descriptor of a folder, made if need be, that holds its lock."""
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            raise cannot_write(folder, error) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if folder.stat().st_ino == os.fstat(descriptor).st_ino:
+                return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            raise BadInputError(f"{folder}: another process works here; wait for its end, or end it") from None
+        except FileNotFoundError:
+            pass
+        os.close(descriptor)  # between opening and locking another process ended its work and took the folder away
 
 
 def _put_in_place(temporary: Path, path: Path) -> None:

@@ -47,6 +47,11 @@ class Workspace:
         return self.root / "data" / self.line / "validation.json"
 
     @property
+    def reference(self) -> Path:
+        """The champion's data: the manifest, with roles, that it was made from, parquet; no rows before the first."""
+        return self.root / "data" / self.line / "reference.parquet"
+
+    @property
     def split(self) -> Path:
         """The manifest with roles, parquet."""
         return self.root / "data" / self.line / "split.parquet"
@@ -85,3 +90,8 @@ class Workspace:
     def report(self) -> Path:
         """Folder of page and figures."""
         return self.root / "reports" / self.line
+
+    @property
+    def contract_page(self) -> Path:
+        """The page of the data contract, HTML."""
+        return self.report / "contract.html"
