@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: setup demo test check unit compile stack stack-down clean
+.PHONY: setup demo test check unit compile images stack stack-down clean
 
 setup: .venv/.ready
 
@@ -31,6 +31,11 @@ unit: setup
 
 compile: setup
 	env -u MORPHAD_IMAGE $(BIN)/python -m pipelines.compile
+
+# The images cpu, cuda and serve, with docker or podman. Options are told in docker/build:
+# make images TARGETS="cpu serve" IMAGE_BUILD_ARGS="--build-arg EXTRAS=demo"
+images:
+	docker/build
 
 # PostgreSQL, an S3 server and MLflow on this machine, with their data in .stack/. Other ports:
 # make stack STACK="--mlflow-port 15001" (python -m stack up --help).
