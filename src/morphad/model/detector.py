@@ -166,7 +166,7 @@ class Detector:
                 "seed": self.seed,
                 "precision": self._precision,
                 "cases": [case.name for case in self.table],
-                "training": asdict(self.training_) if self.training_ else None,
+                "training": _told(self.training_) if self.training_ else None,
                 "calibration": self.calibration.to_json() if self.calibration else None,
                 "heatmap_scale": self.heatmap_scale,
                 "sha256": {name: sha256_file(temporary / name) for name in (_NETWORK, _SCORER)},
@@ -251,6 +251,11 @@ class Detector:
         if dtype == torch.float16 and self.device.type == "cpu":
             dtype = None  # a CPU has no fast float16; float32 is the closest that it computes in
         return make_scorer(self.settings.score, self.table, self.seed, dtype)
+
+
+def _told(training: TrainingResult) -> dict[str, Any]:
+    """How a training went, without what an interruption changes: a detector that was resumed is the same detector."""
+    return {key: value for key, value in asdict(training).items() if key != "resumed_from"}
 
 
 def _batches(images: Iterable[NDArray[np.uint8]]) -> Iterator[list[NDArray[np.uint8]]]:
