@@ -23,13 +23,8 @@ from morphad.data.manifest import manifest_id, read_manifest, write_manifest
 from morphad.data.memory import open_memory
 from morphad.data.snapshot import refresh
 from morphad.data.sources import find_images, licence
-from morphad.data.split import FrozenHoldout, split_manifest
-from morphad.decision import metrics as measures
-from morphad.decision.calibration import Calibration
-from morphad.decision.gate import Evidence, decide
 from morphad.errors import BadInputError, CheckFailedError
 from morphad.files import read_json, write_json, write_text
-from morphad.report.verdict import Verdict, verdict
 from morphad.settings import (
     CalibrateSettings,
     IngestSettings,
@@ -44,8 +39,10 @@ from morphad.spool import MapSpool
 
 # What takes seconds to import is imported by the steps that need it.
 if TYPE_CHECKING:
+    from morphad.data.split import FrozenHoldout
     from morphad.model.detector import Detector, Prediction
     from morphad.report.pictures import Example
+    from morphad.report.verdict import Verdict
 
 Figures = dict[str, Any]
 
@@ -84,24 +81,42 @@ def ingest(
     }
 
 
-def validate(line: str, settings: ValidateSettings, *, manifest: Path, validation: Path) -> Figures:
-    """Hold the manifest against the data contract and write the findings.
+def validate(
+    line: str,
+    settings: ValidateSettings,
+    images: IngestSettings,
+    *,
+    manifest: Path,
+    snapshot_dir: Path,
+    reference: Path,
+    validation: Path,
+    page: Path,
+    data_docs: Path | None = None,
+) -> Figures:
+    """Hold the manifest against the data contract; write the findings and the page that shows them.
+
+    Without a reference (no file, or one without rows: no champion yet) nothing is compared with a champion's data.
 
     Raises:
-        CheckFailedError: A finding is an error; each is named. The findings are written all the same.
+        CheckFailedError: A finding is an error; each is named. Findings and page are written all the same.
     """
     from morphad.data.contract import check_manifest
+    from morphad.report.contract_page import write_contract_page
 
-    findings = check_manifest(read_manifest(manifest), settings, line)
-    write_json(
-        validation,
-        [{"name": f.name, "severity": f.severity, "message": f.message, "count": f.count} for f in findings],
-    )
-    errors = [finding for finding in findings if finding.severity == "error"]
-    if errors:
-        listed = "\n".join(f"  {finding.name}: {finding.message}" for finding in errors)
-        raise CheckFailedError(f"{line}: the data breaks its contract:\n{listed}")
-    return {"warnings": [finding.message for finding in findings]}
+    rows = read_manifest(manifest)
+    known = read_manifest(reference) if reference.exists() else None
+    result = check_manifest(rows, settings, line, reference=known, data_docs=data_docs)
+
+    def pixels(path: str) -> NDArray[np.uint8]:
+        file = snapshot_dir / path
+        return decode(file, max_megapixels=images.max_megapixels, white_level=images.white_level).pixels
+
+    write_json(validation, result.to_json())
+    write_contract_page(page, result, rows, known, pixels=pixels)
+    if result.errors:
+        listed = "\n".join(f"  {finding.name}: {finding.sentence}" for finding in result.errors)
+        raise CheckFailedError(f"{line}: the data breaks its contract:\n{listed}\nsee {page}")
+    return {"warnings": [f"{finding.name}: {finding.sentence}" for finding in result.warnings]}
 
 
 def split(settings: SplitSettings, seed: int, *, manifest: Path, split: Path, holdout: Path) -> Figures:
@@ -111,6 +126,8 @@ def split(settings: SplitSettings, seed: int, *, manifest: Path, split: Path, ho
         CheckFailedError: An image of the frozen holdout is gone, or copies contradict each other.
         BadInputError: Too few good images for three roles.
     """
+    from morphad.data.split import split_manifest
+
     frozen = _frozen(holdout) if holdout.exists() and not settings.renew_holdout else None
     rows, frozen = split_manifest(read_manifest(manifest), settings, seed, frozen)
     write_manifest(rows, split)
@@ -198,6 +215,7 @@ def evaluate(
     report: Path,
 ) -> Figures:
     """Measure the detector on the frozen holdout and write figures, curves, predictions and the page."""
+    from morphad.decision import metrics as measures
     from morphad.model.detector import Detector
     from morphad.report.page import DataFacts, PageData, write_page
     from morphad.report.pictures import write_contact_sheet
@@ -319,9 +337,12 @@ def promote(
     detector: Path,
     registration: Path,
     decision: Path,
+    reference: Path,
     actor: str,
 ) -> Figures:
     """Hold the challenger against the champion, both scored now on the same frozen holdout, and act on it.
+
+    The data of a version that becomes champion become the reference of the data contract.
 
     Returns:
         The decision: promote, reasons, figures, version. A refusal is recorded and returned, not raised.
@@ -329,6 +350,7 @@ def promote(
     Raises:
         ServiceError: MLflow did not answer.
     """
+    from morphad.decision.gate import Evidence, decide
     from morphad.model.detector import Detector
     from morphad.registry import Registry
 
@@ -346,7 +368,7 @@ def promote(
     if champion is not None and champion.number == version and earlier:
         # Killed after the promotion, or repeated: what was decided stands.
         record |= {"promote": True, "reasons": earlier[-1]["reasons"], "champion_before": earlier[-1]["replaced"]}
-        write_json(decision, record)
+        _settle(record, decision, split, reference)
         return record
     if earlier and earlier[-1]["action"] == "rolled back":
         why = " ".join(earlier[-1]["reasons"])
@@ -355,7 +377,7 @@ def promote(
             "Figures on the holdout do not undo that; train and register a new version."
         )
         record |= {"promote": False, "reasons": [reason]}
-        write_json(decision, record)
+        _settle(record, decision, split, reference)
         return record
 
     def evidence(folder: Path, who: str) -> Evidence:
@@ -381,7 +403,7 @@ def promote(
         registry.promote(line, version, record, actor)
     else:
         registry.refuse(line, version, record, actor)
-    write_json(decision, record)
+    _settle(record, decision, split, reference)
     return record
 
 
@@ -414,8 +436,11 @@ def predict(
         yield path, prediction
 
 
-def verdict_of(report: Path, detector: Path) -> Verdict:
+def verdict_of(report: Path, detector: Path) -> "Verdict":
     """The sentence at the head of a line's page."""
+    from morphad.decision.calibration import Calibration
+    from morphad.report.verdict import verdict
+
     description, metrics = detector / "detector.json", report / "metrics.json"
     try:
         calibration = Calibration.from_json(read_json(description)["calibration"])
@@ -427,7 +452,20 @@ def verdict_of(report: Path, detector: Path) -> Verdict:
         raise BadInputError(f"{metrics}: not as morphad writes it; run `morphad evaluate` again") from error
 
 
-def _frozen(holdout: Path) -> FrozenHoldout:
+def _settle(record: Figures, decision: Path, split: Path, reference: Path) -> None:
+    """Write the decision, and before it what follows from it: killed between them, the same call comes here again."""
+    if record["promote"]:
+        write_manifest(read_manifest(split), reference)
+    elif not reference.exists():
+        write_manifest(
+            read_manifest(split).iloc[:0], reference
+        )  # an output of the stage in dvc.yaml: it is always there
+    write_json(decision, record)
+
+
+def _frozen(holdout: Path) -> "FrozenHoldout":
+    from morphad.data.split import FrozenHoldout
+
     return FrozenHoldout.from_json(read_json(holdout), str(holdout))
 
 

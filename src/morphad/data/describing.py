@@ -31,8 +31,14 @@ class Content:
     fingerprint: str
 
 
-def read(file: Path, name: str, max_megabytes: float) -> Content:
+def read(file: Path, name: str, max_megabytes: float, ours: bool = False) -> Content:
     """Read a file, all of one moment.
+
+    Args:
+        file: The file.
+        name: What it is called in messages.
+        max_megabytes: Of a larger file nothing is read.
+        ours: Nobody else writes to it, so its fingerprint can be trusted at once.
 
     Raises:
         UnreadableImageError: It cannot be read, is too large, or was written meanwhile.
@@ -48,13 +54,13 @@ def read(file: Path, name: str, max_megabytes: float) -> Content:
         raise UnreadableImageError(name, f"cannot be read ({error.strerror or error})") from error
     if fingerprint(after) != fingerprint(before):
         raise UnreadableImageError(name, "was written while it was read; ingest again when its writer is done")
-    return Content(name, data, hashlib.sha256(data).hexdigest(), fingerprint(after) if settled(after) else "")
+    return Content(name, data, hashlib.sha256(data).hexdigest(), fingerprint(after) if ours or settled(after) else "")
 
 
-def read_mask_file(file: Path, max_megabytes: float) -> Content:
+def read_mask_file(file: Path, max_megabytes: float, ours: bool = False) -> Content:
     """Read an image's mask as `read` does, named as such in errors."""
     try:
-        return read(file, file.name, max_megabytes)
+        return read(file, file.name, max_megabytes, ours)
     except UnreadableImageError as error:
         raise UnreadableImageError(file.name, f"its mask {file.name} {error.reason}") from error
 

@@ -1,11 +1,13 @@
 """A bucket's images as local files: fetched once, kept over runs, always whole and of one version."""
 
+import hashlib
 import os
 import shutil
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path, PurePosixPath
 
@@ -16,9 +18,11 @@ from morphad.data.s3 import Bucket, Listed, Received, prefix_of, split_url
 from morphad.data.s3_errors import ObjectGoneError
 from morphad.data.sources import SourceImage, too_large
 from morphad.errors import BadInputError, ServiceError
-from morphad.files import cannot_write
+from morphad.files import cannot_write, sha256_file
 from morphad.progress import track
 from morphad.settings import IngestSettings
+
+_md5 = partial(hashlib.md5, usedforsecurity=False)
 
 
 class Mirror:
@@ -44,15 +48,12 @@ class Mirror:
         self._known = memory.objects()
         prefix = prefix_of(prefix)
         listing = track(self._bucket.list(prefix, page), f"listing {settings.path}", unit="object")
-        self.names = _names(listing, prefix, settings.path)
+        self.names = local_names(listing, prefix, settings.path)
         self._drop(self._known.keys() - self.names.keys())
-        try:
-            shutil.rmtree(self._incoming, ignore_errors=True)
-            if not self._known:  # nobody remembers what lies there
-                shutil.rmtree(self.root, ignore_errors=True)
-            self._incoming.mkdir(parents=True)
-        except OSError as error:
-            raise cannot_write(self._incoming, error) from error
+        shutil.rmtree(self._incoming, ignore_errors=True)  # of a killed run
+        self._make(self._incoming)
+        if not self._known and self.root.is_dir():
+            self._clear()
         self._number = count()
 
     def fetch(self, names: Sequence[str], what: str) -> None:
@@ -61,8 +62,7 @@ class Mirror:
         An object that is gone since it was listed has no file then, and no name.
         """
         wanted = [name for name in names if not self._is_here(name)]
-        parents = {(self.root / name).parent for name in wanted}
-        for parent in parents:
+        for parent in {(self.root / name).parent for name in wanted}:
             self._make(parent)
         size = sum(self.names[name].size for name in wanted)
         told = f"{what} ({size / 1e6:,.0f} MB)"
@@ -127,6 +127,8 @@ class Mirror:
         temporary = self._incoming / str(next(self._number))
         target = self.root / name
         try:
+            if received := _at_hand(self.names[name], target):
+                return name, received, fingerprint(target.stat())
             received = self._bucket.fetch(self.names[name], temporary, self._settings.max_megabytes * 1e6)
             temporary.replace(target)
             return name, received, fingerprint(target.stat())
@@ -136,6 +138,12 @@ class Mirror:
             raise cannot_write(target, error) from error
         finally:
             temporary.unlink(missing_ok=True)
+
+    def _clear(self) -> None:
+        """Remove files that no object stands behind when nothing is remembered of them."""
+        for path in self.root.rglob("*"):
+            if path.is_file() and path.relative_to(self.root).as_posix() not in self.names:
+                path.unlink()
 
     def _make(self, folder: Path) -> None:
         try:
@@ -155,7 +163,23 @@ class Mirror:
         self._memory.commit()
 
 
-def _names(listing: Iterator[Listed], prefix: str, url: str) -> dict[str, Listed]:
+def _at_hand(listed: Listed, file: Path) -> Received | None:
+    """An object whose bytes are in its file, although a run was killed before it could remember that.
+
+    Only where the ETag is the MD5 of the bytes, as it is of what came in one request and is not encrypted with a key.
+    """
+    try:
+        if file.stat().st_size != listed.size:
+            return None
+        with file.open("rb") as stream:
+            if hashlib.file_digest(stream, _md5).hexdigest() != listed.etag.strip('"'):
+                return None
+        return Received(listed, sha256_file(file), "")
+    except OSError:
+        return None
+
+
+def local_names(listing: Iterator[Listed], prefix: str, url: str) -> dict[str, Listed]:
     """Objects that matter by their names as files below the mirror, in the order of the names.
 
     Raises:

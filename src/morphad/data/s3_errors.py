@@ -20,7 +20,7 @@ _REGION = {"AuthorizationHeaderMalformed", "PermanentRedirect", "301", "IllegalL
 _USERINFO = re.compile(r"//[^/@\s]*@")
 
 # No answer, or one that broke off: worth asking again, unless `is_final`.
-UNREACHED = (aws.HTTPClientError, aws.ResponseStreamingError, aws.IncompleteReadError, HTTPError)
+UNREACHED = (aws.HTTPClientError, aws.ConnectionError, aws.ResponseStreamingError, aws.IncompleteReadError, HTTPError)
 
 
 class ObjectGoneError(MorphadError):

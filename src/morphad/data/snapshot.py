@@ -216,11 +216,12 @@ def _take(source: SourceImage, before: Remembered | None, destination: Path, set
         return Remembered(source.refused, "", json.dumps({"reason": source.refused}))
     image = mask = None
     try:
-        image = read(source.file, source.name, settings.max_megabytes)
-        if source.sha256 and image.sha256 != source.sha256:
+        ours = bool(source.sha256)
+        image = read(source.file, source.name, settings.max_megabytes, ours)
+        if ours and image.sha256 != source.sha256:
             raise BadInputError(f"{source.file}: is not what was fetched from the bucket; remove it and ingest again")
         if source.mask is not None:
-            mask = read_mask_file(source.mask, settings.max_megabytes)
+            mask = read_mask_file(source.mask, settings.max_megabytes, ours)
         found = before.found if before else ""
         if not _is_of(found, image, mask):
             found = json.dumps(describe(image, mask, settings))
