@@ -126,7 +126,7 @@ class Connection:
                 return
 
     @property
-    def where(self) -> dict[str, str]:
+    def where(self) -> dict[str, Any]:
         """The namespace as an argument of calls that take one."""
         return {} if self.namespace is None else {"namespace": self.namespace}
 

@@ -26,6 +26,7 @@ def add_verbs(verbs: Verbs) -> None:
     submit.add_argument("--lines", metavar="A,B", help="only these lines of the settings")
     submit.add_argument("--together", action="store_true", help="one run for all lines; one that fails may stop others")
     submit.add_argument("--seed", type=int, help="of the runs; default: that of the settings")
+    submit.add_argument("--reason", default="manual", metavar="TEXT", help="why, for the records (default: manual)")
     submit.add_argument("--experiment", default="morphad", metavar="NAME", help="where the runs are listed")
     submit.add_argument("--version", metavar="NAME", help="an uploaded version; default: that of the compiled pipeline")
     status = add_remote(verbs, "status", _status, "list runs of the pipeline, or the steps of one run")
@@ -38,7 +39,6 @@ def _upload(options: argparse.Namespace) -> None:
     kubeflow = open_kubeflow(options)
     version, new = upload(kubeflow, compiled)
     print(f"{version.name}: {'uploaded' if new else 'is there already, with the same content'}")
-    print(f"  {kubeflow.connection.host}/#/pipelines/details/{version.pipeline_id}")
 
 
 def _submit(options: argparse.Namespace) -> None:
@@ -54,11 +54,12 @@ def _submit(options: argparse.Namespace) -> None:
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
     for number, group in enumerate([items] if options.together else [[item] for item in items]):
         lines = ", ".join(item["line"] for item in group)
+        parameters = {"lines": group, "seed": seed, "reason": options.reason}
         try:
-            run = kubeflow.create_run(f"{lines} {now}", experiment, version, {"lines": group, "seed": seed})
+            run = kubeflow.create_run(f"{lines} {now}", experiment, version, parameters)
         except ServiceError as error:
             raise ServiceError(f"{error}{'; the runs above were started' if number else ''}") from error
-        print(f"{lines}: run {run}\n  {kubeflow.connection.host}/#/runs/details/{run}", flush=True)
+        print(f"{lines}: run {run}", flush=True)
 
 
 def _status(options: argparse.Namespace) -> None:

@@ -18,7 +18,7 @@ from pipelines.versions import find_version, make_experiment
 
 _SHOWN = 12  # differences of one schedule; after an upgrade of morphad there can be many
 
-_SIGNS = {"create": "+", "recreate": "~", "enable": ">", "disable": "|", "delete": "-"}
+_SIGNS = {"keep": "=", "create": "+", "recreate": "~", "enable": ">", "disable": "|", "delete": "-"}
 
 
 def add_verbs(verbs: Verbs) -> None:
@@ -89,6 +89,7 @@ def wanted_runs(
                 parameters={
                     "lines": line_items(project, [line]),
                     "seed": project.seed if schedule.seed is None else schedule.seed,
+                    "reason": f"schedule {name}",
                 },
             ),
         )
@@ -113,12 +114,11 @@ def _waits_for(kubeflow: Kubeflow, change: Change) -> tuple[str, ...]:
 
 def told(change: Change, file: ScheduleFile, waits_for: Sequence[str] = ()) -> list[str]:
     """A change in words, for people."""
-    name = name_of(change.line, change.schedule)
-    if change.kind == "keep":
-        return [f"= {name:<32} {_next_start(file, change)}"]
+    name = f"{name_of(change.line, change.schedule):<32}"
     if waits_for:
-        return [f"  {name:<32} disabled; apply deletes it once run {', '.join(waits_for)} has ended"]
-    lines = [f"{_SIGNS[change.kind]} {name:<32} {change.kind}{_next_start(file, change)}"]
+        return [f"  {name} disabled; apply deletes it once run {', '.join(waits_for)} has ended"]
+    word = {"keep": "as it should be", "create": "make", "recreate": "make anew"}.get(change.kind, change.kind)
+    lines = [f"{_SIGNS[change.kind]} {name} {word}{_next_start(file, change)}"]
     lines += [f"    {why}" for why in change.why[:_SHOWN]]
     if len(change.why) > _SHOWN:
         lines.append(f"    and {len(change.why) - _SHOWN} more differences")
@@ -129,6 +129,6 @@ def _next_start(file: ScheduleFile, change: Change) -> str:
     if change.wanted is None or change.kind in {"delete", "disable"}:
         return ""
     if not change.wanted.enabled:
-        return "disabled"
+        return ", disabled"
     start = file.schedules[change.schedule].next_start(datetime.now(ZoneInfo(file.time_zone)))
-    return "never starts again: its end is over" if start is None else f"next start {start:%a %Y-%m-%d %H:%M:%S %Z}"
+    return ", no further start: its end is over" if start is None else f", next start {start:%a %Y-%m-%d %H:%M:%S %Z}"

@@ -1,5 +1,6 @@
 """`morphad schedule plan` and `apply` against a server: what they make and leave, also interrupted and doubled."""
 
+import copy
 import json
 import multiprocessing
 import os
@@ -90,8 +91,9 @@ def changes(fake: FakeKubeflow) -> list[str]:
 
 
 def test_from_nothing_to_a_schedule_of_every_line_and_nothing_more_the_second_time(
-    command: Command, fake: FakeKubeflow, schedules: Schedules
+    command: Command, fake: FakeKubeflow, schedules: Schedules, compiled: Path
 ) -> None:
+    inputs = set(next(YAML(typ="safe").load_all(compiled))["root"]["inputDefinitions"]["parameters"])
     code, said = command("schedule", "plan", "--schedules", schedules.path)
     assert code == 2
     assert "morphad pipeline upload" in said
@@ -113,6 +115,8 @@ def test_from_nothing_to_a_schedule_of_every_line_and_nothing_more_the_second_ti
             == PROJECT.lines[line_of(run)]
         )
         assert run["runtime_config"]["parameters"]["seed"] == PROJECT.seed
+        assert run["runtime_config"]["parameters"]["reason"] == "schedule nightly"
+        assert set(run["runtime_config"]["parameters"]) <= inputs  # Kubeflow refuses what the pipeline does not have
         (version,) = fake.versions.values()
         assert run["pipeline_version_reference"]["pipeline_version_id"] == version["pipeline_version_id"]
     fake.requests.clear()
@@ -263,29 +267,24 @@ def interruptions() -> Iterator[tuple[int, str]]:
         yield number, "after"
 
 
-@pytest.mark.parametrize("enabled", [True, False])
-def test_killed_at_any_request_the_next_apply_ends_right(
-    schedules: Schedules, fake: FakeKubeflow, enabled: bool
-) -> None:
-    never_none: list[str] = []
+def test_killed_at_any_request_the_next_apply_ends_right(schedules: Schedules, fake: FakeKubeflow) -> None:
+    schedules.apply()
+    before = copy.deepcopy(fake.recurring_runs)
+    schedules.write(cron="0 0 5 * * *")  # every line's recurring run is to be made anew
+    without: list[str] = []
+    fake.watch = lambda now: without.extend(line for line in LINES if active(now, line) == 0)
     kills = 0
     for number, when in interruptions():
-        fake.watch = lambda _: None
-        fake.recurring_runs.clear()
-        schedules.write()
-        schedules.apply()
-        # Every line's recurring run is now to be made anew, in the other state or another hour.
-        fake.watch = lambda now: never_none.extend(line for line in LINES if enabled and active(now, line) == 0)
-        schedules.write(cron="0 0 5 * * *", enabled=enabled)
+        fake.recurring_runs = copy.deepcopy(before)
         if not killed(schedules, number, when):
             break
         kills += 1
         schedules.apply()
         assert len(fake.recurring_runs) == 2, (number, when)
         assert {run["trigger"]["cron_schedule"]["cron"] for run in fake.recurring_runs.values()} == {"0 0 5 * * *"}
-        assert [active(fake, line) for line in LINES] == [int(enabled)] * 2, (number, when)
+        assert [active(fake, line) for line in LINES] == [1, 1], (number, when)
     assert kills > 20
-    assert never_none == []
+    assert without == []
 
 
 def test_killed_at_any_request_of_the_first_apply_nothing_is_doubled(schedules: Schedules, fake: FakeKubeflow) -> None:

@@ -1,0 +1,249 @@
+"""`morphad pipeline upload`, `submit` and `status` against a server."""
+
+import hashlib
+import multiprocessing
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+pytest.importorskip("kfp", reason="kfp is not installed: pip install 'morphad[kubeflow]'")
+
+from fake_kubeflow import FakeKubeflow
+
+from morphad.cli import main
+from morphad.settings import line_from_json, load_settings
+from pipelines.client import Kubeflow
+from pipelines.connection import Connection
+from pipelines.training import PIPELINE
+from pipelines.versions import CompiledPipeline, upload
+
+Command = Callable[..., tuple[int, str]]
+
+PARAMS = Path(__file__).resolve().parents[2] / "params.yaml"
+
+
+def test_the_same_content_is_uploaded_once(command: Command, fake: FakeKubeflow, compiled: Path) -> None:
+    name = f"{PIPELINE}-{hashlib.sha256(compiled.read_bytes()).hexdigest()[:12]}"
+    code, said = command("pipeline", "upload")
+    assert (code, f"{name}: uploaded" in said) == (0, True)
+    code, said = command("pipeline", "upload")
+    assert (code, f"{name}: is there already" in said) == (0, True)
+    (version,) = fake.versions.values()
+    assert version["name"] == name
+    assert compiled.read_bytes() in fake.uploads[0]  # in the middle of a form
+
+
+def test_other_content_is_another_version(fake: FakeKubeflow, compiled: Path, tmp_path: Path) -> None:
+    kubeflow = Kubeflow(Connection(fake.address))
+    first, _ = upload(kubeflow, CompiledPipeline(compiled, "1" * 64))
+    second, new = upload(kubeflow, CompiledPipeline(compiled, "2" * 64))
+    assert new
+    assert (first.pipeline_id, first.id == second.id) == (second.pipeline_id, False)
+    # Back to the first content: its version is found again, though it is not the newest.
+    assert upload(kubeflow, CompiledPipeline(compiled, "1" * 64)) == (first, False)
+
+
+def test_an_upload_killed_at_any_request_is_ended_by_the_next(fake: FakeKubeflow, compiled: Path) -> None:
+    package = CompiledPipeline(compiled, "1" * 64)
+
+    def work() -> None:
+        upload(Kubeflow(Connection(fake.address)), package)
+
+    for number in range(1, 20):
+        for when in ("before", "after"):
+            fake.pipelines.clear()
+            fake.versions.clear()
+            fake.requests.clear()
+            process = multiprocessing.get_context("fork").Process(target=work)
+            born = threading.Event()
+            fake.kill = (number, when, lambda process=process, born=born: born.wait() and process.pid)
+            process.start()
+            born.set()
+            process.join(30)
+            fake.kill = None
+            if process.exitcode == 0:
+                assert number > 4
+                return
+            assert process.exitcode == -signal.SIGKILL
+            work()
+            assert (len(fake.pipelines), len(fake.versions)) == (1, 1), (number, when)
+
+
+def test_two_uploads_at_once_leave_one_version(fake: FakeKubeflow, compiled: Path) -> None:
+    ends: list[bool] = []
+
+    def work() -> None:
+        ends.append(upload(Kubeflow(Connection(fake.address)), CompiledPipeline(compiled, "1" * 64))[1])
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(ends) == [False, False, False, True]
+    assert (len(fake.pipelines), len(fake.versions)) == (1, 1)
+
+
+@pytest.mark.parametrize("verb", ["upload", "submit"])
+def test_a_stale_file_is_not_sent(
+    verb: str, command: Command, fake: FakeKubeflow, compiled: Path, tmp_path: Path
+) -> None:
+    stale = tmp_path / "training.yaml"
+    stale.write_text(compiled.read_text().replace("memoryLimit: 16", "memoryLimit: 64") + "\n")
+    code, said = command("pipeline", verb, "--compiled", stale)
+    assert code == 1
+    assert f"{stale}: stale" in said
+    assert "make compile" in said
+    code, said = command("pipeline", verb, "--compiled", tmp_path / "none.yaml")
+    assert code == 2
+    assert "none.yaml: cannot be read" in said
+    assert fake.requests == []
+
+
+def test_every_line_gets_a_run_of_its_own(command: Command, fake: FakeKubeflow, compiled: Path) -> None:
+    inputs = set(next(YAML(typ="safe").load_all(compiled))["root"]["inputDefinitions"]["parameters"])
+    assert command("pipeline", "upload")[0] == 0
+    code, said = command("pipeline", "submit", "--seed", "7", "--reason", "new camera")
+    assert code == 0, said
+    project = load_settings(PARAMS)
+    started = {}
+    for run in fake.runs.values():
+        (item,) = run["runtime_config"]["parameters"]["lines"]
+        started[item["line"]] = line_from_json(item["settings_json"])
+        assert run["runtime_config"]["parameters"]["seed"] == 7
+        assert run["runtime_config"]["parameters"]["reason"] == "new camera"
+        assert set(run["runtime_config"]["parameters"]) <= inputs
+        assert run["run_id"] in said
+    assert started == project.lines
+
+
+def test_lines_may_be_chosen_and_share_a_run(command: Command, fake: FakeKubeflow) -> None:
+    assert command("pipeline", "upload")[0] == 0
+    assert command("pipeline", "submit", "--lines", "pv-poly")[0] == 0
+    assert command("pipeline", "submit", "--together", "--experiment", "trial")[0] == 0
+    lines = [[item["line"] for item in run["runtime_config"]["parameters"]["lines"]] for run in fake.runs.values()]
+    assert lines == [["pv-poly"], ["pv-mono", "pv-poly"]]
+    assert {experiment["display_name"] for experiment in fake.experiments.values()} == {"morphad", "trial"}
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (["--lines", "pv-momo"], "no line 'pv-momo'"),
+        (["--seed", "-1"], "--seed -1"),
+        (["--version", "morphad-training-000000000000"], "has no version morphad-training-000000000000"),
+    ],
+)
+def test_what_cannot_be_started_is_told(command: Command, fake: FakeKubeflow, words: list[str], names: str) -> None:
+    assert command("pipeline", "upload")[0] == 0
+    code, said = command("pipeline", "submit", *words)
+    assert code == 2
+    assert names in said
+    assert fake.runs == {}
+
+
+def test_nothing_is_started_of_a_pipeline_that_is_not_there(command: Command, fake: FakeKubeflow) -> None:
+    for words in (("pipeline", "submit"), ("pipeline", "status")):
+        code, said = command(*words)
+        assert code == 2
+        assert "morphad pipeline upload" in said
+
+
+def node(name: str, state: str, began: int, ended: int | None) -> dict[str, Any]:
+    """A node of the workflow as the API tells of it."""
+    end = "0001-01-01T00:00:00Z" if ended is None else f"2026-11-23T02:{ended:02}:00Z"
+    times = {"create_time": "2026-11-23T02:00:00Z", "start_time": f"2026-11-23T02:{began:02}:00Z", "end_time": end}
+    return {"run_id": "r", "task_id": f"t-{name}-{began}", "display_name": name, "state": state, **times}
+
+
+def started(command: Command, fake: FakeKubeflow, *words: str) -> dict[str, Any]:
+    assert command("pipeline", "upload")[0] == 0
+    assert command("pipeline", "submit", *words)[0] == 0
+    run = next(iter(fake.runs.values()))
+    run["created_at"] = "2026-11-23T02:00:00Z"
+    return run
+
+
+def test_runs_are_listed_with_lines_states_and_who_began_them(command: Command, fake: FakeKubeflow) -> None:
+    run = started(command, fake)
+    run |= {"state": "SUCCEEDED", "finished_at": "2026-11-23T03:05:00Z", "recurring_run_id": "rr"}
+    other = {**run, "run_id": "of-another", "pipeline_version_reference": {"pipeline_id": "another"}}
+    fake.runs["of-another"] = other
+    code, said = command("pipeline", "status")
+    assert code == 0
+    head, *rows = said.splitlines()
+    assert head.split() == ["run", "began", "(UTC)", "state", "took", "by", "lines"]
+    assert len(rows) == 2
+    (row,) = [row for row in rows if row.startswith(run["run_id"])]
+    assert row.split(maxsplit=1)[1] == "2026-11-23 02:00:00  done     1 h 05 min  schedule  pv-mono"
+    assert "of-another" not in said
+    assert len(command("pipeline", "status", "--limit", "1")[1].splitlines()) == 2
+    assert command("pipeline", "status", "--limit", "0")[0] == 2
+
+
+def test_a_run_is_told_step_by_step(command: Command, fake: FakeKubeflow) -> None:
+    run = started(command, fake, "--lines", "pv-mono")
+    run |= {"state": "FAILED", "finished_at": "2026-11-23T02:40:00Z"}
+    run["run_details"] = {
+        "task_details": [
+            node("root-driver", "SUCCEEDED", 0, 1),
+            node("ingest-driver", "SUCCEEDED", 1, 1),
+            node("ingest", "SUCCEEDED", 1, 3),
+            node("validate", "SUCCEEDED", 3, 4),
+            node("split", "SUCCEEDED", 4, 5),
+            node("train-driver", "SUCCEEDED", 5, 5),
+            node("train", "FAILED", 5, 30),
+            node("notify", "SUCCEEDED", 39, 40),
+        ]
+    }
+    code, said = command("pipeline", "status", run["run_id"])
+    assert code == 0
+    steps = {line.split()[0]: line.split(maxsplit=1)[1] for line in said.splitlines() if line[:1].islower()}
+    assert steps["train"].split(maxsplit=1) == ["FAILED", "25 min 00 s"]
+    assert steps["ingest"].split(maxsplit=1) == ["done", "2 min 00 s"]
+    assert steps["calibrate"] == "not run"
+    assert f"logs -l pipeline/runid={run['run_id']}" in said
+    assert "took 40 min 00 s" in said
+    # How the identifier begins is enough.
+    assert command("pipeline", "status", run["run_id"][:9])[1] == said
+
+
+def test_a_step_that_hangs_or_never_began_shows(command: Command, fake: FakeKubeflow) -> None:
+    run = started(command, fake, "--together")
+    run["state"] = "RUNNING"
+    run["run_details"] = {
+        "task_details": [
+            node("ingest", "SUCCEEDED", 1, 3),
+            node("ingest", "FAILED", 1, 2),
+            node("validate-driver", "FAILED", 3, 4),
+            node("split-driver", "RUNNING", 3, None),
+            node("executor", "PENDING", 3, None),
+        ]
+    }
+    said = command("pipeline", "status", run["run_id"], "--namespace", "plant")[1]
+    assert "ingest     1 FAILED, 1 done" in said
+    assert "FAILED before it began" in said
+    assert "split      beginning" in said
+    assert "train      to come" in said
+    assert "kubectl -n plant describe pods -l pipeline/runid=" in said
+    assert "lines: pv-mono, pv-poly" in said
+
+
+def test_a_run_that_is_not_there_is_named(command: Command, fake: FakeKubeflow) -> None:
+    started(command, fake)
+    code, said = command("pipeline", "status", "nonesuch")
+    assert code == 2
+    assert "run 'nonesuch': no such run" in said
+
+
+def test_outside_of_a_project_there_is_nothing_to_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["schedule", "plan"]) == 2
+    assert "run it in the project's folder" in capsys.readouterr().err
