@@ -43,7 +43,7 @@ class Trigger:
 
 @dataclass(frozen=True)
 class RecurringRun:
-    """A recurring run as Kubeflow has it."""
+    """A recurring run as Kubeflow has it; with an error, all else of it but the identifier is unknown."""
 
     id: str
     name: str
@@ -51,6 +51,7 @@ class RecurringRun:
     created: datetime
     enabled: bool
     trigger: Trigger
+    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -250,6 +251,7 @@ def _recurring_run(found: Any) -> RecurringRun:
             version_id=(version and version.pipeline_version_id) or "",
             parameters=_parameters(found),
         ),
+        error=_error(found),
     )
 
 
@@ -260,7 +262,7 @@ def _run(found: Any) -> Run:
         id=found.run_id,
         name=found.display_name or "",
         state=found.state or "PENDING",
-        error=(found.error and found.error.message) or "",
+        error=_error(found),
         created=found.created_at or datetime.fromtimestamp(0, UTC),
         ended=_time(found.finished_at),
         pipeline_id=(version and version.pipeline_id) or "",
@@ -271,6 +273,10 @@ def _run(found: Any) -> Run:
             for task in (details and details.task_details) or ()
         ),
     )
+
+
+def _error(found: Any) -> str:
+    return (found.error and (found.error.message or f"code {found.error.code}")) or ""
 
 
 def _parameters(found: Any) -> dict[str, Any]:

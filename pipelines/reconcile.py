@@ -202,8 +202,12 @@ class Reconciler:
         self._say = say
 
     def actual(self) -> list[Owned]:
-        """The owner's recurring runs as they are now."""
-        return owned(self._kubeflow.recurring_runs(), self._owner)
+        """The owner's recurring runs as they are now; of those that Kubeflow cannot read it is told that they are."""
+        runs = list(self._kubeflow.recurring_runs())
+        for run in runs:
+            if run.error:
+                self._say(f"Kubeflow cannot read recurring run {run.id} ({run.error}): if it is yours, delete it there")
+        return owned(runs, self._owner)
 
     def apply(self, wanted: Sequence[Wanted], now: datetime) -> None:
         """Bring Kubeflow to what is wanted.

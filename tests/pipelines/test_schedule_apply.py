@@ -180,6 +180,17 @@ def test_lists_are_read_to_their_last_page(schedules: Schedules, fake: FakeKubef
     assert len(fake.recurring_runs) == 252
 
 
+def test_what_kubeflow_cannot_read_is_told(command: Command, schedules: Schedules, fake: FakeKubeflow) -> None:
+    broken = {"recurring_run_id": "broken", "error": {"code": 13, "message": "bad pipeline spec"}}
+    fake.recurring_runs["broken"] = broken
+    assert command("pipeline", "upload")[0] == 0
+    code, said = command("schedule", "plan", "--schedules", schedules.path)
+    assert code == 0
+    assert "cannot read recurring run broken (bad pipeline spec)" in said
+    schedules.apply()
+    assert fake.recurring_runs["broken"] == broken
+
+
 def test_disabling_switches_and_enabling_makes_anew(schedules: Schedules, fake: FakeKubeflow) -> None:
     schedules.apply()
     first = set(fake.recurring_runs)
