@@ -20,7 +20,7 @@ from morphad import __version__
 from morphad.decision.calibration import Calibration, calibrate
 from morphad.errors import BadInputError
 from morphad.files import atomic_directory, cannot_write, read_json, sha256_file, sha256_json
-from morphad.model.device import autocast_dtype, resolve_device
+from morphad.model.device import Placement, place_training, scoring_device, within_gpu_memory
 from morphad.model.morphology import case_table, parse_case
 from morphad.model.network import MorphologyNetwork
 from morphad.model.scoring import BATCH, Scored, Scorer, make_scorer
@@ -57,6 +57,7 @@ class Detector:
     Args:
         settings: Network, self-supervised task and score.
         seed: Of everything random; two fits on one CPU with one seed are equal.
+        placement: Where to train, and to score; None: where the settings say.
 
     Attributes:
         training_: How the self-supervised training went; None before `fit`.
@@ -64,15 +65,15 @@ class Detector:
         heatmap_scale: Map values shown as lowest and highest colour, fixed for the line; None before `calibrate`.
     """
 
-    def __init__(self, settings: TrainSettings, seed: int = 0) -> None:
+    def __init__(self, settings: TrainSettings, seed: int = 0, placement: Placement | None = None) -> None:
         self.settings = settings
         self.seed = seed
         self.table = case_table(settings.cases)
-        self.device = resolve_device(settings.device)
+        self._placement = placement or place_training(settings)
+        self.device = self._placement.device
         self.training_: TrainingResult | None = None
         self.calibration: Calibration | None = None
         self.heatmap_scale: tuple[float, float] | None = None
-        self._precision = _PRECISIONS[autocast_dtype(settings.optimiser.precision, self.device)]
         self._scorer = self._make_scorer()
         self._network: MorphologyNetwork | None = None
 
@@ -93,10 +94,17 @@ class Detector:
         self._scorer = self._make_scorer()
         self._scorer.check_count(len(prepared))  # before minutes of training
         good = torch.stack(prepared)
-        network = MorphologyNetwork(self.settings, self.table, self.seed).to(self.device)
-        self.training_ = train_network(network, good, self.settings, self.table, self.seed, checkpoint, what)
+        network = MorphologyNetwork(self.settings, self.table, self.seed)
+        self.training_ = train_network(
+            network, good, self.settings, self.table, self.seed, checkpoint, what, self._placement
+        )
         self._network = network.eval()
-        with torch.inference_mode(), counter(f"fitting scores of {what}", len(good)) as report:
+        remedy = "lower train.image_size, train.score.channels or train.score.memory"
+        with (
+            within_gpu_memory(f"fitting scores of {what} to {len(good)} images", remedy),
+            torch.inference_mode(),
+            counter(f"fitting scores of {what}", len(good)) as report,
+        ):
             self._scorer.fit(network, good.to(self.device), report)
         self.calibration = self.heatmap_scale = None
         return self
@@ -164,7 +172,7 @@ class Detector:
                 "morphad": __version__,
                 "settings": self.settings.model_dump(mode="json"),
                 "seed": self.seed,
-                "precision": self._precision,
+                "precision": _PRECISIONS[self._placement.dtype],
                 "cases": [case.name for case in self.table],
                 "training": _told(self.training_) if self.training_ else None,
                 "calibration": self.calibration.to_json() if self.calibration else None,
@@ -202,9 +210,11 @@ class Detector:
             path = folder / name
             if not path.is_file() or sha256_file(path) != description["sha256"][name]:
                 raise BadInputError(f"{path}: missing or not the file that was saved; fetch or train the model again")
-        detector = Detector(TrainSettings.model_validate(description["settings"]), description["seed"])
+        settings = TrainSettings.model_validate(description["settings"])
+        dtype = {name: dtype for dtype, name in _PRECISIONS.items()}[description["precision"]]
+        placement = Placement(scoring_device(settings.device), 1, dtype, None)
+        detector = Detector(settings, description["seed"], placement)
         detector.table = tuple(parse_case(name) for name in description["cases"])
-        detector._precision = description["precision"]
         network = MorphologyNetwork(detector.settings, detector.table, detector.seed, initialise=False)
         network.load_state_dict(load_file(folder / _NETWORK))
         detector._network = network.to(detector.device).eval()
@@ -224,8 +234,8 @@ class Detector:
     def _scored(self, images: Iterable[NDArray[np.uint8]]) -> Iterator[tuple[list[NDArray[np.uint8]], Scored]]:
         network = self._fitted()
         for originals in _batches(images):
-            prepared = torch.stack([self._prepare(image) for image in originals]).to(self.device)
-            with torch.inference_mode():
+            with within_gpu_memory("scoring images"), torch.inference_mode():
+                prepared = torch.stack([self._prepare(image) for image in originals]).to(self.device)
                 scored = self._scorer.score(network, prepared)
             yield originals, scored
 
@@ -247,7 +257,7 @@ class Detector:
 
     def _make_scorer(self) -> Scorer:
         """A scorer in the precision that the detector was fitted in, whatever machine this is."""
-        dtype = {name: dtype for dtype, name in _PRECISIONS.items()}[self._precision]
+        dtype = self._placement.dtype
         if dtype == torch.float16 and self.device.type == "cpu":
             dtype = None  # a CPU has no fast float16; float32 is the closest that it computes in
         return make_scorer(self.settings.score, self.table, self.seed, dtype)

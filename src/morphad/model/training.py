@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ from torch import Tensor
 from morphad.errors import BadInputError
 from morphad.files import sha256_json
 from morphad.model.checkpoint import Progress, hash_tensors, load_checkpoint, save_checkpoint
-from morphad.model.device import autocast_dtype, resolve_device
+from morphad.model.device import Placement, autocast_dtype, place_training, within_gpu_memory
+from morphad.model.distributed import Ranks
+from morphad.model.launching import train_together
 from morphad.model.morphology import Case, apply_cases
 from morphad.model.network import Losses, MorphologyNetwork
 from morphad.progress import track
@@ -47,6 +49,9 @@ class TrainingResult:
         height_accuracy: The same for the structuring element's height.
         width_accuracy: The same for its width.
         resumed_from: Steps that a checkpoint had done; 0 for an unbroken run.
+        device: cpu or cuda.
+        processes: How many trained together.
+        warning: Why it was not where one would expect it, such as on the CPU of a machine with a GPU.
     """
 
     history: tuple[dict[str, float], ...] = ()
@@ -54,6 +59,9 @@ class TrainingResult:
     height_accuracy: float | None = None
     width_accuracy: float | None = None
     resumed_from: int = 0
+    device: str = "cpu"
+    processes: int = 1
+    warning: str | None = None
 
 
 def train_network(  # noqa: PLR0917 (in the order in which they are made)
@@ -64,12 +72,13 @@ def train_network(  # noqa: PLR0917 (in the order in which they are made)
     seed: int,
     checkpoint: Path | None,
     what: str,
+    placement: Placement | None = None,
 ) -> TrainingResult:
     """Train a network in place, and leave it in evaluation mode on the settings' device.
 
     Equal arguments give equal weights on one CPU with one number of threads, also when the process was killed and
-    run again with the same checkpoint; on CUDA equal up to the order of sums. The checkpoint stays; the caller
-    removes it once the trained network is saved.
+    run again with the same checkpoint; on CUDA, and with another number of processes, equal up to the order of sums.
+    The checkpoint stays; the caller removes it once the trained network is saved.
 
     Args:
         network: Built from the same settings and table.
@@ -79,18 +88,16 @@ def train_network(  # noqa: PLR0917 (in the order in which they are made)
         seed: Of every random choice.
         checkpoint: File for the checkpoint; None for none.
         what: A few words for the person who waits.
+        placement: Where to train; None: where the settings say.
 
     Raises:
-        BadInputError: Images or table are too few, the device or precision is not there, the loss is no longer
-            finite, or the checkpoint cannot be written.
+        BadInputError: Images or table are too few, the device or precision is not there or its memory too small, the
+            loss is no longer finite, the checkpoint cannot be written, or one of several processes was killed.
     """
-    optimiser_settings = settings.optimiser
-    device = resolve_device(settings.device)
-    dtype = autocast_dtype(optimiser_settings.precision, device)
-    network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if optimiser_settings.steps == 0:
-        network.eval()
-        return TrainingResult()
+    device, processes, dtype, warning = placement or place_training(settings)
+    if settings.optimiser.steps == 0:
+        network.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        return TrainingResult(device=device.type, warning=warning)
     if images.ndim != 4 or images.dtype != torch.uint8:
         raise ValueError(f"expected images [N, C, H, W] uint8, got {tuple(images.shape)} {images.dtype}")
     if len(images) == 0 or len(table) < 2:
@@ -98,16 +105,7 @@ def train_network(  # noqa: PLR0917 (in the order in which they are made)
             f"{what}: training needs at least 1 image and 2 cases, got {len(images)} and {len(table)}; "
             "add images, widen train.cases, or set train.optimiser.steps to 0"
         )
-    loop = _Loop(
-        network,
-        images,
-        table=table,
-        settings=optimiser_settings,
-        backbone_rate=settings.backbone_rate,
-        seed=seed,
-        device=device,
-        dtype=dtype,
-    )
+    cases = [case.name for case in table]
     fingerprint = ""
     if checkpoint is not None:
         fingerprint = sha256_json(
@@ -116,21 +114,78 @@ def train_network(  # noqa: PLR0917 (in the order in which they are made)
                     mode="json", include=_DECISIVE, exclude={"optimiser": {"checkpoint_every"}}
                 ),
                 "seed": seed,
-                "cases": [case.name for case in table],
+                "cases": cases,
                 "images": hash_tensors({"images": images}),
                 "weights": hash_tensors(network.state_dict()),
                 "device": device.type,
                 "precision": str(dtype),
             }
         )
-    start = loop.resume(checkpoint, fingerprint) if checkpoint is not None else 0
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        for step in track(range(start, optimiser_settings.steps), what, optimiser_settings.steps, "step", start):
+    if processes == 1:
+        result = run_loop(
+            network,
+            images,
+            settings,
+            table,
+            seed=seed,
+            checkpoint=checkpoint,
+            fingerprint=fingerprint,
+            what=what,
+            device=device,
+        )
+    else:
+        job = {
+            "settings": settings.model_dump(mode="json"),
+            "cases": cases,
+            "seed": seed,
+            "checkpoint": str(checkpoint.absolute()) if checkpoint is not None else None,
+            "fingerprint": fingerprint,
+            "what": what,
+            "device": device.type,
+        }
+        told = train_together(network, images, job, processes, what)
+        result = TrainingResult(**{**told, "history": tuple(told["history"])})
+    network.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    return replace(result, device=device.type, processes=processes, warning=warning)
+
+
+def run_loop(
+    network: MorphologyNetwork,
+    images: Tensor,
+    settings: TrainSettings,
+    table: Sequence[Case],
+    *,
+    seed: int,
+    checkpoint: Path | None,
+    fingerprint: str,
+    what: str,
+    device: torch.device,
+    ranks: Ranks | None = None,
+) -> TrainingResult:
+    """Train a network in place as one of the processes that train together.
+
+    Args:
+        network: As in `train_network`; so are the others that are not listed here.
+        fingerprint: Of this very training; a checkpoint of another is not taken up.
+        device: This process's.
+        ranks: The processes; None: this one alone.
+    """
+    ranks = ranks or Ranks()
+    steps, every = settings.optimiser.steps, settings.optimiser.checkpoint_every
+    size = " x ".join(map(str, images.shape[2:]))
+    batch = f"a batch of {settings.optimiser.batch_size} images of {size} px"
+    remedy = "lower train.optimiser.batch_size or train.image_size, raise train.processes (a GPU each)"
+    with (
+        within_gpu_memory(f"training {what} with {batch}", remedy),
+        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+    ):
+        network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        loop = _Loop(network, images, table=table, settings=settings, seed=seed, device=device, ranks=ranks)
+        start = loop.resume(checkpoint, fingerprint) if checkpoint is not None else 0
+        for step in track(range(start, steps), what, steps, "step", start):
             loop.step(step)
             done = step + 1
-            if checkpoint is not None and (
-                done % optimiser_settings.checkpoint_every == 0 or done == optimiser_settings.steps
-            ):
+            if checkpoint is not None and ranks.rank == 0 and (done % every == 0 or done == steps):
                 loop.save(checkpoint, fingerprint, done)
         case, height, width = loop.accuracies()
     return TrainingResult(tuple(loop.history), case, height, width, start)
@@ -145,31 +200,32 @@ class _Loop:
         images: Tensor,
         *,
         table: Sequence[Case],
-        settings: OptimiserSettings,
-        backbone_rate: float,
+        settings: TrainSettings,
         seed: int,
         device: torch.device,
-        dtype: torch.dtype | None,
+        ranks: Ranks,
     ) -> None:
-        self.network, self.images, self.table, self.settings = network, images, table, settings
-        self.seed, self.device, self.dtype = seed, device, dtype
+        self.network, self.images, self.table, self.settings = network, images, table, settings.optimiser
+        self.seed, self.device, self.ranks = seed, device, ranks
+        self.dtype = autocast_dtype(self.settings.precision, device)
         backbone = {id(parameter) for parameter in network.backbone.parameters()}
         groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
         for parameter in network.parameters():
             if parameter.requires_grad:
-                rate = backbone_rate if id(parameter) in backbone else 1.0
-                decay = settings.weight_decay if parameter.ndim > 1 else 0.0  # not on biases and norms
+                rate = settings.backbone_rate if id(parameter) in backbone else 1.0
+                decay = self.settings.weight_decay if parameter.ndim > 1 else 0.0  # not on biases and norms
                 groups.setdefault((rate, decay), []).append(parameter)
         self.optimiser = torch.optim.AdamW(
             [{"params": members, "weight_decay": decay, "rate": rate} for (rate, decay), members in groups.items()],
-            lr=settings.learning_rate,
+            lr=self.settings.learning_rate,
         )
         # float16 has few exponents: small gradients need the scaler, bfloat16 ones do not.
-        self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
         self.history: list[dict[str, float]] = []
         self.sums = [0.0] * len(Losses._fields)
         self.summed = 0
         network.train()
+        self.losses = ranks.losses(network)
 
     def step(self, step: int) -> None:
         """One batch: sample, transform, forward, backward, update; `step` counts from 0."""
@@ -179,14 +235,17 @@ class _Loop:
             group["lr"] = rate * group["rate"]
         # Every random choice depends on seed and step alone, so a resumed run goes on as the unbroken one would.
         rng = np.random.default_rng([self.seed, step])
-        torch.manual_seed(int(rng.integers(2**62)))  # stochastic depth, in backbones that have it
+        # For stochastic depth, in backbones that have it: other images, other choices.
+        torch.manual_seed(int(rng.integers(2**62)) + self.ranks.rank)
         batch, cases = self._sample(rng, self.settings.batch_size)
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
-            losses = self.network.losses(batch, cases, progress=step / self.settings.steps)
-        values = torch.stack([loss.detach().float() for loss in losses]).tolist()
+            losses = self.losses(batch, cases, step / self.settings.steps)
+        # Each process's mean counts by its share of the batch, which need not divide evenly.
+        share = len(cases) / self.settings.batch_size
+        values = self.ranks.total(torch.stack([loss.detach().float() for loss in losses]) * share).tolist()
         self._check_finite("loss", values[0], step)
         self.optimiser.zero_grad(set_to_none=True)
-        self.scaler.scale(losses.total).backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(losses.total * (share * self.ranks.count)).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimiser)
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.gradient_clip)
         if not self.scaler.is_enabled():  # the scaler skips such steps by itself
@@ -200,15 +259,15 @@ class _Loop:
         """Shares of the probe's cases, heights and widths named right; leaves the network in evaluation mode."""
         self.network.eval()
         rng = np.random.default_rng([self.seed, self.settings.steps, 1])
-        right = torch.zeros(3)
+        right = torch.zeros(3, device=self.device)
         for start in range(0, _PROBE, self.settings.batch_size):
             batch, cases = self._sample(rng, min(self.settings.batch_size, _PROBE - start))
             with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
                 embedding = self.network.embed(batch)
             answers = (self.network.case_cosines(embedding), *self.network.size_logits(embedding))
             truths = (cases, self.network.height_of_case[cases], self.network.width_of_case[cases])
-            right += torch.tensor([float((a.argmax(1) == t).sum()) for a, t in zip(answers, truths, strict=True)])
-        case, height, width = (right / _PROBE).tolist()
+            right += torch.stack([(a.argmax(1) == t).sum() for a, t in zip(answers, truths, strict=True)])
+        case, height, width = (self.ranks.total(right) / _PROBE).tolist()
         return case, height, width
 
     def save(self, path: Path, fingerprint: str, done: int) -> None:
@@ -232,10 +291,14 @@ class _Loop:
         return progress.step
 
     def _sample(self, rng: np.random.Generator, size: int) -> tuple[Tensor, Tensor]:
-        """Random images, each through a random case: [B, C, H, W] uint8 and [B] case indices, on the device."""
+        """Random images, each through a random case: [B, C, H, W] uint8 and [B] case indices, on the device.
+
+        Of the `size` images that all processes draw, those of this one.
+        """
         # No flips or turns: they would swap what height and width, and the origin of an even size, mean.
         chosen = torch.from_numpy(rng.integers(len(self.images), size=size))
         cases = torch.from_numpy(rng.integers(len(self.table), size=size))
+        chosen, cases = self.ranks.part(chosen), self.ranks.part(cases)
         batch = self.images[chosen].to(self.device, non_blocking=True)
         return apply_cases(batch, cases, self.table), cases.to(self.device)
 

@@ -1,0 +1,50 @@
+"""`python -m morphad.model.worker FOLDER`: one of the processes that train together; `train_network` starts them."""
+
+import sys
+import traceback
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from morphad.errors import MorphadError
+from morphad.model.distributed import joined
+from morphad.model.launching import leave, take, tell_failure
+from morphad.model.morphology import parse_case
+from morphad.model.network import MorphologyNetwork
+from morphad.model.training import run_loop
+from morphad.settings import TrainSettings
+
+
+def main(folder: Path) -> int:
+    """Do this process's part of the training that `folder` describes; give the exit code."""
+    try:
+        job, images, weights = take(folder)
+        settings = TrainSettings.model_validate(job["settings"])
+        table = [parse_case(name) for name in job["cases"]]
+        network = MorphologyNetwork(settings, table, job["seed"], initialise=False)
+        network.load_state_dict(weights)
+        with joined(torch.device(job["device"])) as (ranks, device):
+            result = run_loop(
+                network,
+                images,
+                settings,
+                table,
+                seed=job["seed"],
+                checkpoint=Path(job["checkpoint"]) if job["checkpoint"] else None,
+                fingerprint=job["fingerprint"],
+                what=job["what"],
+                device=device,
+                ranks=ranks,
+            )
+        if ranks.rank == 0:
+            leave(folder, network, asdict(result))
+    except Exception as error:
+        # The message goes to the parent, which knows which process failed first.
+        tell_failure(folder, error, str(error) if isinstance(error, MorphadError) else traceback.format_exc())
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
