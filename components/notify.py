@@ -8,7 +8,12 @@ from components.image import IMAGE
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def notify(
-    lines: list[dict[str, str]], run: str, state_root: str, status: PipelineTaskFinalStatus, summary: Output[Markdown]
+    lines: list[dict[str, str]],
+    run: str,
+    reason: str,
+    state_root: str,
+    status: PipelineTaskFinalStatus,
+    summary: Output[Markdown],
 ) -> None:
     """Tell how every line of the run ended, whatever became of the others.
 
@@ -18,6 +23,7 @@ def notify(
     Args:
         lines: The lines of the run, as the pipeline got them.
         run: The pipeline run.
+        reason: Why the run was started.
         state_root: Where the lines' lasting state is mounted.
         status: How Kubeflow sees the run.
         summary: One row a line.
@@ -27,6 +33,6 @@ def notify(
     from morphad.linestate import ends
 
     _, table = ends(state_root, [str(item["line"]) for item in lines], run)
-    text = f"Run {run} ended as {status.state}. {table}"
+    text = f"Run {run} ({reason}) ended as {status.state}. {table}"
     Path(summary.path).write_text(text, encoding="utf-8")
     print(text)

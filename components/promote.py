@@ -12,6 +12,7 @@ def promote(
     settings_json: str,
     seed: int,
     run: str,
+    reason: str,
     state_root: str,
     data: Input[Dataset],
     roles: Input[Dataset],
@@ -27,6 +28,7 @@ def promote(
         settings_json: The line's resolved settings.
         seed: Of the bootstrap.
         run: The pipeline run, for the record.
+        reason: Why the run was started, for the record.
         state_root: Where the lines' lasting state is mounted.
         data: Folder of the snapshot.
         roles: Folder of split.parquet and holdout.json.
@@ -56,7 +58,8 @@ def promote(
             detector=Path(detector.path),
             registration=Path(registration.path),
             decision=Path(decision.path),
-            actor=f"pipeline run {run}",
+            reference=state.reference,
+            actor=f"pipeline run {run} ({reason})",
         )
         outcome = f"version {decided['version']} " + ("is champion" if decided["promote"] else "was refused")
         listed = "".join(f"- {reason}\n" for reason in decided["reasons"])

@@ -10,6 +10,7 @@ from components.image import IMAGE
 def register(
     line: str,
     settings_json: str,
+    reason: str,
     state_root: str,
     roles: Input[Dataset],
     detector: Input[Model],
@@ -21,6 +22,7 @@ def register(
     Args:
         line: The line's name.
         settings_json: The line's resolved settings.
+        reason: Why the run was started; a tag of MLflow's run and version.
         state_root: Where the lines' lasting state is mounted.
         roles: Folder of split.parquet and holdout.json.
         detector: The detector with its threshold.
@@ -42,6 +44,7 @@ def register(
             detector=Path(detector.path),
             report=Path(report.path),
             registration=Path(registration.path),
+            reason=reason,
         )
     registration.metadata.update({key: str(figures[key]) for key in ("run_id", "model_name", "version", "model_uri")})
     print(f"{line}: {figures['model_name']} version {figures['version']}")

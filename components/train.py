@@ -11,6 +11,7 @@ def train(
     line: str,
     settings_json: str,
     seed: int,
+    gpus: int,
     state_root: str,
     data: Input[Dataset],
     roles: Input[Dataset],
@@ -22,6 +23,7 @@ def train(
         line: The line's name.
         settings_json: The line's resolved settings.
         seed: Of the training.
+        gpus: How many GPUs the pod gets: more than one means so many processes that train together.
         state_root: Where the lines' lasting state is mounted.
         data: Folder of the snapshot.
         roles: Folder of split.parquet.
@@ -45,7 +47,10 @@ def train(
             snapshot_dir=Path(data.path) / "images",
             fitted=Path(fitted.path),
             checkpoint=state.checkpoint,
+            gpus=gpus,
         )
-    fitted.metadata.update({key: value for key, value in figures.items() if value is not None})
+    fitted.metadata.update(figures)
+    if "warning" in figures:
+        print(f"{line}: warning: {figures['warning']}")
     if figures["resumed_from"]:
         print(f"{line}: went on from the checkpoint after step {figures['resumed_from']}")

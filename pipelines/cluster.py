@@ -18,8 +18,8 @@ SHARED_MEMORY = "/dev/shm"  # noqa: S108 - where data loaders and NCCL expect it
 Step = Literal["ingest", "validate", "split", "train", "calibrate", "evaluate", "register", "promote", "notify"]
 STEPS: tuple[Step, ...] = get_args(Step)
 
-# Steps that read the camera's folder, the frozen holdout or MLflow: a cached result would be yesterday's.
-_LOOK_OUTSIDE: frozenset[Step] = frozenset({"ingest", "split", "register", "promote", "notify"})
+# Steps that read the camera's folder, the line's state or MLflow: a cached result would be yesterday's.
+_LOOK_OUTSIDE: frozenset[Step] = frozenset({"ingest", "validate", "split", "register", "promote", "notify"})
 
 _SUFFIXES = {"": 1, "m": 1e-3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
@@ -121,6 +121,11 @@ class StepSettings(Settings):
     retry: RetrySettings | None = None
     cache: bool = Field(default=False, description="an earlier result for equal inputs may be taken")
 
+    @property
+    def gpus(self) -> int:
+        """How many GPUs a pod gets."""
+        return 0 if self.accelerator is None else self.accelerator.count
+
 
 class ClusterSettings(Settings):
     """What pipelines/cluster.yaml holds."""
@@ -144,8 +149,12 @@ class ClusterSettings(Settings):
         return self
 
     def for_one_machine(self) -> "ClusterSettings":
-        """The same for a run without a cluster: one line after the other, a failed step at once a failed line."""
-        steps = {name: step.model_copy(update={"retry": None}) for name, step in self.steps.items()}
+        """The same for a run without a cluster: one line after the other, a failed step at once a failed line.
+
+        Nobody gives the steps GPUs: they take what there is, in as many processes as `train.processes` says.
+        """
+        without = {"retry": None, "accelerator": None}
+        steps = {name: step.model_copy(update=without) for name, step in self.steps.items()}
         return self.model_copy(update={"parallelism": 1, "steps": steps})
 
 

@@ -50,6 +50,10 @@ def training_pipeline(cluster: ClusterSettings, project: ProjectSettings) -> Any
     Inside the loop tasks take pipeline parameters, items and artifacts only: kfp.local replaces a parameter output of
     a task outside the loop by the item, without a word.
 
+    The run's parameter `reason` says why it was started ("scheduled", "manual", "drift" and what drifted): monitoring
+    retrains a line by a run of this pipeline with `lines` of that one line. It goes to MLflow, the decision's record
+    and the table at the end.
+
     Args:
         cluster: What pods get.
         project: Lines and seed that the pipeline has where a run gives none.
@@ -61,10 +65,13 @@ def training_pipeline(cluster: ClusterSettings, project: ProjectSettings) -> Any
 
     @dsl.pipeline(name=PIPELINE, description="Every line from camera folder to decision; a failed line stops no other.")
     def morphad_training(
-        lines: list[dict[str, str]] = default_lines, seed: int = project.seed, state_root: str = cluster.state.mount
+        lines: list[dict[str, str]] = default_lines,
+        seed: int = project.seed,
+        reason: str = "scheduled",
+        state_root: str = cluster.state.mount,
     ) -> None:
         run = dsl.PIPELINE_JOB_ID_PLACEHOLDER
-        ending = place(notify(lines=lines, run=run, state_root=state_root), "notify", cluster)
+        ending = place(notify(lines=lines, run=run, reason=reason, state_root=state_root), "notify", cluster)
         with (
             dsl.ExitHandler(ending, name="all-lines"),
             dsl.ParallelFor(lines, name="line", parallelism=cluster.parallelism) as item,
@@ -74,14 +81,16 @@ def training_pipeline(cluster: ClusterSettings, project: ProjectSettings) -> Any
             data = ingested.outputs["data"]
             validated = place(validate(**common, data=data), "validate", cluster)
             roles = place(split(**common, seed=seed, data=data).after(validated), "split", cluster).outputs["roles"]
-            fitted = place(train(**common, seed=seed, data=data, roles=roles), "train", cluster).outputs["fitted"]
+            fitted = place(
+                train(**common, seed=seed, gpus=cluster.steps["train"].gpus, data=data, roles=roles), "train", cluster
+            ).outputs["fitted"]
             calibrated = place(calibrate(**common, data=data, roles=roles, fitted=fitted), "calibrate", cluster)
             detector = calibrated.outputs["detector"]
             evaluated = place(
                 evaluate(**common, seed=seed, data=data, roles=roles, detector=detector), "evaluate", cluster
             )
             registered = place(
-                register(**common, roles=roles, detector=detector, report=evaluated.outputs["report"]),
+                register(**common, reason=reason, roles=roles, detector=detector, report=evaluated.outputs["report"]),
                 "register",
                 cluster,
             )
@@ -90,6 +99,7 @@ def training_pipeline(cluster: ClusterSettings, project: ProjectSettings) -> Any
                     **common,
                     seed=seed,
                     run=run,
+                    reason=reason,
                     data=data,
                     roles=roles,
                     detector=detector,
