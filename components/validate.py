@@ -1,13 +1,20 @@
 """Component: the data contract."""
 
 from kfp import dsl
-from kfp.dsl import Artifact, Dataset, Input, Output
+from kfp.dsl import HTML, Artifact, Dataset, Input, Output
 
 from components.image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def validate(line: str, settings_json: str, state_root: str, data: Input[Dataset], findings: Output[Artifact]) -> None:
+def validate(
+    line: str,
+    settings_json: str,
+    state_root: str,
+    data: Input[Dataset],
+    findings: Output[Artifact],
+    page: Output[HTML],
+) -> None:
     """Hold the manifest against the data contract; a broken one ends the line.
 
     Args:
@@ -16,6 +23,7 @@ def validate(line: str, settings_json: str, state_root: str, data: Input[Dataset
         state_root: Where the lines' lasting state is mounted.
         data: Folder of the snapshot and its manifest.
         findings: What was found, JSON.
+        page: What was found, for people.
     """
     from pathlib import Path
 
@@ -23,12 +31,18 @@ def validate(line: str, settings_json: str, state_root: str, data: Input[Dataset
     from morphad.linestate import LineState
     from morphad.settings import line_from_json
 
-    with LineState(state_root, line).step("validate"):
+    state = LineState(state_root, line)
+    with state.step("validate"):
+        settings = line_from_json(settings_json)
         figures = steps.validate(
             line,
-            line_from_json(settings_json).validate_,
+            settings.validate_,
+            settings.ingest,
             manifest=Path(data.path) / "manifest.parquet",
+            snapshot_dir=Path(data.path) / "images",
+            reference=state.reference,
             validation=Path(findings.path),
+            page=Path(page.path),
         )
     for warning in figures["warnings"]:
         print(f"{line}: warning: {warning}")

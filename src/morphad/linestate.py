@@ -1,4 +1,4 @@
-"""What outlives a run of a line on a cluster: the frozen holdout, a training under way, and how the last run ended."""
+"""What outlives a run of a line on a cluster: holdout, champion's data, a training under way, how the run ended."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -45,6 +45,11 @@ class LineState:
     def memory(self) -> Path:
         """What ingest remembers between runs, and the local copy of a bucket's images; may be lost."""
         return self.folder / "memory"
+
+    @property
+    def reference(self) -> Path:
+        """The champion's data, parquet: what the data contract compares new images with."""
+        return self.folder / "reference.parquet"
 
     @property
     def checkpoint(self) -> Path:

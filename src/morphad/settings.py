@@ -139,10 +139,8 @@ class ValidateSettings(Settings):
     limits: dict[Statistic, Range] = Field(
         default={}, description="[lowest, highest] of a statistic, null for none; in place of those from the reference"
     )
-    max_size_ratio: float = Field(default=1.5, ge=1, description="largest to median image side, either way")
-    min_contrast: float = Field(default=2.0, ge=0, le=127, description="least grey-level standard deviation")
     fence: float = Field(
-        default=3.0, ge=1, le=100, description="interquartile ranges beyond the quartiles where a statistic's limits lie"
+        default=3.0, ge=1, le=100, description="interquartile ranges beyond the quartiles at which limits lie"
     )
     max_outliers: Share = Field(default=0.05, description="share of good images that may lie outside a limit")
     max_duplicates: Fraction = Field(default=0.2, description="share of good images that may be copies of others")

@@ -1,166 +1,315 @@
-"""Clean lines pass; a planted fault of each kind is caught by name."""
+"""Clean lines pass; a planted fault of each kind is caught by name; weights and JSON are as documented."""
 
-import hashlib
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image as Pillow
+from contract_rows import clean
 
+from morphad.checks import CHECKS, STATISTICS
 from morphad.data.contract import Finding, check_manifest
-from morphad.data.manifest import SCHEMA, snapshot
-from morphad.data.sources import find_images
-from morphad.settings import IngestSettings, ValidateSettings
+from morphad.data.snapshot import Reject
+from morphad.settings import ValidateSettings
 
 DEFAULT = ValidateSettings()
+NOW = datetime(2025, 6, 1, tzinfo=UTC)
+GOOD, CRACK = 2, 61  # rows
+ROLES = ["train", "calibration", "holdout"]
+
+Plant = Callable[[pd.DataFrame], pd.DataFrame]
 
 
-def clean(good: int = 30, defects: int = 6) -> pd.DataFrame:
-    rows = []
-    for n in range(good + defects):
-        is_good = n < good
-        digest = hashlib.sha256(str(n).encode()).hexdigest()
-        rows.append({
-            "path": f"{'train/good' if is_good else 'test/crack'}/{n:03}.png",
-            "sha256": digest, "line": "caps", "label": "good" if is_good else "defect",
-            "defect": "" if is_good else "crack", "mask": "" if is_good else f"masks/{n:03}.png",
-            "mask_sha256": "" if is_good else digest, "group": "", "origin": "", "acquired": "",
-            "bytes": 1000, "height": 200, "width": 300, "mode": "RGB", "bit_depth": 8,
-            "brightness": 100.0, "contrast": 30.0, "sharpness": 50.0, "dark": 0.0, "saturated": 0.0,
-            "masked": 0.0 if is_good else 0.1, "perceptual_hash": digest,
-        })  # fmt: skip
-    return pd.DataFrame(rows, columns=SCHEMA.names)
-
-
-def planted(**values: object) -> Callable[[pd.DataFrame], pd.DataFrame]:
-    """Put values into the third row (a good image)."""
-
+def put(row: int | slice, **values: object) -> Plant:
     def plant(manifest: pd.DataFrame) -> pd.DataFrame:
         for column, value in values.items():
-            manifest.loc[2, column] = value
+            manifest.loc[row, column] = value
         return manifest
 
     return plant
 
 
-def in_defect(**values: object) -> Callable[[pd.DataFrame], pd.DataFrame]:
+def copy(column: str, source: int, target: int | slice) -> Plant:
     def plant(manifest: pd.DataFrame) -> pd.DataFrame:
-        for column, value in values.items():
-            manifest.loc[31, column] = value
+        manifest.loc[target, column] = manifest.loc[source, column]
         return manifest
 
     return plant
 
 
-def by_name(findings: list[Finding]) -> dict[str, Finding]:
-    assert len({finding.name for finding in findings}) == len(findings)
-    return {finding.name: finding for finding in findings}
-
-
-def test_a_clean_manifest_has_no_findings() -> None:
-    assert check_manifest(clean(), DEFAULT, "caps") == []
-
-
-def copy_bytes(source: int, target: int) -> Callable[[pd.DataFrame], pd.DataFrame]:
+def both(*plants: Plant) -> Plant:
     def plant(manifest: pd.DataFrame) -> pd.DataFrame:
-        manifest.loc[target, "sha256"] = manifest.loc[source, "sha256"]
+        for one in plants:
+            manifest = one(manifest)
         return manifest
 
     return plant
 
 
-@pytest.mark.parametrize(
-    ("plant", "name", "severity", "words"),
-    [
-        (planted(path="train/good/001.png"), "unique_paths", "error", "2 rows share a path: train/good/001.png"),
-        (planted(sha256="ABC"), "sha256_format", "error", "1 rows hold no SHA-256: train/good/002.png"),
-        (planted(line="bolts"), "line", "error", "another line than caps: train/good/002.png"),
-        (planted(label="ok"), "label", "error", "neither good nor defect: train/good/002.png"),
-        (planted(contrast=0.5), "low_contrast", "error", "train/good/002.png; remove them"),
-        (in_defect(contrast=0.5), "low_contrast_defect", "warning", "test/crack/031.png"),
-        (planted(height=900), "size_outliers", "warning", "median of 200 x 300 px (validate.max_size_ratio): train/"),
-        (planted(width=100), "size_outliers", "warning", "train/good/002.png"),
-        (planted(mode="L"), "mixed_channels", "warning", "1 images are not colour as the others: train/good/002.png"),
-        (planted(bit_depth=16), "mixed_bit_depth", "warning", "do not have 8 bits as the others: train/good/002.png"),
-        (planted(masked=0.2, mask="masks/x.png"), "good_with_mask", "error", "labelled good but their masks"),
-        (copy_bytes(2, 32), "conflicting_labels", "error", "test/crack/032.png, train/good/002.png"),
-        (in_defect(mask="", masked=0.0), "defect_without_mask", "warning", "test/crack/031.png"),
-        (in_defect(masked=0.0), "empty_mask", "warning", "marks nothing: test/crack/031.png"),
-    ],
-)
-def test_each_planted_fault_is_caught_by_name(
-    plant: Callable[[pd.DataFrame], pd.DataFrame], name: str, severity: str, words: str
-) -> None:
-    findings = by_name(check_manifest(plant(clean()), DEFAULT, "caps"))
-    assert list(findings) == [name]
-    assert findings[name].severity == severity
-    assert words in findings[name].message
-    assert findings[name].count == (2 if name in {"unique_paths", "conflicting_labels"} else 1)
+def timed(manifest: pd.DataFrame) -> pd.DataFrame:
+    """A minute between images, in the order of their names."""
+    start = NOW - timedelta(days=5)
+    return manifest.assign(acquired=[(start + timedelta(minutes=n)).isoformat() for n in range(len(manifest))])
 
 
-def test_empty_and_too_few_good() -> None:
-    assert by_name(check_manifest(clean(0, 0), DEFAULT, "caps")).keys() == {"empty"}
-    few = by_name(check_manifest(clean(3), DEFAULT, "caps"))
-    assert few.keys() == {"min_good"}
-    assert "only 3 good images, at least 20 are needed" in few["min_good"].message
-    assert by_name(check_manifest(clean(0, 4), DEFAULT, "caps")).keys() == {"min_good"}
-    assert check_manifest(clean(3), ValidateSettings(min_good=3), "caps") == []
+def with_roles(manifest: pd.DataFrame) -> pd.DataFrame:
+    good = manifest["label"] == "good"
+    roles = pd.Series([ROLES[n % 3] for n in range(len(manifest))]).where(good, "holdout")
+    return manifest.assign(role=roles.astype("str"), reason="")
 
 
-def test_copies_beyond_their_share() -> None:
+def found(manifest: pd.DataFrame, settings: ValidateSettings = DEFAULT, **options: object) -> dict[str, Finding]:
+    result = check_manifest(manifest, settings, "caps", now=NOW, **options)  # type: ignore[arg-type]
+    assert len({finding.name for finding in result.findings}) == len(result.findings)
+    assert {name for name, state in result.states.items() if state == "broken"} == {f.name for f in result.findings}
+    return {finding.name: finding for finding in result.findings}
+
+
+def test_clean_lines_have_no_findings() -> None:
+    assert found(clean()) == {}
+    assert found(timed(clean())) == {}
+    assert found(with_roles(clean())) == {}
+    result = check_manifest(clean(), DEFAULT, "caps")
+    assert result.counts == {"images": 66, "good": 60, "defect": 6, "new_good": 60}
+    assert result.states["camera"] == result.states["role_counts"] == "not applicable"
+    assert result.states["no_groups"] == "off"
+
+
+# Faults that are planted together, each into images of its own: (check, what is planted, paths found, words).
+FAULTS: dict[str, tuple[Plant, list[tuple[str, Plant, list[int], str]]]] = {
+    "rows": (
+        lambda manifest: manifest,
+        [
+            ("unique_paths", put(1, path="train/good/0000.png"), [0, 1], "2 rows with the path of another"),
+            ("sha256_format", put(2, sha256="ABC"), [2], "1 row without a SHA-256: train/good/0002.png"),
+            ("line", put(3, line="bolts"), [3], "1 image of another line than caps"),
+            ("label", put(4, label="ok"), [4], "neither good nor defect"),
+            ("conflicting_labels", copy("sha256", 5, 65), [5, 65], "test/crack/0065.png, train/good/0005.png"),
+            ("good_with_kind", put(6, defect="dent"), [6], "1 good image with a kind of defect"),
+            ("good_with_mask", put(7, masked=0.2, mask="masks/x.png"), [7], "whose masks mark a defect"),
+            ("defect_without_kind", put(60, defect=""), [60], "1 defect image of no kind"),
+            ("conflicting_defects", both(copy("sha256", 61, 62), put(62, defect="dent")), [61, 62], "another kind"),
+            ("defect_without_mask", put(63, mask="", masked=0.0), [63], "without a mask, though others have one"),
+            ("empty_mask", put(64, masked=0.0), [64], "marks nothing"),
+        ],
+    ),
+    "pictures": (
+        lambda manifest: manifest,
+        [
+            ("black", put(0, contrast=0.0, brightness=0.0, dark=1.0, sharpness=0.0), [0], "1 good image all black"),
+            ("white", put(1, contrast=0.0, brightness=255.0, saturated=1.0, sharpness=0.0), [1], "all white"),
+            ("blank", put(2, contrast=0.5), [2], "1 good image without content"),
+            ("blurred", put(3, sharpness=0.1), [3], "without any sharp detail"),
+            ("unusable_defect", put(61, contrast=0.5), [61], "1 defect image black, white, blank or"),
+            ("channels", put(4, mode="L"), [4], "not of colour as the others"),
+            ("bit_depth", put(5, bit_depth=16), [5], "not of 8 bits as the others"),
+            ("duplicates", put(slice(6, 19), sha256="0" * 64), [*range(7, 20)], "13 of 60 good images are byte copies"),
+            ("near_duplicates", copy("perceptual_hash", 20, slice(21, 24)), [*range(21, 25)], "4 of 60 good images"),
+        ],
+    ),
+    "time": (
+        timed,
+        [
+            ("acquired_format", put(0, acquired="yesterday"), [0], "write it as 2025-03-01T14:05:00Z"),
+            ("acquired_future", put(1, acquired="2031-01-01T00:00:00Z"), [1], "1 image from the future"),
+            ("acquired_implausible", put(2, acquired="1970-01-01T00:03:00Z"), [2], "before the year 2000"),
+            ("acquired_missing", put(3, acquired=""), [3], "without a time (acquired), though others have one"),
+            ("time_order", put(9, acquired="2025-05-28T12:00:00Z"), [9], "breaks the order of their names"),
+            ("group_missing", put(slice(1, 65), group="1"), [0], "without a group, though others have one"),
+            ("lot_missing", put(slice(2, 65), lot="1"), [0, 1], "2 images without a lot"),
+            ("shift_missing", put(slice(1, 65), shift="A"), [0], "without a shift"),
+            ("camera_missing", put(slice(1, 65), camera="left"), [0], "without a camera"),
+        ],
+    ),
+    "roles": (
+        with_roles,
+        [
+            ("leakage_bytes", copy("sha256", 0, 1), [0, 1], "whose bytes are in two roles"),
+            ("leakage_near", copy("perceptual_hash", 3, 4), [3, 4], "near copies of one in another of the roles"),
+            ("leakage_group", put(slice(6, 7), group="7"), [6, 7], "whose group is in two roles"),
+            ("role_counts", put(slice(15, 59), role="train"), [], "calibration has 5 of 8, holdout has 5 of 10"),
+        ],
+    ),
+}
+TOGETHER = {"group_missing"}  # what planting in `roles` brings with it
+
+
+@cache
+def planted(theme: str) -> tuple[dict[str, Finding], list[str]]:
     manifest = clean()
-    manifest.loc[1:6, "sha256"] = manifest.loc[0, "sha256"]
-    assert check_manifest(manifest, DEFAULT, "caps") == []
-    manifest.loc[7, "sha256"] = manifest.loc[0, "sha256"]
-    finding = by_name(check_manifest(manifest, DEFAULT, "caps"))["duplicates"]
-    assert (finding.severity, finding.count) == ("error", 7)
-    assert "7 of 30 good images are byte copies of others, at most 20% may be" in finding.message
+    base, faults = FAULTS[theme]
+    manifest = base(manifest)
+    for _, plant, _, _ in faults:
+        manifest = plant(manifest)
+    settings = ValidateSettings.model_validate({"min_role": {"calibration": 8, "holdout": 10}})
+    return found(manifest, settings), manifest["path"].tolist()
+
+
+@pytest.mark.parametrize(("theme", "number"), [(theme, n) for theme in FAULTS for n in range(len(FAULTS[theme][1]))])
+def test_each_planted_fault_is_caught_by_name(theme: str, number: int) -> None:
+    name, _, rows, words = FAULTS[theme][1][number]
+    findings, paths = planted(theme)
+    assert findings[name].paths == tuple(sorted(paths[row] for row in rows))
+    assert findings[name].count == len(rows)
+    assert findings[name].severity == CHECKS[name]
+    assert words in findings[name].sentence
+
+
+@pytest.mark.parametrize("theme", FAULTS)
+def test_nothing_else_is_found(theme: str) -> None:
+    assert set(planted(theme)[0]) - TOGETHER == {name for name, *_ in FAULTS[theme][1]} - TOGETHER
+
+
+@cache
+def outliers(factor: float) -> dict[str, Finding]:
+    """The n-th statistic of the n-th image is another; where the width is, so is the aspect."""
+    manifest = clean()
+    for row, name in enumerate(STATISTICS):
+        if name == "aspect":
+            continue
+        manifest[name] = manifest[name].astype(float)
+        if name in {"dark", "saturated"}:
+            manifest.loc[row, name] = 0.1 * factor
+        else:
+            manifest.loc[row, name] *= factor if name != "entropy" else factor**0.3
+    return found(manifest)
+
+
+@pytest.mark.parametrize("name", STATISTICS)
+@pytest.mark.parametrize("factor", [0.3, 3.0])
+def test_an_image_unlike_the_others_is_told_by_its_statistic(name: str, factor: float) -> None:
+    findings = outliers(factor)
+    assert all(other.endswith("_outliers") for other in findings)
+    if name in {"dark", "saturated"} and factor < 1:  # fewer black or white pixels than others are no fault
+        assert f"{name}_outliers" not in findings
+        return
+    finding = findings[f"{name}_outliers"]
+    rows = [STATISTICS.index("height"), STATISTICS.index("width")] if name == "aspect" else [STATISTICS.index(name)]
+    assert finding.paths == tuple(f"train/good/{row:04}.png" for row in rows)
+    assert finding.severity == "warning"
+    assert "of 60 with a" in finding.message
+    assert "(limit from the others)" in finding.message
+
+
+def test_empty_unreadable_and_too_few_good() -> None:
+    assert list(found(clean(0, 0))) == ["empty"]
+    rejects = [Reject("a.png", "is empty (0 bytes)"), Reject("b.png", "not found")]
+    finding = found(clean(), rejects=rejects)["unreadable"]
+    assert finding.sentence.startswith("2 images that cannot be used (is empty (0 bytes), not found): a.png, b.png")
+    assert "only 3 good images, at least 20 are needed" in found(clean(3))["min_good"].message
+    assert list(found(clean(0, 4))) == ["min_good"]
+    assert found(clean(3), ValidateSettings(min_good=3)) == {}
 
 
 def test_all_images_alike() -> None:
-    manifest = clean()
-    manifest.loc[:29, "perceptual_hash"] = "0" * 64
-    finding = by_name(check_manifest(manifest, DEFAULT, "caps"))["identical"]
-    assert "all 30 good images look the same" in finding.message
-    assert finding.message.count("train/good/") == 5
-    assert "and 25 more" in finding.message
-
-
-def test_the_same_bytes_as_two_kinds_of_defect() -> None:
-    manifest = copy_bytes(30, 31)(clean())
-    manifest.loc[31, "defect"] = "dent"
-    finding = by_name(check_manifest(manifest, DEFAULT, "caps"))["conflicting_defects"]
-    assert (finding.severity, finding.count) == ("warning", 2)
+    findings = found(copy("perceptual_hash", 0, slice(0, 59))(clean()))
+    assert findings.keys() == {"identical", "near_duplicates"}
+    assert findings["identical"].sentence.count("train/good/") == 5
+    assert "and 55 more" in findings["identical"].sentence
 
 
 def test_lines_without_defects_or_without_masks_are_only_warned_of() -> None:
-    assert [(f.name, f.severity) for f in check_manifest(clean(30, 0), DEFAULT, "caps")] == [("no_defects", "warning")]
+    assert [(f.name, f.severity) for f in found(clean(60, 0)).values()] == [("no_defects", "warning")]
     unmasked = clean().assign(mask="", masked=0.0)
-    assert [(f.name, f.severity) for f in check_manifest(unmasked, DEFAULT, "caps")] == [("no_masks", "warning")]
+    assert [(f.name, f.severity) for f in found(unmasked).values()] == [("no_masks", "warning")]
+
+
+def test_kinds_of_defect_are_held_against_the_settings_or_the_reference() -> None:
+    misspelt = put(CRACK, defect="carck")(clean())
+    finding = found(misspelt, ValidateSettings(defect_kinds=("crack", "dent")))["defect_kinds"]
+    assert finding.paths == ("test/crack/0061.png",)
+    assert "validate.defect_kinds does not know (crack, dent)" in finding.message
+    assert "the reference does not know (crack)" in found(misspelt, reference=clean(seed=1))["defect_kinds"].message
+    assert found(misspelt) == {}
+
+
+def test_parts_of_a_set_count_as_roles_for_leakage() -> None:
+    parts = [("train/good", "test/good")[n % 2] if n < 60 else "test/crack" for n in range(66)]
+    manifest = copy("sha256", 0, 1)(clean().assign(origin=parts))
+    finding = found(manifest)["leakage_bytes"]
+    assert finding.paths == ("train/good/0000.png", "train/good/0001.png")
+    assert "two parts of the set" in finding.message
+
+
+def test_names_that_do_not_follow_time_are_no_fault() -> None:
+    manifest = timed(clean())
+    manifest["acquired"] = manifest["acquired"].sample(frac=1, random_state=0).to_numpy()
+    assert found(manifest) == {}
+
+
+def test_names_are_in_their_natural_order_and_groups_by_themselves() -> None:
+    manifest = timed(clean())
+    manifest["path"] = [f"train/good/{n}.png" for n in range(len(manifest))]
+    assert found(manifest) == {}
+    two = manifest.assign(camera=["left", "right"] * 33)
+    two.loc[two["camera"] == "right", "acquired"] = manifest["acquired"].iloc[:33].to_numpy()  # its clock runs slower
+    assert found(two) == {}
+
+
+def test_weights_are_overridden_and_switched_off() -> None:
+    manifest = put(GOOD, contrast=0.5)(clean())
+    assert found(manifest, ValidateSettings(severity={"blank": "warning"}))["blank"].severity == "warning"
+    result = check_manifest(manifest, ValidateSettings(severity={"blank": "off"}), "caps")
+    assert result.findings == ()
+    assert result.states["blank"] == "off"
+    result = check_manifest(clean(), ValidateSettings(severity={"no_groups": "error"}), "caps")
+    assert [finding.name for finding in result.errors] == ["no_groups"]
+    rejects = [Reject("a.png", "is empty")]
+    assert check_manifest(clean(), ValidateSettings(severity={"unreadable": "off"}), "caps", rejects=rejects).errors == ()
 
 
 def test_errors_come_first_and_braces_in_paths_do_no_harm() -> None:
-    manifest = planted(mode="L", path="train/good/{paths}{0}.png", contrast=0.0)(clean())
-    findings = check_manifest(manifest, DEFAULT, "caps")
+    manifest = put(GOOD, mode="L", path="train/good/{n}{0}.png", contrast=0.0)(clean())
+    findings = list(found(manifest).values())
     assert [finding.severity for finding in findings] == ["error", "warning"]
-    assert "train/good/{paths}{0}.png" in findings[0].message
+    assert "train/good/{n}{0}.png" in findings[0].sentence
 
 
 def test_16_bit_lines_are_told_of_the_white_level() -> None:
     dark = clean().assign(bit_depth=16, contrast=0.4)
-    assert "ingest.white_level" in by_name(check_manifest(dark, DEFAULT, "caps"))["low_contrast"].message
+    assert "ingest.white_level" in found(dark)["blank"].remedy
+
+
+def test_the_json_is_as_documented() -> None:
+    result = check_manifest(put(GOOD, contrast=0.5)(clean()), DEFAULT, "caps", reference=clean(seed=1), now=NOW)
+    value = json.loads(json.dumps(result.to_json(), allow_nan=False))
+    assert list(value) == [
+        "format_version", "line", "passed", "data_hash", "counts", "reference", "findings", "checks", "statistics",
+        "camera",
+    ]  # fmt: skip
+    assert (value["format_version"], value["line"], value["passed"]) == (1, "caps", False)
+    assert value["findings"] == [
+        {
+            "name": "blank",
+            "severity": "error",
+            "message": "1 good image without content (grey levels deviate by less than 2)",
+            "remedy": "remove them; check that the part is in the picture",
+            "count": 1,
+            "paths": ["train/good/0002.png"],
+        }
+    ]
+    assert set(value["checks"]) == set(CHECKS)
+    assert set(value["checks"].values()) == {"met", "broken", "off", "not applicable"}
+    assert value["reference"]["good"] == 60
+    assert set(value["statistics"]) == set(STATISTICS)
+    brightness = value["statistics"]["brightness"]
+    assert set(brightness) == {"median", "reference_median", "limits", "shift"}
+    assert set(brightness["limits"]) == {"low", "high", "source"}
+    assert set(brightness["shift"]) == set(value["camera"]["shift"]) == {"effect", "allowed", "p_value", "drifted"}
 
 
 def test_it_works_in_silence_and_leaves_nothing_behind(tmp_path: Path) -> None:
     clean().to_parquet(tmp_path / "m.parquet")
     code = (
         "import pandas as pd; from morphad.data.contract import check_manifest; from morphad.settings import *;"
-        f"assert check_manifest(pd.read_parquet({str(tmp_path / 'm.parquet')!r}), ValidateSettings(), 'caps') == []"
+        f"m = pd.read_parquet({str(tmp_path / 'm.parquet')!r});"
+        "assert check_manifest(m, ValidateSettings(), 'caps', reference=m).findings == ()"
     )
     home = tmp_path / "home"
     home.mkdir()
@@ -176,32 +325,8 @@ def test_it_works_in_silence_and_leaves_nothing_behind(tmp_path: Path) -> None:
     assert list(home.iterdir()) == []
 
 
-def real(source: str, path: str, tmp_path: Path, limit: int | None) -> list[Finding]:
-    ingest = IngestSettings(source=source, path=path, limit=limit)  # type: ignore[arg-type]
-    manifest, _ = snapshot(find_images(ingest), tmp_path, ingest, "caps", "test")
-    return check_manifest(manifest, DEFAULT, "caps")
-
-
-@pytest.mark.parametrize("name", ["mvtec/bottle", "mvtec/screw", "magnetic_tile"])
-def test_real_lines_have_no_errors(name: str, real_sets: Path, tmp_path: Path) -> None:
-    findings = real("folder", str(real_sets / name), tmp_path, limit=40)
-    assert [finding for finding in findings if finding.severity == "error"] == []
-
-
-@pytest.mark.parametrize("name", ["mono", "poly"])
-def test_demo_lines_have_no_errors(name: str, tmp_path: Path) -> None:
-    pytest.importorskip("elpv_dataset")
-    findings = real("demo", name, tmp_path, limit=40)
-    assert [finding for finding in findings if finding.severity == "error"] == []
-
-
-def test_a_black_picture_and_one_of_another_size_from_the_camera(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    (tmp_path / "in").mkdir()
-    for n in range(25):
-        side = 60 if n == 7 else 20
-        pixels = rng.integers(0, 256, (side, side), np.uint8) * (n != 3)
-        Pillow.fromarray(pixels.astype(np.uint8)).save(tmp_path / f"in/{n:02}.png")
-    findings = by_name(real("folder", str(tmp_path / "in"), tmp_path / "out", None))
-    assert "03.png" in findings["low_contrast"].message
-    assert "07.png" in findings["size_outliers"].message
+def test_data_docs_on_demand(tmp_path: Path) -> None:
+    folder = tmp_path / "docs"
+    check_manifest(put(GOOD, contrast=0.5)(clean()), DEFAULT, "caps", data_docs=folder)
+    assert "Data Docs" in (folder / "index.html").read_text(encoding="utf-8")
+    assert len(list((folder / "validations").rglob("*.html"))) == 6  # one a set of rows

@@ -67,6 +67,13 @@ def add_actor(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--actor", default=None, help="who does it, for the record; default: the user")
 
 
+def add_data_docs(parser: argparse.ArgumentParser) -> None:
+    """Let a verb write the pages of Great Expectations."""
+    parser.add_argument(
+        "--data-docs", type=Path, metavar="FOLDER", help="write the Data Docs of Great Expectations here, too"
+    )
+
+
 def actor(options: argparse.Namespace) -> str:
     """Who acts, for the record."""
     if options.actor:

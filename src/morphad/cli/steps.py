@@ -2,14 +2,15 @@
 
 import argparse
 
-from morphad.cli.shared import Verbs, actor, add_actor, open_line
+from morphad.cli.shared import Verbs, actor, add_actor, add_data_docs, open_line
 from morphad.errors import CheckFailedError
 
 
 def add_verbs(verbs: Verbs) -> None:
     """Add one verb a step."""
     verbs.add_for_line("ingest", _ingest, "bring a line's snapshot of images up to date and describe them")
-    verbs.add_for_line("validate", _validate, "hold the line's images against the data contract")
+    validate = verbs.add_for_line("validate", _validate, "hold the line's images against the data contract")
+    add_data_docs(validate)
     verbs.add_for_line("split", _split, "give every image its role; the holdout stays frozen")
     verbs.add_for_line("train", _train, "learn from good images; resumes where it was killed")
     verbs.add_for_line("calibrate", _calibrate, "set the threshold for the false-reject rate")
@@ -45,7 +46,17 @@ def _validate(options: argparse.Namespace) -> None:
     from morphad import steps
 
     _, settings, place = open_line(options)
-    figures = steps.validate(options.line, settings.validate_, manifest=place.manifest, validation=place.validation)
+    figures = steps.validate(
+        options.line,
+        settings.validate_,
+        settings.ingest,
+        manifest=place.manifest,
+        snapshot_dir=place.snapshot,
+        reference=place.reference,
+        validation=place.validation,
+        page=place.contract_page,
+        data_docs=options.data_docs,
+    )
     for warning in figures["warnings"]:
         print(f"{options.line}: warning: {warning}")
     print(f"{options.line}: the data keeps its contract")
@@ -152,6 +163,7 @@ def _promote(options: argparse.Namespace) -> None:
         detector=place.detector,
         registration=place.registration,
         decision=place.decision,
+        reference=place.reference,
         actor=actor(options),
     )
     reasons = " ".join(figures["reasons"])

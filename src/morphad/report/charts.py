@@ -1,4 +1,4 @@
-"""The two charts of a page as inline SVG with real text, in colours that follow the page's light or dark scheme."""
+"""The charts of pages as inline SVG with real text, in colours that follow the page's light or dark scheme."""
 
 import io
 import re
@@ -11,8 +11,11 @@ from markupsafe import Markup, escape
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
 
 from morphad.decision.wording import exact_percent, percent
+
+Values = NDArray[np.float64]
 
 # Drawn in stand-in colours that become CSS variables: blue and vermilion of Okabe and Ito are told apart by all.
 _INK, _FAINT, _GOOD, _DEFECT = "#010101", "#020202", "#0072b2", "#d55e00"
@@ -116,6 +119,46 @@ def roc_chart(points: Sequence[dict[str, float]], metrics: dict[str, Any]) -> Ma
         return _svg(figure, "roc", "ROC curve: defects found against good parts rejected")
 
 
+def statistic_histogram(
+    name: str, values: Values, reference: Values, limits: tuple[float | None, float | None], label: str
+) -> Markup:
+    """Histogram of an image statistic: the images filled, the reference as an outline, beyond the limits shaded.
+
+    Both are shown as shares, so that few new images can be held against a large reference.
+
+    Args:
+        name: Of the statistic, for the ids within the chart.
+        values: Of the images.
+        reference: Of the reference's images; empty without one.
+        limits: Lowest and highest; None for none.
+        label: Name and unit, for the axis.
+    """
+    everything = np.concatenate([values, reference])
+    marked = [limit for limit in limits if limit is not None]
+    with mpl.rc_context({**_STYLE, "font.size": 9}):
+        figure, axes = _figure((3.5, 2.3))
+        edges, logarithmic = _bins(np.concatenate([everything, marked]), None)
+        for chosen, style in (
+            (values, {"fill": True, "alpha": 0.55, "color": _GOOD, "ec": _GOOD}),
+            (reference, {"fill": False, "ec": _INK, "linewidth": 1.1}),
+        ):
+            if chosen.size:
+                axes.stairs(np.histogram(chosen, edges)[0] / chosen.size, edges, **style)
+        if logarithmic:
+            axes.set_xscale("log")
+        left, right = edges[0], edges[-1]
+        for limit, outer in zip(limits, (left, right), strict=True):
+            if limit is not None:
+                axes.axvspan(limit, outer, color=_DEFECT, alpha=0.13, linewidth=0)
+                axes.axvline(limit, color=_DEFECT, linewidth=1.2, linestyle=(0, (4, 2)))
+        axes.margins(x=0.02)
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=3))
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+        axes.set_ylim(0, None)
+        axes.set_xlabel(label + (", log" if logarithmic else ""))
+        return _svg(figure, name, f"Histogram of {label} over {values.size} images")
+
+
 def _bins(scores: np.ndarray[Any, np.dtype[np.float64]], threshold: float | None) -> tuple[Any, bool]:
     """Forty equal bins over scores and threshold; logarithmic where the highest score is over 30 times the lowest."""
     values = scores if threshold is None else np.append(scores, threshold)
@@ -130,9 +173,9 @@ def _bins(scores: np.ndarray[Any, np.dtype[np.float64]], threshold: float | None
     return np.linspace(low, high, 41), False
 
 
-def _figure() -> tuple[Figure, Any]:
+def _figure(size: tuple[float, float] = (5.4, 3.8)) -> tuple[Figure, Any]:
     """A figure apart from pyplot, so that nothing global is kept alive."""
-    figure = Figure(figsize=(5.4, 3.8), layout="constrained", facecolor="none")
+    figure = Figure(figsize=size, layout="constrained", facecolor="none")
     FigureCanvasSVG(figure)
     return figure, figure.add_subplot(facecolor="none")
 

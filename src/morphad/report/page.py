@@ -6,22 +6,20 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import jinja2
 import numpy as np
-from markupsafe import Markup
 from numpy.typing import ArrayLike
 
 from morphad.decision.calibration import Calibration, finite_scores
 from morphad.decision.metrics import is_defect
-from morphad.decision.wording import counted, exact_percent, percent
+from morphad.decision.wording import percent
 from morphad.files import write_text
 from morphad.report.charts import roc_chart, score_histogram
 from morphad.report.pictures import Example, colour_bar, overlay, picture
+from morphad.report.template import environment, span
 from morphad.report.verdict import Verdict, verdict
 
 __all__ = ["DataFacts", "Example", "IndexEntry", "PageData", "example_indices", "write_index", "write_page"]
 
-_HERE = Path(__file__).parent
 WORST, BEST = 6, 3
 
 
@@ -115,7 +113,7 @@ def write_page(folder: Path, page: PageData) -> Path:
     target = folder / "index.html"
     write_text(
         target,
-        _environment()
+        environment()
         .get_template("page.html")
         .render(
             page=page,
@@ -143,31 +141,8 @@ def write_index(folder: Path, entries: Sequence[IndexEntry]) -> Path:
     """
     target = folder / "index.html"
     ordered = sorted(entries, key=lambda entry: entry.line)
-    write_text(target, _environment().get_template("lines.html").render(entries=ordered, quote=quote))
+    write_text(target, environment().get_template("lines.html").render(entries=ordered, quote=quote))
     return target
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_unbroken,
-    )
-    environment.filters |= {"percent": percent, "exact_percent": exact_percent, "number": _number}
-    environment.globals |= {
-        "css": Markup((_HERE / "page.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
-        "counted": counted,
-        "span": _span,
-    }
-    return environment
-
-
-def _unbroken(value: Any) -> Any:
-    """Keep a number and its percent sign on one line."""
-    return value.replace(" %", "\N{NO-BREAK SPACE}%") if type(value) is str else value
 
 
 def _tiles(metrics: dict[str, Any]) -> list[dict[str, str]]:
@@ -180,7 +155,7 @@ def _tiles(metrics: dict[str, Any]) -> list[dict[str, str]]:
         rate = metrics[key]
         if rate is not None:
             says = f"{happened}: {rate['count']} of {rate['n']:,}"
-            tiles.append(_tile(name, rate["rate"], _span(rate["low"], rate["high"]), says))
+            tiles.append(_tile(name, rate["rate"], span(rate["low"], rate["high"]), says))
     for key, name, says in (
         ("image_auroc", "AUROC", "a defect scores above a good part"),
         ("image_ap", "Average precision", "area under precision and recall"),
@@ -190,7 +165,7 @@ def _tiles(metrics: dict[str, Any]) -> list[dict[str, str]]:
     ):
         if metrics[key] is not None:
             interval = metrics["intervals"].get(key)
-            tiles.append(_tile(name, metrics[key], _span(interval["low"], interval["high"]) if interval else "", says))
+            tiles.append(_tile(name, metrics[key], span(interval["low"], interval["high"]) if interval else "", says))
     return tiles
 
 
@@ -209,20 +184,6 @@ def _groups(examples: Sequence[Example]) -> list[dict[str, Any]]:
         ("Clearest good parts", "The good parts with the lowest scores.", good[max(WORST, len(good) - BEST) :]),
     ]
     return [{"title": title, "says": says, "examples": chosen} for title, says, chosen in groups if chosen]
-
-
-def _span(low: float, high: float) -> str:
-    """An interval of rates: "3.1 to 7.2 %"."""
-    first, second = percent(low), percent(high)
-    return (
-        f"{first.removesuffix(' %')} to {second}"
-        if not first.startswith(("below", "above"))
-        else f"{first} to {second}"
-    )
-
-
-def _number(value: float, digits: int = 4) -> str:
-    return f"{value:.{digits}g}"
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -1,8 +1,8 @@
-"""Holdout images as data URIs: the picture, and its heatmap on the line's fixed scale with the mask's outline."""
+"""Images as data URIs: thumbnails, and holdout pictures with heatmaps on the line's fixed scale and masks outlined."""
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,6 +16,7 @@ from scipy import ndimage
 from morphad.files import atomic_file
 
 _SIDE = 256  # px of the longer side: 36 pictures make a page of about a megabyte
+_THUMBNAIL = 160  # px
 _OUTLINE = (0, 229, 255)  # cyan: occurs neither in the colour map nor in most parts
 _OPACITY = 0.85
 
@@ -50,6 +51,25 @@ class Example:
 def picture(example: Example) -> str:
     """The image, at most 256 px, as a data URI."""
     return _uri(_small(example))
+
+
+def thumbnail(pixels: NDArray[np.uint8]) -> str:
+    """uint8 [H, W] or [H, W, 3] as a picture of at most 160 px, as a data URI."""
+    return _uri(_shrunk(pixels, _THUMBNAIL))
+
+
+def average(images: Iterable[NDArray[np.uint8]]) -> str:
+    """The mean of images, each brought to the size of the first, at most 160 px, as a data URI; "" of none."""
+    total: NDArray[np.float64] | None = None
+    count = 0
+    for pixels in images:
+        small = _shrunk(pixels, _THUMBNAIL)
+        if total is None:
+            total = np.zeros((small.height, small.width, 3))
+        height, width = total.shape[:2]
+        total += np.asarray(small.resize((width, height)), np.float64)
+        count += 1
+    return "" if total is None else _uri(Image.fromarray(np.round(total / count).astype(np.uint8)))
 
 
 def overlay(example: Example, scale: tuple[float, float]) -> str:
@@ -104,11 +124,15 @@ def colour_bar() -> str:
 
 
 def _small(example: Example) -> Image.Image:
-    return Image.fromarray(example.image).convert("RGB").resize(_size(example), Image.Resampling.LANCZOS)
+    return _shrunk(example.image, _SIDE)
+
+
+def _shrunk(pixels: NDArray[np.uint8], side: int) -> Image.Image:
+    return Image.fromarray(pixels).convert("RGB").resize(_size(pixels, side), Image.Resampling.LANCZOS)
 
 
 def _overlaid(example: Example, scale: tuple[float, float]) -> Image.Image:
-    size = _size(example)
+    size = _size(example.image, _SIDE)
     grey = np.asarray(Image.fromarray(example.image).convert("L").resize(size, Image.Resampling.LANCZOS), np.float32)
     heat = Image.fromarray(example.heatmap.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
     pixels = _blend(grey, _relative(np.asarray(heat), scale))
@@ -119,10 +143,10 @@ def _overlaid(example: Example, scale: tuple[float, float]) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def _size(example: Example) -> tuple[int, int]:
-    """Width and height in px of the small picture; images are never enlarged."""
-    height, width = example.image.shape[:2]
-    factor = min(1.0, _SIDE / max(height, width))
+def _size(pixels: NDArray[np.uint8], side: int) -> tuple[int, int]:
+    """Width and height in px of the small picture, at most `side`; images are never enlarged."""
+    height, width = pixels.shape[:2]
+    factor = min(1.0, side / max(height, width))
     return max(1, round(width * factor)), max(1, round(height * factor))
 
 
