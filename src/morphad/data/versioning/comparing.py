@@ -59,8 +59,8 @@ class Difference:
             ("came", [f"+ {path}" for path in self.came]),
             ("went", [f"- {path}" for path in self.went]),
             ("renamed", [f"{before} -> {after}" for before, after in self.renamed]),
-            ("other bytes", list(self.replaced)),
-            *((f"other {name}", [_told(change) for change in changes]) for name, changes in fields.items()),
+            ("with other bytes", list(self.replaced)),
+            *((f"with another {name}", [_told(change) for change in changes]) for name, changes in fields.items()),
         ]
         for what, examples in groups:
             if examples:

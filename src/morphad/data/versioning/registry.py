@@ -325,8 +325,9 @@ class DataRegistry:
     def _reason(self, text: str) -> str:
         """The telling line of what a command wrote, without credentials."""
         lines = [line.strip() for line in _CREDENTIALS.sub("//", text).splitlines() if line.strip()]
-        telling = [line for line in lines if line.startswith(("fatal:", "error:", "ERROR:", "!"))]
-        return (telling or lines or ["no reason given"])[0]
+        at = next((n for n, line in enumerate(lines) if line.startswith(("fatal:", "error:", "ERROR:", "!"))), 0)
+        told = " ".join(lines[at : at + 2]) if lines and lines[at].endswith(":") else "".join(lines[at : at + 1])
+        return told.removeprefix("ERROR: ") or "no reason given"
 
 
 def list_versions(address: Address, line: str, work: Path) -> list[Version]:

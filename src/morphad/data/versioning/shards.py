@@ -10,6 +10,7 @@ import shutil
 import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from io import BufferedReader
 from pathlib import Path
 from typing import IO
@@ -44,7 +45,7 @@ class Shard:
 
     files: tuple[File, ...]
 
-    @property
+    @cached_property
     def name(self) -> str:
         """By its content."""
         return hashlib.sha256("".join(file.sha256 for file in self.files).encode()).hexdigest()[:32]
