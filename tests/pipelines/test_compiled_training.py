@@ -110,6 +110,30 @@ def test_training_has_a_gpu_its_nodes_and_shared_memory(
     assert [name for name in STEPS if "accelerator" in executors[name]["resources"]] == ["train"]
 
 
+def test_so_many_gpus_are_so_many_processes(tmp_path: Path) -> None:
+    cluster = (REPO / "pipelines" / "cluster.yaml").read_text()
+    assert cluster.count("type: nvidia.com/gpu, count: 1}") == 1
+    (tmp_path / "cluster.yaml").write_text(cluster.replace("gpu, count: 1}", "gpu, count: 4}"))
+    done = compile_with("--cluster", str(tmp_path / "cluster.yaml"), "--out", str(tmp_path / "training.yaml"))
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "training.yaml").read_text()
+    (train,) = (
+        component["dag"]["tasks"]["train"]
+        for component in next(YAML(typ="safe").load_all(text))["components"].values()
+        if "train" in component.get("dag", {}).get("tasks", {})
+    )
+    assert train["inputs"]["parameters"]["gpus"] == {"runtimeValue": {"constant": 4.0}}
+    assert "resourceCount: '4'" in text
+
+
+def test_why_a_run_was_started_goes_where_it_is_read(
+    documents: list[dict[str, Any]], tasks: dict[str, dict[str, Any]]
+) -> None:
+    assert documents[0]["root"]["inputDefinitions"]["parameters"]["reason"]["defaultValue"] == "scheduled"
+    told = {name for name in STEPS if "reason" in tasks[name]["inputs"]["parameters"]}
+    assert told == {"register", "promote", "notify"}  # none of them cached
+
+
 def test_every_step_has_limits_and_the_lasting_state(
     executors: dict[str, dict[str, Any]], pods: dict[str, dict[str, Any]]
 ) -> None:
@@ -141,7 +165,7 @@ def test_steps_that_talk_to_services_are_repeated_with_growing_waits(tasks: dict
 
 def test_only_steps_that_look_at_nothing_but_their_inputs_are_cached(tasks: dict[str, dict[str, Any]]) -> None:
     cached = {name for name in STEPS if tasks[name]["cachingOptions"].get("enableCache")}
-    assert cached == {"validate", "train", "calibrate", "evaluate"}
+    assert cached == {"train", "calibrate", "evaluate"}
     # The run's identifier differs each time: a cached step that took it would never be found.
     assert not any("run" in tasks[name]["inputs"]["parameters"] for name in cached)
 
@@ -172,6 +196,7 @@ def test_types_of_artifacts_are_those_that_the_user_interface_draws(documents: l
     assert outputs == {
         "ingest.data": "system.Dataset",
         "validate.findings": "system.Artifact",
+        "validate.page": "system.HTML",
         "split.roles": "system.Dataset",
         "train.fitted": "system.Model",
         "calibrate.detector": "system.Model",

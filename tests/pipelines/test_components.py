@@ -76,6 +76,7 @@ def test_a_training_that_was_killed_goes_on_in_another_pod_and_ends_as_if_it_had
             line="weave",
             settings_json=settings_json,
             seed=0,
+            gpus=1,
             state_root=str(tmp_path / "state"),
             data=data,
             roles=roles,
@@ -105,6 +106,27 @@ def test_a_training_that_was_killed_goes_on_in_another_pod_and_ends_as_if_it_had
     assert not state.checkpoint.exists()
     for weights in Path(unbroken.path).glob("*.safetensors"):
         assert sha256_file(weights) == sha256_file(Path(resumed.path) / weights.name)
+
+
+def test_a_pod_whose_gpu_does_not_work_trains_on_the_cpu_and_says_so(
+    tmp_path: Path, settings_json: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    data, roles = ingested(tmp_path, settings_json, "one")
+    fitted = dsl.Model(uri=str(tmp_path / "fitted"))
+    train.python_func(
+        line="weave",
+        settings_json=settings_json.replace('"device":"cpu"', '"device":"auto"'),
+        seed=0,
+        gpus=1,
+        state_root=str(tmp_path / "state"),
+        data=data,
+        roles=roles,
+        fitted=fitted,
+    )
+    assert fitted.metadata["device"] == "cpu"
+    assert fitted.metadata["warning"].startswith("trained on the CPU although the step asked for 1 GPU: ")
+    assert f"weave: warning: {fitted.metadata['warning']}\n" in capsys.readouterr().out
 
 
 def test_wrong_settings_end_the_line_with_a_message_on_record(
