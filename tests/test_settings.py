@@ -54,6 +54,10 @@ WRONG = [
     ("train.cases.operators", "erosion", ["= 'erosion'", "a list", "erosion, dilation, gradient"]),
     ("train.optimiser", None, ["= None", "a mapping"]),
     ("split.renew_holdout", "yes", ["= 'yes'", "valid boolean"]),
+    ("validate.limits.brightness", [200, 40], ["= [200, 40]", "the lowest, 200, is above the highest, 40"]),
+    ("validate.limits.brightness", [None, None], ["give a number for the lowest, the highest or both"]),
+    ("validate.limits.lightness", [1, 2], ["= 'lightness'", "'brightness', 'contrast'"]),
+    ("validate.severity.camera", "fatal", ["= 'fatal'", "'error', 'warning' or 'off'"]),
 ]
 
 
@@ -82,6 +86,11 @@ def test_a_wrong_value_is_named_where_it_was_written(
     assert "\n" not in message
     assert "tuple" not in message.lower()
     assert "Settings" not in message  # the names of our classes mean nothing to the reader
+
+
+def test_a_check_that_is_none_is_told_with_those_that_are_meant() -> None:
+    with pytest.raises(BadInputError, match=r"no check 'camra'; did you mean camera or camera_missing\?"):
+        line(validate={"severity": {"camra": "off"}})
 
 
 @pytest.mark.parametrize("value", [[8, 64], ["a", 64]])

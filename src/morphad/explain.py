@@ -41,7 +41,7 @@ def explain(
     place += "".join(f"[{item}]" for item in path if isinstance(item, int))
     message = first["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list")
     message = message.replace("Tuple", "List").replace(" after validation", "")
-    message = re.sub(r"a valid dictionary or instance of \w+", "a mapping of keys to values", message)
+    message = re.sub(r"a valid dictionary( or instance of \w+)?", "a mapping of keys to values", message)
     if isinstance(first["input"], dict) and first["type"] == "value_error":
         return f"{place}: {message}"
     return f"{place} = {first['input']!r}: {message}{_describe(model, path, parenthesised=True)}"
