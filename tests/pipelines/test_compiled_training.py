@@ -13,11 +13,12 @@ from ruamel.yaml import YAML
 pytest.importorskip("kfp", reason="kfp is not installed: pip install 'morphad[kubeflow]'")
 
 from google.protobuf import json_format
+from kfp import components
 from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from morphad.settings import line_from_json, load_settings
-from pipelines.cluster import SHARED_MEMORY, STEPS
+from pipelines.cluster import SHARED_MEMORY, STEPS, Step, load_cluster
 
 REPO = Path(__file__).resolve().parents[2]
 COMPILED = REPO / "pipelines" / "compiled" / "training.yaml"
@@ -90,6 +91,72 @@ def test_both_documents_are_what_kubeflow_reads(
     json_format.ParseDict(documents[1], pipeline_spec_pb2.PlatformSpec())
     for pod in pods.values():
         json_format.ParseDict(pod, kubernetes_executor_config_pb2.KubernetesExecutorConfig())
+
+
+def test_kubeflows_own_reader_takes_the_file(documents: list[dict[str, Any]]) -> None:
+    read = components.load_component_from_file(str(COMPILED))
+    assert json_format.MessageToDict(read.pipeline_spec) == {
+        **documents[0],
+        "schemaVersion": read.pipeline_spec.schema_version,
+    }
+    pods = read.platform_spec.platforms["kubernetes"].deployment_spec.executors
+    assert {name.removeprefix("exec-") for name in pods} == set(STEPS)
+
+
+def test_a_key_that_kubeflow_does_not_know_would_be_found(documents: list[dict[str, Any]]) -> None:
+    """That the reader of the two tests above is a strict one."""
+    for pod in documents[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values():
+        with pytest.raises(json_format.ParseError):
+            json_format.ParseDict(
+                {**pod, "nodeSelektor": {}}, kubernetes_executor_config_pb2.KubernetesExecutorConfig()
+            )
+    with pytest.raises(json_format.ParseError):
+        json_format.ParseDict({**documents[0], "rooot": {}}, pipeline_spec_pb2.PipelineSpec())
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_gets_what_the_file_of_the_cluster_says(
+    name: Step,
+    executors: dict[str, dict[str, Any]],
+    pods: dict[str, dict[str, Any]],
+    tasks: dict[str, dict[str, Any]],
+) -> None:
+    cluster = load_cluster()
+    step, resources, task = cluster.steps[name], executors[name]["resources"], tasks[name]
+    assert [resources[f"resource{key}"] for key in ("CpuRequest", "CpuLimit", "MemoryRequest", "MemoryLimit")] == [
+        step.cpu.request,
+        step.cpu.limit,
+        step.memory.request,
+        step.memory.limit,
+    ]
+    gpu = resources.get("accelerator")
+    assert (gpu and (gpu["resourceType"], gpu["resourceCount"])) == (
+        step.accelerator and (step.accelerator.type, str(step.accelerator.count))
+    )
+    retry = task.get("retryPolicy")
+    assert (retry is None) == (step.retry is None)
+    if retry and step.retry:
+        assert retry == {
+            "maxRetryCount": step.retry.times,
+            "backoffDuration": f"{step.retry.wait_seconds}s",
+            "backoffFactor": step.retry.factor,
+            "backoffMaxDuration": f"{step.retry.longest_wait_seconds}s",
+        }
+    assert task["cachingOptions"].get("enableCache", False) == step.cache
+    secrets = {
+        secret["secretName"]: {key["secretKey"]: key["envVar"] for key in secret["keyToEnv"]}
+        for secret in pods[name].get("secretAsEnv", ())
+    }
+    assert secrets == {cluster.secrets[key].name: cluster.secrets[key].environment for key in step.secrets}
+    (volume,) = pods[name]["pvcMount"]
+    assert (volume["constant"], volume["mountPath"]) == (cluster.state.claim, cluster.state.mount)
+    assert [each["sizeLimit"] for each in pods[name].get("emptyDirMounts", ())] == (
+        [] if step.shared_memory is None else [step.shared_memory]
+    )
+    assert pods[name].get("nodeSelector", {}).get("labels", {}) == step.node_selector
+    assert pods[name].get("tolerations", []) == [each.model_dump(exclude_none=True) for each in step.tolerations]
+    environment = executors[name].get("env", [])  # a secret's value could only be here
+    assert environment == []
 
 
 def test_every_step_runs_in_one_image_and_installs_nothing(executors: dict[str, dict[str, Any]]) -> None:
