@@ -1,0 +1,239 @@
+"""morphad beside models of anomalib: the same images, the same weights, the same input size, one after the other.
+
+    pip install -r benchmarks/peers.txt
+    python -m benchmarks.peers FOLDER [FOLDER ...] [--models morphad,padim] [--seeds 0,1,2] --out FILE.json
+
+A folder is a set in MVTec AD layout. Every model is fitted on train/good in a process of its own and scores test/. The
+peers' settings are those that their authors give, the same for every set; nothing is chosen by a test label. The
+table gives the mean over the seeds; FILE.json every run. A run that is in FILE.json already is not repeated.
+"""
+
+import argparse
+import multiprocessing
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchvision.transforms.v2 import functional as transforms
+
+from morphad.benchmark import COLUMNS, measure
+from morphad.data.images import decode
+from morphad.data.loading import in_order, read_mask
+from morphad.data.sources import find_images
+from morphad.decision.metrics import evaluate
+from morphad.files import read_json, write_json
+from morphad.model.weights import packaged_lite0, read_weights
+from morphad.settings import EvaluateSettings, IngestSettings
+
+BACKBONE = "tf_efficientnet_lite0"
+SIZE = [224, 224]  # px, as morphad's default
+BATCH = 16
+STUDENT_STEPS = 400  # of 16 images; STFPM's loss has levelled off by then
+
+Scores = tuple[Tensor, Tensor]  # [B] of images, [B, H, W] of places
+Scorer = Callable[[Tensor], Scores]  # from images [B, 3, H, W] float32
+
+
+def padim(images: Tensor, seed: int) -> Scorer:
+    """PaDiM (Defard et al., 2021): a Gaussian a position, 100 random channels."""
+    from anomalib.models.image.padim.torch_model import PadimModel
+
+    torch.manual_seed(seed)
+    layers = ["blocks.1", "blocks.2", "blocks.4"]
+    model = PadimModel(layers=layers, backbone=BACKBONE, pre_trained=False, n_features=100)
+    _load(model.feature_extractor.feature_extractor)
+    _collect(model, images)
+    model.fit()
+    return _score_with(model)
+
+
+def patchcore(images: Tensor, seed: int) -> Scorer:
+    """PatchCore (Roth et al., 2022): a coreset of 1 % of the patches, 9 neighbours."""
+    from anomalib.models.image.patchcore.torch_model import PatchcoreModel
+
+    torch.manual_seed(seed)
+    model = PatchcoreModel(layers=["blocks.2", "blocks.4"], backbone=BACKBONE, pre_trained=False, num_neighbors=9)
+    _load(model.feature_extractor.feature_extractor)
+    _collect(model, images)
+    model.subsample_embedding(0.01)
+    return _score_with(model)
+
+
+def dfm(images: Tensor, seed: int) -> Scorer:
+    """DFM (Ahuja et al., 2019): what a principal component analysis of one layer's features cannot rebuild."""
+    from anomalib.models.image.dfm.torch_model import DFMModel
+
+    torch.manual_seed(seed)
+    model = DFMModel(backbone=BACKBONE, layer="blocks.4", pre_trained=False)
+    _load(model.feature_extractor.feature_extractor)
+    _collect(model, images)
+    model.fit()
+    return _score_with(model)
+
+
+def stfpm(images: Tensor, seed: int) -> Scorer:
+    """STFPM (Wang et al., 2021): a student that learns the teacher's features on good images."""
+    from anomalib.models.image.stfpm import torch_model
+    from anomalib.models.image.stfpm.loss import STFPMLoss
+
+    torch.manual_seed(seed)
+    extractor = torch_model.TimmFeatureExtractor
+    # The model asks for weights from the network, always; here they come from the package.
+    torch_model.TimmFeatureExtractor = lambda **options: extractor(**{**options, "pre_trained": False})
+    model = torch_model.STFPMModel(layers=["blocks.1", "blocks.2", "blocks.4"], backbone=BACKBONE)
+    torch_model.TimmFeatureExtractor = extractor
+    _load(model.teacher_model.feature_extractor)
+    loss = STFPMLoss()
+    optimiser = torch.optim.SGD(model.student_model.parameters(), lr=0.4, momentum=0.9, weight_decay=0.001)
+    model.train()
+    model.teacher_model.eval()
+    for _ in range(STUDENT_STEPS):
+        batch = images[torch.randint(len(images), (BATCH,))]
+        value = loss(*model(batch))
+        optimiser.zero_grad()
+        value.backward()
+        optimiser.step()
+    return _score_with(model)
+
+
+PEERS: dict[str, Callable[[Tensor, int], Scorer]] = {"padim": padim, "patchcore": patchcore, "dfm": dfm, "stfpm": stfpm}
+MODELS = ("morphad", *PEERS)
+
+
+def run(name: str, folder: Path, seed: int) -> dict[str, Any]:
+    """Fit one model on one set and score its test images; figures as `morphad.benchmark.measure` gives them."""
+    warnings.simplefilter("ignore")
+    if name == "morphad":
+        return measure(folder, "default", seed)
+    images = find_images(IngestSettings(source="folder", path=str(folder)))
+    training = [image for image in images if image.origin.startswith("train/") and image.label == "good"]
+    test = [image for image in images if image.origin.startswith("test/")]
+    started = time.perf_counter()
+    score = PEERS[name](torch.cat(list(_batches(training))), seed)
+    fitted = time.perf_counter()
+    scores, maps = [], []
+    originals = (decode(image.file).pixels.shape[:2] for image in test)
+    with torch.inference_mode():
+        for batch in _batches(test):
+            of_images, of_places = score(batch)
+            scores.append(of_images)
+            for place, size in zip(of_places, originals, strict=False):
+                full = transforms.resize(place[None], list(size), antialias=True)
+                maps.append(full[0].numpy().astype(np.float32))
+    scored = time.perf_counter()
+    figures = evaluate(
+        [image.label for image in test],
+        torch.cat(scores).double().numpy(),
+        settings=EvaluateSettings(bootstrap=100),
+        kinds=[image.defect for image in test],
+        masks=(read_mask(image.mask) if image.mask else None for image in test),
+        maps=maps,
+        seed=seed,
+    )
+    return {
+        **{column: figures[column] for column in COLUMNS},
+        "per_defect": {kind: row["auroc"] for kind, row in figures["per_defect"].items()},
+        "fit_seconds": round(fitted - started, 2),
+        "images_per_second": round(len(test) / (scored - fitted), 2),
+    }
+
+
+def table(runs: dict[str, dict[str, Any]]) -> str:
+    """Markdown: a row a set, a column a model, image AUROC in percent, the mean over the seeds and their range."""
+    names = [name for name in MODELS if any(key.split("/")[1] == name for key in runs)]
+    sets = list(dict.fromkeys(key.split("/")[0] for key in runs))
+    lines = ["| set | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for folder in sets:
+        cells = []
+        for name in names:
+            values = [100 * row["image_auroc"] for key, row in runs.items() if key.startswith(f"{folder}/{name}/")]
+            spread = f" ({min(values):.1f} to {max(values):.1f})" if len(values) > 1 else ""
+            cells.append(f"{np.mean(values):.1f}{spread}" if values else "-")
+        lines.append(f"| {folder} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure what FILE.json lacks, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("--models", default=",".join(MODELS), help="of " + ", ".join(MODELS))
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--out", required=True, type=Path)
+    options = parser.parse_args()
+    models, seeds = options.models.split(","), [int(seed) for seed in options.seeds.split(",")]
+    unknown = set(models) - set(MODELS)
+    if unknown:
+        parser.error(f"no model {sorted(unknown)[0]!r}; there are {', '.join(MODELS)}")
+    runs: dict[str, dict[str, Any]] = read_json(options.out) if options.out.exists() else {}
+    for folder in options.folders:
+        for seed in seeds:
+            for name in models:
+                key = f"{folder.name}/{name}/{seed}"
+                if key in runs:
+                    continue
+                with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+                    runs[key] = pool.submit(run, name, folder, seed).result()
+                write_json(options.out, runs)
+                row = runs[key]
+                print(
+                    f"{key}: AUROC {100 * row['image_auroc']:.1f}, fit {row['fit_seconds']:.0f} s, "
+                    f"{row['images_per_second']:.0f} images/s",
+                    flush=True,
+                )
+    print(table(runs))
+
+
+def _load(extractor: nn.Module) -> None:
+    """The packaged weights, tensor by tensor: the network is cut after its last layer of use, so there are fewer."""
+    given = [value for key, value in read_weights(packaged_lite0()).items() if "num_batches_tracked" not in key]
+    wanted = [key for key in extractor.state_dict() if "num_batches_tracked" not in key]
+    state = dict(zip(wanted, given, strict=False))
+    if any(extractor.state_dict()[key].shape != value.shape for key, value in state.items()):
+        raise RuntimeError("the packaged weights do not fit the peer's network")
+    extractor.load_state_dict(state, strict=False)
+
+
+def _collect(model: nn.Module, images: Tensor) -> None:
+    model.train()
+    for module in model.modules():  # its own statistics stay those of ImageNet
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    with torch.no_grad():
+        for batch in torch.split(images, BATCH):
+            model(batch)
+
+
+def _score_with(model: nn.Module) -> Scorer:
+    model.eval()
+
+    def score(images: Tensor) -> Scores:
+        scored = model(images)
+        return scored.pred_score.flatten(), scored.anomaly_map.reshape(len(images), *images.shape[-2:])
+
+    return score
+
+
+def _batches(images: list[Any]) -> Iterable[Tensor]:
+    """Images decoded and resized as morphad does it, as the weights want them."""
+    batch: list[Tensor] = []
+    for pixels in in_order(lambda image: decode(image.file).pixels, images):
+        tensor = torch.from_numpy(np.ascontiguousarray(pixels))
+        tensor = tensor[None] if tensor.ndim == 2 else tensor.permute(2, 0, 1)
+        resized = transforms.resize(tensor, SIZE, antialias=True).expand(3, -1, -1).float()
+        batch.append((resized - 127) / 128)
+        if len(batch) == BATCH:
+            yield torch.stack(batch)
+            batch = []
+    if batch:
+        yield torch.stack(batch)
+
+
+if __name__ == "__main__":
+    main()
