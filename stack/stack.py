@@ -89,7 +89,7 @@ class Stack:
     @property
     def environment(self) -> dict[str, str]:
         """What clients need. MLflow's need its address only; the AWS_ variables are for reading images from S3."""
-        return {"MLFLOW_TRACKING_URI": self.tracking.endpoint, **self.store.environment}
+        return {**self.tracking.environment, **self.store.environment}
 
     @property
     def environment_file(self) -> Path:

@@ -25,6 +25,16 @@ class TrackingServer(Server):
         self._database = database
         self._store = store
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What MLflow's clients need."""
+        return {
+            "MLFLOW_TRACKING_URI": self.endpoint,
+            # Files come through the server; else clients would go to S3 at the address that the server has for it.
+            "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false",
+            "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD": "false",
+        }
+
     def prepare(self) -> None:
         """Make the folder and the bucket."""
         super().prepare()

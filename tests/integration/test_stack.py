@@ -81,6 +81,7 @@ def test_champion_is_in_postgresql_and_its_files_in_the_bucket(
     champion = registry.champion(LINE)
     assert champion is not None
     assert detector_hash(registry.download(champion, tmp_path / "champion")) == detector_hash(project.detector)
+    assert "/presigned/" not in stack.tracking.log.read_text()  # which would lead the client to S3
     keys = _objects(stack)
     for end in ("/detector/network.safetensors", "/report/index.html"):
         assert [key for key in keys if key.endswith(end)], keys

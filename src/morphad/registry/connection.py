@@ -27,6 +27,10 @@ _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _CONTACT_TIMEOUT_SECONDS = 15
 _CONTACT_RETRIES = 2
 
+# Files come and go through the server, unless the environment says otherwise. Left to itself, a client that finds S3
+# behind its server goes to S3 at the address that the server has for it, which it may not reach, for minutes.
+_PAST_THE_SERVER = ("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD")
+
 _EXPECTED = (
     "expected http://HOST:PORT, https://HOST, sqlite:///FILE or postgresql://USER@HOST/NAME (MLflow no longer keeps a "
     "registry in plain files); correct it, or MLFLOW_TRACKING_URI in the environment"
@@ -131,6 +135,7 @@ class Connection:
             "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
             "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
             "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+            **{name: os.environ.get(name, "false") for name in _PAST_THE_SERVER},
         }
 
     def _artifact_location(self) -> str | None:
