@@ -166,6 +166,7 @@ class Engine:
             return 1
         step = self._step(command)
         limits = {} if step is None else self._limits(step)
+        client.api.timeout = None  # the engine may be busy, and podman's log begins with the first word
         try:
             container = client.containers.run(
                 image=image, command=command, volumes=volumes, detach=True, **arguments, **limits

@@ -226,6 +226,13 @@ class TestWithAnEngine:
             assert engine._run(client, IMAGE, ["sh", "-c", greedy, "--function_to_execute", "notify"], {}) == 137
             assert f"want of memory ({2**30} B)" in capsys.readouterr().out
 
+    def test_a_task_may_be_silent_for_longer_than_a_request_may_take(
+        self, engine: Engine, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        client = DockerClient.from_env(timeout=2)
+        assert engine._run(client, IMAGE, ["sh", "-c", "sleep 4; echo awake; exit 5"], {}) == 5
+        assert "awake" in capsys.readouterr().out
+
     def test_a_killed_container_is_a_failed_task(
         self, engine: Engine, service: object, capsys: pytest.CaptureFixture[str]
     ) -> None:
