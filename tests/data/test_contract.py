@@ -261,7 +261,9 @@ def test_weights_are_overridden_and_switched_off() -> None:
     result = check_manifest(clean(), ValidateSettings(severity={"no_groups": "error"}), "caps")
     assert [finding.name for finding in result.errors] == ["no_groups"]
     rejects = [Reject("a.png", "is empty")]
-    assert check_manifest(clean(), ValidateSettings(severity={"unreadable": "off"}), "caps", rejects=rejects).errors == ()
+    assert (
+        check_manifest(clean(), ValidateSettings(severity={"unreadable": "off"}), "caps", rejects=rejects).errors == ()
+    )
 
 
 def test_errors_come_first_and_braces_in_paths_do_no_harm() -> None:

@@ -60,6 +60,15 @@ def snapshot(
     return _tell(source_images, found, settings, line)
 
 
+def look(
+    sources: Sequence[SourceImage], settings: IngestSettings, line: str, what: str
+) -> tuple[pd.DataFrame, list[Reject]]:
+    """Describe images where they lie: as `snapshot`, but nothing is copied, and any number may be unreadable."""
+    _check_collisions(sources)
+    found = dict(_take_all(sources, {}, None, settings, what))
+    return _rows(sources, found, line), _rejects(sources, found)
+
+
 def refresh(
     sources: Sequence[SourceImage],
     folder: Path,
@@ -194,16 +203,17 @@ def _link_all(stay: Iterable[tuple[SourceImage, Remembered]], old: Path, new: Pa
 def _take_all(
     sources: Sequence[SourceImage],
     known: Mapping[str, Remembered],
-    destination: Path,
+    destination: Path | None,
     settings: IngestSettings,
     what: str,
 ) -> Iterator[tuple[str, Remembered]]:
-    """Copy and describe, in the order given."""
-    try:
-        for parent in {(destination / name).parent for source in sources for name in _names(source)}:
-            parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(destination, error) from error
+    """Copy, where there is a destination, and describe, in the order given."""
+    if destination is not None:
+        try:
+            for parent in {(destination / name).parent for source in sources for name in _names(source)}:
+                parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_write(destination, error) from error
 
     def take(source: SourceImage) -> tuple[str, Remembered]:
         return source.name, _take(source, known.get(source.name), destination, settings)
@@ -211,7 +221,9 @@ def _take_all(
     yield from track(in_order(take, sources), what, total=len(sources))
 
 
-def _take(source: SourceImage, before: Remembered | None, destination: Path, settings: IngestSettings) -> Remembered:
+def _take(
+    source: SourceImage, before: Remembered | None, destination: Path | None, settings: IngestSettings
+) -> Remembered:
     if source.refused:
         return Remembered(source.refused, "", json.dumps({"reason": source.refused}))
     image = mask = None
@@ -227,6 +239,8 @@ def _take(source: SourceImage, before: Remembered | None, destination: Path, set
             found = json.dumps(describe(image, mask, settings))
     except UnreadableImageError as error:
         return Remembered(_mark(image), _mark(mask), json.dumps({"reason": error.reason}))
+    if destination is None:
+        return Remembered(_mark(image), _mark(mask), found)
     kept = _put(image.data, destination / source.name, source.file if source.sha256 else None)
     kept_mask = _put(mask.data, destination / _mask_name(source), None) if mask else ""
     return Remembered(_mark(image), _mark(mask), found, (kept, kept_mask))
@@ -285,14 +299,21 @@ def _tell(
     sources: Sequence[SourceImage], found: Mapping[str, Remembered], settings: IngestSettings, line: str
 ) -> tuple[pd.DataFrame, list[Reject]]:
     """Manifest and rejects of what was found."""
-    rejects = [
+    rejects = _rejects(sources, found)
+    if len(rejects) > settings.max_rejects or len(rejects) == len(sources):
+        raise BadInputError(_explain(rejects, len(sources), settings.max_rejects))
+    return _rows(sources, found, line), rejects
+
+
+def _rejects(sources: Sequence[SourceImage], found: Mapping[str, Remembered]) -> list[Reject]:
+    return [
         Reject(source.name, json.loads(found[source.name].found)["reason"])
         for source in sources
         if _is_reject(found[source.name])
     ]
-    if len(rejects) > settings.max_rejects or len(rejects) == len(sources):
-        raise BadInputError(_explain(rejects, len(sources), settings.max_rejects))
 
+
+def _rows(sources: Sequence[SourceImage], found: Mapping[str, Remembered], line: str) -> pd.DataFrame:
     def row(source: SourceImage) -> dict[str, Any]:
         given = {key: getattr(source, key) for key in _GIVEN}
         return {
@@ -308,7 +329,7 @@ def _tell(
     batches = []
     while some := [row(source) for source in islice(remaining, 4096)]:  # rows as dicts are large
         batches.append(pa.RecordBatch.from_pylist(some, SCHEMA))
-    return to_frame(pa.Table.from_batches(batches, SCHEMA)), rejects
+    return to_frame(pa.Table.from_batches(batches, SCHEMA))
 
 
 def _explain(rejects: Sequence[Reject], count: int, allowed: int) -> str:

@@ -180,7 +180,7 @@ def _verdict(facts: StatisticFacts) -> str:
     """How a statistic stands against the reference, in a few words; "" where it was not compared."""
     if facts.shift is None:
         return ""
-    differ = f"shares differ by up to {percent(facts.shift.effect)}"
+    differ = f"distributions differ by {percent(facts.shift.effect)} of the images"
     if facts.shift.drifted:
         return f"shifted against the reference: {differ}"
     if facts.shift.effect <= facts.shift.allowed:
@@ -199,7 +199,7 @@ def _row(facts: StatisticFacts) -> dict[str, str]:
         "source": "" if limits is None else _SOURCES[limits.source],
         "effect": "" if facts.shift is None else percent(facts.shift.effect),
         "allowed": "" if facts.shift is None else percent(facts.shift.allowed),
-        "chance": "" if facts.shift is None else percent(facts.shift.p_value, 2),
+        "chance": "" if facts.shift is None else percent(max(facts.shift.p_value, 1e-9), 2),
     }
 
 

@@ -18,6 +18,9 @@ Bits = NDArray[np.uint8]
 
 CAMERA = "camera"
 _BLOCK = 4096
+# Times sqrt(1/n), the effect that n images of no difference exceed once in twenty times: of a distribution, of the most
+# deviating of 256 places.
+_CHANCE = (1.36, 1.8)
 _CAMERA_TESTS = (f"{CAMERA} places", f"{CAMERA} whole")
 
 
@@ -38,8 +41,9 @@ def shifts(new: pd.DataFrame, reference: pd.DataFrame, settings: ValidateSetting
 
     A shift is one whose p-value, adjusted by Holm's method over all tests, is below `settings.drift_false_alarm`, and
     whose effect is above what is allowed. So images like the reference give any shift at all with at most that chance.
-    Allowed is `settings.drift_effect` (for the camera `settings.camera_effect`), or, if that is more, by how much lots
-    of the reference differ from the whole of it: images of one lot or shift are never a random sample.
+    Allowed is `settings.drift_effect` (for the camera `settings.camera_effect`), or, if that is more, by how much the
+    reference's lots (shifts, groups, days: the first that all its images have) differ from the whole of it, beside
+    chance: images of one lot are no random sample of a line.
 
     Args:
         new: At least `ENOUGH` rows, or nothing is tested.
@@ -54,11 +58,14 @@ def shifts(new: pd.DataFrame, reference: pd.DataFrame, settings: ValidateSetting
     tests = _tests(new, reference)
     adjusted = dict(zip(tests, _holm(np.array([test.p_value for test in tests.values()])), strict=True))
     between = _between_sessions(reference)
+    by_chance = np.sqrt(1 / len(new) + 1 / len(reference))
     found: dict[str, Shift] = {}
     for name, test in tests.items():
         key = CAMERA if name in _CAMERA_TESTS else name
         floor = settings.camera_effect if key == CAMERA else settings.drift_effect
-        allowed = max(floor, between.get(name, 0.0))
+        allowed = floor
+        if name in between:
+            allowed = max(floor, between[name] + _CHANCE[name == _CAMERA_TESTS[0]] * float(by_chance))
         drifted = bool(adjusted[name] < settings.drift_false_alarm and test.effect > allowed)
         shift = Shift(test.effect, allowed, float(adjusted[name]), drifted)
         if key not in found or (shift.drifted, shift.effect - shift.allowed) > (
@@ -119,10 +126,10 @@ def _between_sessions(reference: pd.DataFrame) -> dict[str, float]:
     for rows in labels.groupby(labels).indices.values():
         if len(rows) < ENOUGH:
             continue
-        chance = 1.36 / np.sqrt(len(rows))  # exceeded once in twenty times where lots do not differ
+        chance, chance_of_places = (factor / np.sqrt(len(rows)) for factor in _CHANCE)
         for name, values in columns.items():
             found[name] = max(found[name], _distance(np.sort(values[rows]), ordered[name]) - chance)
-        places = np.abs(bits[rows].mean(axis=0) - whole).max() - 1.8 / np.sqrt(len(rows))  # of 256 places
+        places = np.abs(bits[rows].mean(axis=0) - whole).max() - chance_of_places
         found[_CAMERA_TESTS[0]] = max(found[_CAMERA_TESTS[0]], float(places))
     return found
 

@@ -96,8 +96,8 @@ def shifts(
     images = counted(len(new), "new good image")
     for key, shift in found.items():
         strength = (
-            f"(the shares differ by up to {percent(shift.effect)}, {percent(shift.allowed)} may be; "
-            f"by chance in {percent(shift.p_value, 2)} of the cases)"
+            f"(the distributions differ by {percent(shift.effect)} of the images, {percent(shift.allowed)} may be; by "
+            f"chance in {percent(max(shift.p_value, 1e-9), 2)} of the cases)"
         )
         if key == CAMERA:
             name = CAMERA
