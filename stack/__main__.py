@@ -56,6 +56,7 @@ def _up(options: argparse.Namespace) -> None:
     for key in [key for key, port in ports.items() if port == 0]:
         ports[key] = free_port(S3_OFFSETS if key == "s3_port" else (0,))
     stack = Stack.open(options.folder, ports)
+    _ask_for_patience("PostgreSQL and S3 start, then MLflow: some 20 s")
     stack.up(_tell)
     print(f"For clients, in this shell:  source {options.folder / stack.environment_file.name}")
 
@@ -71,9 +72,15 @@ def _status(options: argparse.Namespace) -> None:
 
 def _down(options: argparse.Namespace) -> None:
     if options.folder.is_dir():
+        _ask_for_patience("MLflow ends, then PostgreSQL and S3: some 20 s")
         Stack.of_running(options.folder).down(_tell)
     else:
         _tell(f"no stack in {options.folder}")
+
+
+def _ask_for_patience(line: str) -> None:
+    if sys.stderr.isatty():
+        print(line, file=sys.stderr, flush=True)
 
 
 def _tell(line: str) -> None:

@@ -118,19 +118,20 @@ class Stack:
                 tell(f"{server.name}: already running, {server.endpoint}")
 
         with self._lock():
+            for server in self.servers:
+                server.check()
+            # Now, before there are data that are of no use without them.
             self._write(_settings_file(self.folder), self._settings.model_dump_json(indent=2) + "\n")
             lines = [f"export {name}={shlex.quote(value)}\n" for name, value in self.environment.items()]
             self._write(self.environment_file, "".join(lines))
-            for server in self.servers:
-                server.check()
             try:
                 with ThreadPoolExecutor() as both:
                     list(both.map(start, (self.database, self.store)))
                 start(self.tracking)
             except BaseException:
                 for server in reversed(started):
-                    tell(f"{server.name}: stopped again")
                     server.stop()
+                    tell(f"{server.name}: stopped again")
                 raise
 
     def down(self, tell: Tell) -> None:

@@ -90,11 +90,18 @@ def test_champion_is_in_postgresql_and_its_files_in_the_bucket(
         assert cursor.fetchall() == [(f"morphad-{LINE}", 1)]
 
 
-def test_up_again_says_that_it_runs(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
+def test_up_again_says_that_it_runs_and_changes_nothing(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = stack.environment_file.read_text()
     before = [server.processes()[0].pid for server in stack.servers]
-    assert stack_main(["up", "--folder", str(stack.folder)]) == 0
+    up = ["up", "--folder", str(stack.folder)]
+    assert stack_main(up) == 0
     assert capsys.readouterr().out.count("already running") == 3
+    assert stack_main([*up, "--mlflow-port", "0"]) == 3
+    assert "mlflow: it is running with other settings, such as another port; stop it" in capsys.readouterr().err
     assert [server.processes()[0].pid for server in stack.servers] == before
+    assert stack.environment_file.read_text() == kept
+    for path in (stack.environment_file, stack.folder / "settings.json"):
+        assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_crash_while_a_model_is_registered(
