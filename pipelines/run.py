@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
             warnings.simplefilter("ignore", UserWarning)  # that limits of pods have no effect here
             local.init(runner=runner, pipeline_root=str(out), enable_caching=False)
             try:
-                pipeline(lines=lines, seed=project.seed, state_root=str(state))
+                pipeline(lines=lines, seed=project.seed, reason="manual", state_root=str(state))
                 failed = False
             except RuntimeError:  # what kfp.local raises when a task failed
                 failed = True
