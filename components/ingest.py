@@ -33,8 +33,11 @@ def ingest(line: str, settings_json: str, run: str, state_root: str, data: Outpu
             manifest=folder / "manifest.parquet",
             rejects=folder / "rejects.json",
             memory=state.memory,
+            feedback=folder / "feedback.json",
         )
     data.metadata.update({key: figures[key] for key in ("good", "defect", "rejects", "data_hash", "licence")})
+    for remark in figures["remarks"]:
+        print(f"{line}: warning: {remark}")
     print(
         f"{line}: {figures['good']} good and {figures['defect']} defect images, {figures['rejects']} left out; "
         f"{figures['new']} new, {figures['changed']} changed, {figures['gone']} gone"

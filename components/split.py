@@ -38,4 +38,6 @@ def split(
             holdout=state.holdout,
         )
         shutil.copyfile(state.holdout, folder / "holdout.json")
+    for warning in figures.pop("warnings"):
+        print(f"{line}: warning: {warning}")
     roles.metadata.update(figures)

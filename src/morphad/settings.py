@@ -103,6 +103,9 @@ class IngestSettings(Settings):
     max_megabytes: float = Field(default=256.0, gt=0, le=4096, description="a larger file is refused before it is read")
     white_level: int = Field(default=65535, ge=255, le=65535, description="the 16-bit value shown as white (255)")
     transfers: int = Field(default=16, ge=1, le=256, description="s3: objects fetched at a time")
+    verdicts: str = Field(
+        default="", description="operators' verdicts on images of the line: a CSV or JSON file, or s3://bucket/key"
+    )
     patience_seconds: int = Field(
         default=60, ge=0, le=3600, description="s3: how long a server may be silent or throttle before the step fails"
     )
@@ -170,6 +173,10 @@ class SplitSettings(Settings):
 
     calibration: Fraction = Field(default=0.25, description="share of the good images that calibrate the threshold")
     holdout: Fraction = Field(default=0.2, description="share of the good images that are frozen for evaluation")
+    by: Literal["auto", "group", "lot", "shift", "camera", "day"] = Field(
+        default="auto",
+        description="images of one such session keep together; auto: of one lot, else shift, where known",
+    )
     near_duplicate_bits: int = Field(
         default=6, ge=0, le=64, description="differing bits of 256 in a perceptual hash; 0: only equal bytes are copies"
     )

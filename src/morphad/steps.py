@@ -23,6 +23,7 @@ from morphad.data.manifest import manifest_id, read_manifest, write_manifest
 from morphad.data.memory import open_memory
 from morphad.data.snapshot import refresh
 from morphad.data.sources import find_images, licence
+from morphad.data.verdicts import Feedback, join_verdicts, read_verdicts
 from morphad.errors import BadInputError, CheckFailedError
 from morphad.files import read_json, write_json, write_text
 from morphad.settings import (
@@ -39,7 +40,7 @@ from morphad.spool import MapSpool
 
 # What takes seconds to import is imported by the steps that need it.
 if TYPE_CHECKING:
-    from morphad.data.split import FrozenHoldout
+    from morphad.data.holdout import FrozenHoldout
     from morphad.model.detector import Detector, Prediction
     from morphad.report.pictures import Example
     from morphad.report.verdict import Verdict
@@ -48,7 +49,14 @@ Figures = dict[str, Any]
 
 
 def ingest(
-    line: str, settings: IngestSettings, *, snapshot_dir: Path, manifest: Path, rejects: Path, memory: Path
+    line: str,
+    settings: IngestSettings,
+    *,
+    snapshot_dir: Path,
+    manifest: Path,
+    rejects: Path,
+    memory: Path,
+    feedback: Path | None = None,
 ) -> Figures:
     """Bring a line's snapshot and manifest up to date with its source; what did not change is not read again.
 
@@ -59,16 +67,24 @@ def ingest(
         manifest: One row an image, parquet.
         rejects: What was left out, JSON.
         memory: Folder of what is remembered between runs; it may be lost, at the price of one full run.
+        feedback: What became of operators' verdicts, JSON.
 
     Raises:
-        BadInputError: No images, more unreadable ones than the settings bear, or another ingest of the line at work.
+        BadInputError: No images, more unreadable ones than the settings bear, verdicts that cannot be read, or another
+            ingest of the line at work.
         ServiceError: A bucket's server refused or did not answer.
     """
+    verdicts = read_verdicts(settings.verdicts) if settings.verdicts else []
     with open_memory(memory, line) as remembered:
         found = find_images(settings, remembered)
         rows, left_out = refresh(found, snapshot_dir, settings, line, what=f"ingesting {line}", memory=remembered)
+        joined = Feedback()
+        if settings.verdicts:
+            rows, joined = join_verdicts(rows, verdicts)
         write_manifest(rows, manifest)
         write_json(rejects, [{"name": reject.name, "reason": reject.reason} for reject in left_out])
+        if feedback is not None:
+            write_json(feedback, joined.to_json())
         changes = remembered.changes
     return {
         **_label_counts(rows),
@@ -76,6 +92,8 @@ def ingest(
         "new": len(changes.new),
         "changed": len(changes.changed),
         "gone": len(changes.gone),
+        "verdicts": joined.images,
+        "remarks": joined.remarks(),
         "data_hash": manifest_id(rows),
         "licence": licence(settings),
     }
@@ -126,13 +144,20 @@ def split(settings: SplitSettings, seed: int, *, manifest: Path, split: Path, ho
         CheckFailedError: An image of the frozen holdout is gone, or copies contradict each other.
         BadInputError: Too few good images for three roles.
     """
+    from morphad.data.sessions import session_facts
     from morphad.data.split import split_manifest
 
     frozen = _frozen(holdout) if holdout.exists() and not settings.renew_holdout else None
     rows, frozen = split_manifest(read_manifest(manifest), settings, seed, frozen)
     write_manifest(rows, split)
     write_json(holdout, frozen.to_json())
-    return {"holdout_id": frozen.id, **{str(role): int(count) for role, count in rows["role"].value_counts().items()}}
+    pending = rows[rows["pending"] != ""] if "pending" in rows else rows.iloc[:0]
+    remarks = [f"{row.path} is of the frozen holdout: {row.pending}" for row in pending.itertuples()]
+    return {
+        "holdout_id": frozen.id,
+        **{str(role): int(count) for role, count in rows["role"].value_counts().items()},
+        "warnings": [*remarks, *session_facts(rows, settings.by).warnings()],
+    }
 
 
 def train(
@@ -215,6 +240,7 @@ def evaluate(
     report: Path,
 ) -> Figures:
     """Measure the detector on the frozen holdout and write figures, curves, predictions and the page."""
+    from morphad.data.sessions import session_facts
     from morphad.decision import metrics as measures
     from morphad.model.detector import Detector
     from morphad.report.page import DataFacts, PageData, write_page
@@ -240,6 +266,10 @@ def evaluate(
     roc = measures.roc_points(scored["label"], scored["score"])
     histogram = measures.histogram_rows(scored["label"], scored["score"])
     everyone = read_manifest(split)
+    scores_by_path = scored.set_index("path")["score"]
+    grounds = session_facts(everyone, settings.split.by, np.asarray(model.calibration.scores), scores_by_path)
+    figures["grounds"] = grounds.to_json()
+    figures["pending_verdicts"] = int((everyone["pending"] != "").sum()) if "pending" in everyone else 0
     page = PageData(
         line=line,
         created=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
@@ -279,6 +309,7 @@ def register(
     report: Path,
     registration: Path,
     reason: str = "manual",
+    data_version: Path | None = None,
 ) -> Figures:
     """Record the run in MLflow and register the detector as the line's challenger.
 
@@ -291,21 +322,26 @@ def register(
         report: Folder of figures and page.
         registration: For run, model and version, JSON.
         reason: Why it was trained: "scheduled", "manual", "drift" with what drifted; a tag of run and version.
+        data_version: Which version of the data registry the snapshot is, JSON; need not exist. A tag of run and
+            version where the split was made from that very version.
 
     Raises:
         ServiceError: MLflow did not answer; nothing is lost, the same call sends it later.
     """
+    from morphad.data.verdicts import as_ingested
+    from morphad.data.versioning import current_version
     from morphad.registry import DatasetFacts, Registry
 
     rows = read_manifest(split)
     figures = read_json(report / "metrics.json")
+    version = current_version(data_version, as_ingested(rows)) if data_version is not None else None
     published = Registry(settings.register_).publish(
         line,
         detector,
         report,
         params=settings.model_dump(mode="json", by_alias=True),
         metrics=_plain_metrics(figures),
-        tags={"morphad.reason": reason},
+        tags={"morphad.reason": reason, **({} if version is None else {"morphad.data_version": version.tag})},
         dataset=DatasetFacts(
             manifest=split,
             data_hash=manifest_id(rows),
@@ -464,7 +500,7 @@ def _settle(record: Figures, decision: Path, split: Path, reference: Path) -> No
 
 
 def _frozen(holdout: Path) -> "FrozenHoldout":
-    from morphad.data.split import FrozenHoldout
+    from morphad.data.holdout import FrozenHoldout
 
     return FrozenHoldout.from_json(read_json(holdout), str(holdout))
 

@@ -37,6 +37,11 @@ class Workspace:
         return self.root / "data" / self.line / "memory"
 
     @property
+    def feedback(self) -> Path:
+        """What became of operators' verdicts, JSON."""
+        return self.root / "data" / self.line / "feedback.json"
+
+    @property
     def version(self) -> Path:
         """Which version of the data registry the snapshot is, JSON; to be committed."""
         return self.root / "data" / self.line / "version.json"

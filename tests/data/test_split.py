@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from morphad.data.duplicates import components, near_pairs
-from morphad.data.split import FrozenHoldout, split_manifest
+from morphad.data.holdout import FrozenHoldout
+from morphad.data.split import split_manifest
 from morphad.errors import BadInputError, CheckFailedError
 from morphad.settings import SplitSettings
 
@@ -30,18 +32,25 @@ def distance(a: str, b: str) -> int:
     return (int(a, 16) ^ int(b, 16)).bit_count()
 
 
-def row(number: int, label: str = "good", group: str = "", look: str | None = None) -> dict[str, str]:
+def row(number: int, label: str = "good", group: str = "", look: str | None = None, lot: str = "") -> dict[str, Any]:
     return {
         "path": f"{label}/{number:05}.png",
         "sha256": hashlib.sha256(f"bytes {number}".encode()).hexdigest(),
         "label": label,
         "defect": "" if label == "good" else "crack",
+        "mask": "",
+        "mask_sha256": "",
+        "masked": 0.0,
         "group": group,
+        "lot": lot,
+        "shift": "",
+        "camera": "",
+        "acquired": "",
         "perceptual_hash": look or flipped(number, []),
     }
 
 
-def frame(rows: list[dict[str, str]]) -> pd.DataFrame:
+def frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from morphad.data.manifest import manifest_id, read_manifest
+from morphad.data.manifest import read_manifest, snapshot_id
 from morphad.data.versioning import Difference, Version, compare, current_version, find_address, parse_version
 from morphad.data.versioning.comparing import Change
 from morphad.data.versioning.records import choose, without_credentials
@@ -113,11 +113,13 @@ def test_a_record_that_contradicts_itself_is_refused(change: dict[str, object]) 
 
 def test_the_current_version_is_forgotten_when_the_data_change(tmp_path: Path) -> None:
     rows, record = manifest(tmp_path, noise(3)), tmp_path / "version.json"
-    assert current_version(record, manifest_id(rows)) is None
-    known = Version.from_json(version(1).to_json() | {"data_hash": manifest_id(rows)}, "x")
+    assert current_version(record, rows) is None
+    identity = snapshot_id(rows)
+    known = Version.from_json(version(1).to_json() | {"id": identity, "name": f"2025-03-01-{identity[:12]}"}, "x")
     write_json(record, known.to_json())
-    assert current_version(record, manifest_id(rows)) == known
-    assert current_version(record, manifest_id(rows.iloc[1:])) is None
+    assert current_version(record, rows.sample(frac=1, random_state=0)) == known
+    assert current_version(record, rows.iloc[1:]) is None
+    assert current_version(record, rows.assign(mask_sha256="x")) is None
 
 
 def test_the_registry_is_named_by_option_then_environment_then_settings(

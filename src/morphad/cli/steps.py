@@ -33,11 +33,16 @@ def _ingest(options: argparse.Namespace) -> None:
         manifest=place.manifest,
         rejects=place.rejects,
         memory=place.memory,
+        feedback=place.feedback,
     )
     print(
         f"{options.line}: {figures['good']} good and {figures['defect']} defect images, {figures['rejects']} left out, "
         f"data {figures['data_hash'][:12]}; {figures['new']} new, {figures['changed']} changed, {figures['gone']} gone"
     )
+    if settings.ingest.verdicts:
+        print(f"{options.line}: operators' verdicts on {figures['verdicts']} images")
+    for remark in figures["remarks"]:
+        print(f"{options.line}: warning: {remark}")
     if figures["licence"]:
         print(figures["licence"])
 
@@ -71,6 +76,8 @@ def _split(options: argparse.Namespace) -> None:
     )
     roles = ", ".join(f"{figures.get(role, 0)} {role}" for role in ("train", "calibration", "holdout", "excluded"))
     print(f"{options.line}: {roles}; holdout {figures['holdout_id'][:12]}")
+    for warning in figures["warnings"]:
+        print(f"{options.line}: warning: {warning}")
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -141,6 +148,7 @@ def _register(options: argparse.Namespace) -> None:
         detector=place.detector,
         report=place.report,
         registration=place.registration,
+        data_version=place.version,
         reason=options.reason,
     )
     told = "registered as challenger" if figures["created"] else "is in the registry already"

@@ -11,71 +11,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from morphad.data.duplicates import Indices, components, near_pairs
-from morphad.errors import BadInputError, CheckFailedError
-from morphad.files import sha256_json
+from morphad.data.holdout import FrozenHoldout, FrozenImage
+from morphad.data.sessions import session_keys
+from morphad.data.verdicts import apply_verdicts, late_reason
+from morphad.errors import CheckFailedError
 from morphad.settings import SplitSettings
 
 ROLES = ("train", "calibration", "holdout", "excluded")
-
-_LATE_DEFECT = "arrived after the holdout was frozen; set split.renew_holdout to draw a new one"
-
-
-@dataclass(frozen=True)
-class FrozenImage:
-    """An image of the holdout: its SHA-256, and its path and label when it was frozen."""
-
-    sha256: str
-    path: str
-    label: str
-
-
-@dataclass(frozen=True)
-class FrozenHoldout:
-    """The images that champion and challenger are both measured on, and how they were chosen.
-
-    Attributes:
-        images: Sorted by SHA-256.
-        seed: Of the draw.
-        settings: The split settings of the draw.
-    """
-
-    images: tuple[FrozenImage, ...]
-    seed: int
-    settings: SplitSettings
-
-    @property
-    def id(self) -> str:
-        """SHA-256 of the sorted image hashes: figures are comparable where this is equal."""
-        return sha256_json([image.sha256 for image in self.images])
-
-    def to_json(self) -> dict[str, Any]:
-        """As a value for `write_json`."""
-        return {
-            "id": self.id,
-            "images": [{"sha256": i.sha256, "path": i.path, "label": i.label} for i in self.images],
-            "seed": self.seed,
-            "settings": self.settings.model_dump(exclude={"renew_holdout"}),
-        }
-
-    @classmethod
-    def from_json(cls, value: Any, name: str = "holdout.json") -> "FrozenHoldout":
-        """Read back what `to_json` gave.
-
-        Raises:
-            BadInputError: `value` is not a frozen holdout, or its images do not match its id.
-        """
-        try:
-            images = sorted(
-                (FrozenImage(str(i["sha256"]), str(i["path"]), str(i["label"])) for i in value["images"]),
-                key=lambda image: image.sha256,
-            )
-            holdout = cls(tuple(images), int(value["seed"]), SplitSettings.model_validate(value["settings"]))
-            intact = holdout.id == value["id"]
-        except (KeyError, TypeError, ValueError) as error:
-            raise BadInputError(f"{name}: not a frozen holdout ({error}); restore it from version control") from error
-        if not intact:
-            raise BadInputError(f"{name}: its images do not match its id; restore it from version control")
-        return holdout
 
 
 def split_manifest(
@@ -83,37 +25,63 @@ def split_manifest(
 ) -> tuple[pd.DataFrame, FrozenHoldout]:
     """Give every image a role, so that nothing a threshold or a figure rests on was seen in training.
 
-    Good images of one group, and near copies (perceptual hashes that differ in at most
+    Good images of one group or session (`settings.by`), and near copies (perceptual hashes that differ in at most
     `settings.near_duplicate_bits` of 256), make one unit and never part. Units take roles in the order of a hash of
     seed and unit, so that the order of rows does not matter and new images hardly move old ones. Of images with the
     same bytes one is used. Defect images are only evaluated: they do not bind the good images of their group, but a
     good image that is a near copy of one in the holdout is excluded.
 
-    The holdout is drawn once and then kept: defects that come later, and good images tied to it, are excluded.
+    The holdout is drawn once and then kept, with the labels it had: defects that come later, and good images tied to
+    it, are excluded, and a verdict on one of its images waits for a new holdout (column `pending`).
 
     Args:
         manifest: Rows of `read_manifest`.
-        settings: Shares of the good images, near-copy distance, whether to draw a new holdout.
+        settings: Shares of the good images, what tells sessions, near-copy distance, whether to draw a new holdout.
         seed: Of the draw.
         frozen: The holdout of an earlier call; None at first.
 
     Returns:
-        The manifest, in its order, with columns `role` (train, calibration, holdout, excluded) and `reason`; and the
-        holdout, which is `frozen` itself where it was given and kept.
+        The manifest, in its order, with columns `role` (train, calibration, holdout, excluded) and `reason`, and with
+        labels as `apply_verdicts` gives them; and the holdout, which is `frozen` itself where it was given and kept.
 
     Raises:
         CheckFailedError: An image is labelled both good and defect, fewer than three units of good images (two with a
             frozen holdout) are there, or images of the frozen holdout are missing.
     """
     kept = None if settings.renew_holdout else frozen
-    frozen_paths = {image.sha256: image.path for image in kept.images} if kept else {}
-    manifest = manifest.drop(columns=["role", "reason"], errors="ignore")
-    rows = manifest[["path", "sha256", "label", "group", "perceptual_hash"]].reset_index(drop=True)
-    rows["second"] = rows["path"] != rows["sha256"].map(frozen_paths)
+    held = {image.sha256: image for image in kept.images} if kept else {}
+    manifest = apply_verdicts(
+        manifest.drop(columns=["role", "reason"], errors="ignore"),
+        {digest: (image.label, image.defect) for digest, image in held.items()},
+    )
+    rows = manifest.reset_index(drop=True)
+    rows["second"] = rows["path"] != rows["sha256"].map({digest: image.path for digest, image in held.items()})
     rows = rows.sort_values(["sha256", "second", "path"])
     _check_labels(rows)
     _check_frozen(rows, kept)
+    sessions = session_keys(rows, settings.by)
+    try:
+        role, reason = _roles(rows, sessions, settings, seed, kept)
+    except _TooFewUnitsError:
+        if settings.by != "auto" or not (sessions != "").any():
+            raise
+        # Known sessions that are too few are no reason to have no model; `session_facts` then says that they parted.
+        role, reason = _roles(rows, session_keys(rows, "group"), settings, seed, kept)
+    result = manifest.copy()
+    result["role"] = role.sort_index().astype("str").to_numpy()
+    result["reason"] = reason.sort_index().astype("str").to_numpy()
+    return result, kept or _freeze(rows[role == "holdout"], seed, settings)
 
+
+def _roles(
+    rows: pd.DataFrame,
+    sessions: "pd.Series[str]",
+    settings: SplitSettings,
+    seed: int,
+    kept: FrozenHoldout | None,
+) -> "tuple[pd.Series[str], pd.Series[str]]":
+    """Role and reason of each row; rows of one session do not part."""
+    frozen_hashes = {image.sha256 for image in kept.images} if kept else set()
     role = pd.Series("", index=rows.index, dtype=object)
     reason = pd.Series("", index=rows.index, dtype=object)
     # Of images with the same bytes one is used; the others only say which groups belong together.
@@ -122,15 +90,16 @@ def split_manifest(
     role[copies] = "excluded"
     reason[copies] = "same bytes as " + original[copies]
 
-    ties = _Ties(rows, settings.near_duplicate_bits)
+    ties = _Ties(rows, sessions, settings.near_duplicate_bits)
     good = (rows["label"] == "good") & ~copies
     if kept is None:
         role[(rows["label"] == "defect") & ~copies] = "holdout"
     else:
-        held = rows["sha256"].isin(frozen_paths) & ~copies
+        held = rows["sha256"].isin(frozen_hashes) & ~copies
         role[held] = "holdout"
         late = (rows["label"] == "defect") & (role == "")
-        role[late], reason[late] = "excluded", _LATE_DEFECT
+        role[late] = "excluded"
+        reason[late] = _array(late_reason(rows.loc[index]) for index in rows.index[late])
         held_units = dict(zip(ties.unit[held & good], rows["path"][held & good], strict=True))
         tied = good & (role == "") & ties.unit.isin(held_units)
         role[tied] = "excluded"
@@ -142,13 +111,10 @@ def split_manifest(
     role[twins.index] = "excluded"
     reason[twins.index] = _array(f"near copy of the defect image {path} in the holdout" for path in twins)
 
-    units = _units(rows.assign(unit=ties.unit)[role == ""])
+    units = _units(rows.assign(unit=ties.unit, session=sessions)[role == ""])
     count = int((good & role.isin(["", "holdout"])).sum())
     role.update(_assign(units, count, settings, seed, first=kept is None))
-    result = manifest.copy()
-    result["role"] = role.sort_index().astype("str").to_numpy()
-    result["reason"] = reason.sort_index().astype("str").to_numpy()
-    return result, kept or _freeze(rows[role == "holdout"], seed, settings)
+    return role, reason
 
 
 def _array(texts: Iterable[str]) -> NDArray[np.object_]:
@@ -180,14 +146,19 @@ def _check_frozen(rows: pd.DataFrame, frozen: FrozenHoldout | None) -> None:
         )
 
 
+class _TooFewUnitsError(CheckFailedError):
+    """There are fewer units than roles."""
+
+
 class _Ties:
     """Which images belong together.
 
     Attributes:
-        unit: For each row the number of its unit: rows of the same bytes, and good rows of one group or near copies.
+        unit: For each row the number of its unit: rows of the same bytes, and good rows of one group or session or near
+            copies.
     """
 
-    def __init__(self, rows: pd.DataFrame, bits: int) -> None:
+    def __init__(self, rows: pd.DataFrame, sessions: "pd.Series[str]", bits: int) -> None:
         hashes, number = np.unique(rows["perceptual_hash"].to_numpy(str), return_inverse=True)
         self._rows, self._number = rows, pd.Series(number.astype(np.int64), index=rows.index)
         self._pairs: list[tuple[Indices, Indices]] = []
@@ -212,8 +183,9 @@ class _Ties:
 
         def links() -> Iterator[tuple[Indices, Indices]]:
             yield _chains(position, rows["sha256"].to_numpy(str))
-            grouped = good & (rows["group"] != "").to_numpy()
-            yield _chains(position[grouped], rows["group"].to_numpy(str)[grouped])
+            for keys in (rows["group"].to_numpy(str), sessions.to_numpy(str)):
+                known = good & (keys != "")
+                yield _chains(position[known], keys[known])
             if bits:
                 yield _chains(position[good], hashed[good])
 
@@ -251,13 +223,14 @@ class _Unit:
 
 
 def _units(rows: pd.DataFrame) -> list[_Unit]:
+    # A group or session names its unit for good; without one the smallest hash does, so near copies can rename it.
+    names = ("group " + rows["group"]).where(rows["group"] != "", rows["session"])
     members: dict[int, list[tuple[int, str, str]]] = {}
-    for index, unit, group, digest in zip(rows.index, rows["unit"], rows["group"], rows["sha256"], strict=True):
-        members.setdefault(unit, []).append((index, group, digest))
-    # A group names its unit for good; without one the smallest hash does, so near copies can rename it.
+    for index, unit, name, digest in zip(rows.index, rows["unit"], names, rows["sha256"], strict=True):
+        members.setdefault(unit, []).append((index, name, digest))
     return [
         _Unit(
-            min((f"group {group}" for _, group, _ in images if group), default=min(digest for _, _, digest in images)),
+            min((name for _, name, _ in images if name), default=min(digest for _, _, digest in images)),
             tuple(index for index, _, _ in images),
         )
         for images in members.values()
@@ -268,7 +241,7 @@ def _assign(units: list[_Unit], count: int, settings: SplitSettings, seed: int, 
     """Roles of the members of units: holdout (at first) and calibration by their share of `count`, train the rest."""
     needed = 3 if first else 2
     if len(units) < needed:
-        raise CheckFailedError(_too_few(len(units), sum(len(unit.members) for unit in units), needed))
+        raise _TooFewUnitsError(_too_few(len(units), sum(len(unit.members) for unit in units), needed))
     roles = {index: "train" for unit in units for index in unit.members}
     shares = [("holdout", settings.holdout, 2)] if first else []
     for name, share, spare in [*shares, ("calibration", settings.calibration, 1)]:
@@ -294,12 +267,13 @@ def _fill(units: Sequence[_Unit], target: float, spare: int) -> list[_Unit]:
 def _too_few(units: int, images: int, needed: int) -> str:
     purpose = "train, calibration and holdout" if needed == 3 else "train and calibration beside the frozen holdout"
     return (
-        f"{images} good images make {units} independent unit{'' if units == 1 else 's'} (images of one group, and near "
-        f"copies, are one); at least {needed} are needed for {purpose}. Add good images, give finer groups, or, where "
-        "different parts look nearly alike, lower split.near_duplicate_bits (0 ties only equal bytes)"
+        f"{images} good images make {units} independent unit{'' if units == 1 else 's'} (images of one group or "
+        f"session, and near copies, are one); at least {needed} are needed for {purpose}. Add good images, give finer "
+        "groups or another split.by, or, where different parts look nearly alike, lower split.near_duplicate_bits (0 "
+        "ties only equal bytes)"
     )
 
 
 def _freeze(rows: pd.DataFrame, seed: int, settings: SplitSettings) -> FrozenHoldout:
-    images = [FrozenImage(r.sha256, r.path, r.label) for r in rows.itertuples()]  # type: ignore[arg-type]
-    return FrozenHoldout(tuple(sorted(images, key=lambda image: image.sha256)), seed, settings)
+    columns = (rows[name] for name in ("sha256", "path", "label", "defect"))
+    return FrozenHoldout.of((FrozenImage(*image) for image in zip(*columns, strict=True)), seed, settings)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from morphad.decision.calibration import Calibration, finite_scores
+from morphad.decision.grounds import Grounds
 from morphad.decision.metrics import is_defect
 from morphad.decision.wording import percent
 from morphad.files import write_text
@@ -125,6 +126,7 @@ def write_page(folder: Path, page: PageData) -> Path:
             show=lambda example: (picture(example), overlay(example, page.heatmap_scale)),
             colour_bar=colour_bar(),
             outlined=any(e.mask is not None and e.mask.any() for e in page.examples),
+            grounds=Grounds.from_json(page.metrics["grounds"]).sentences() if "grounds" in page.metrics else [],
             training=_flat(page.training),
             settings=_flat(page.settings),
             labels=sorted({label for by_label in page.data.counts.values() for label in by_label}, reverse=True),

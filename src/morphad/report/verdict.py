@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from morphad.decision.calibration import Calibration
+from morphad.decision.grounds import Grounds
 from morphad.decision.wording import counted, exact_percent, percent
 
 
@@ -74,10 +75,26 @@ def _no_threshold(metrics: dict[str, Any], calibration: Calibration) -> Verdict:
         if auroc is None
         else [f"Without a threshold the model still ranks parts, with an AUROC of {percent(auroc)}."]
     )
-    return Verdict(sentence, False, remedy, ranked)
+    return Verdict(sentence, False, remedy, [*ranked, *_pending_verdicts(metrics)])
 
 
 def _warnings(metrics: dict[str, Any], calibration: Calibration) -> list[str]:
+    grounds = Grounds.from_json(metrics["grounds"]).warnings(calibration) if "grounds" in metrics else []
+    return [*_overkill_warning(metrics, calibration), *grounds, *_pending_verdicts(metrics)]
+
+
+def _pending_verdicts(metrics: dict[str, Any]) -> list[str]:
+    count = metrics.get("pending_verdicts", 0)
+    if not count:
+        return []
+    return [
+        f"On {counted(count, 'image')} of the holdout the line has said otherwise since it was frozen: figures here "
+        "are by the labels as they were. Set split.renew_holdout to use the new ones; figures before and after are "
+        "then not comparable."
+    ]
+
+
+def _overkill_warning(metrics: dict[str, Any], calibration: Calibration) -> list[str]:
     overkill = metrics["overkill"]
     if overkill is None or calibration.upper_bound is None or overkill["low"] <= calibration.upper_bound:
         return []

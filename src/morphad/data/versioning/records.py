@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+import pandas as pd
+
+from morphad.data.manifest import snapshot_id
 from morphad.errors import BadInputError
 from morphad.files import read_json
 from morphad.settings import LINE_NAME, DataSettings
@@ -85,17 +88,17 @@ def _typed(value: Any, kind: Any) -> Any:
     return value
 
 
-def current_version(record: Path, data_hash: str) -> Version | None:
+def current_version(record: Path, manifest: pd.DataFrame) -> Version | None:
     """The version that a snapshot is, where it was made into one or came from one, and did not change since.
 
     Args:
         record: version.json beside the snapshot; need not exist.
-        data_hash: `manifest_id` of the manifest as it is now.
+        manifest: As it is now.
     """
     if not record.exists():
         return None
     version = Version.from_json(read_json(record), str(record))
-    return version if version.data_hash == data_hash else None
+    return version if version.id == snapshot_id(manifest) else None
 
 
 def parse_version(text: str) -> tuple[str, str]:
