@@ -15,11 +15,16 @@ CLUSTER_FILE = Path(__file__).with_name("cluster.yaml")
 
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - where data loaders and NCCL expect it
 
-Step = Literal["ingest", "validate", "split", "train", "calibrate", "evaluate", "register", "promote", "notify"]
-STEPS: tuple[Step, ...] = get_args(Step)
+TrainingStep = Literal["ingest", "validate", "split", "train", "calibrate", "evaluate", "register", "promote", "notify"]
+BatchStep = Literal["batch_plan", "batch_predict", "batch_merge"]
+Step = TrainingStep | BatchStep
+STEPS: tuple[TrainingStep, ...] = get_args(TrainingStep)
+BATCH_STEPS: tuple[BatchStep, ...] = get_args(BatchStep)
 
-# Steps that read the camera's folder, the line's state or MLflow: a cached result would be yesterday's.
-_LOOK_OUTSIDE: frozenset[Step] = frozenset({"ingest", "validate", "split", "register", "promote", "notify"})
+# Steps that read the images' place, the line's state or MLflow: a cached result would be yesterday's.
+_LOOK_OUTSIDE: frozenset[Step] = frozenset(
+    {"ingest", "validate", "split", "register", "promote", "notify", "batch_plan", "batch_predict"}
+)
 
 _SUFFIXES = {"": 1, "m": 1e-3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
@@ -130,14 +135,14 @@ class StepSettings(Settings):
 class ClusterSettings(Settings):
     """What pipelines/cluster.yaml holds."""
 
-    parallelism: int = Field(default=4, ge=1, le=100, description="lines at once")
+    parallelism: int = Field(default=4, ge=1, le=100, description="lines, or shards of a batch, at once")
     state: StateSettings
     secrets: dict[str, SecretSettings] = Field(default_factory=dict)
     steps: dict[Step, StepSettings]
 
     @model_validator(mode="after")
     def _steps_are_whole(self) -> Self:
-        missing = [name for name in STEPS if name not in self.steps]
+        missing = [name for name in (*STEPS, *BATCH_STEPS) if name not in self.steps]
         if missing:
             raise ValueError(f"`steps` lacks {', '.join(missing)}; each of the steps is listed, if only as {{}}")
         for name, step in self.steps.items():

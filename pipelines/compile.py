@@ -11,10 +11,13 @@ from morphad.errors import CheckFailedError, MorphadError
 from morphad.files import write_text
 from morphad.settings import load_settings
 from pipelines.cluster import CLUSTER_FILE, load_cluster
+from pipelines.prediction import prediction_pipeline
 from pipelines.training import training_pipeline
 
 HEADER = "# Rendered from components/, pipelines/ and params.yaml: change those, then run `make compile`.\n"
-COMPILED = Path(__file__).with_name("compiled") / "training.yaml"
+PIPELINES = {"training": training_pipeline, "batch-predict": prediction_pipeline}
+FOLDER = Path(__file__).with_name("compiled")
+COMPILED = FOLDER / "training.yaml"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,30 +25,40 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m pipelines.compile", description=__doc__)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE", help="lines and settings")
     parser.add_argument("--cluster", type=Path, default=CLUSTER_FILE, metavar="FILE", help="what pods get")
-    parser.add_argument("--out", type=Path, default=COMPILED, metavar="FILE", help="the compiled pipeline")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if the file is stale")
+    parser.add_argument("--pipeline", choices=PIPELINES, default="training", help="the one that --out is for")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help=f"only this pipeline; default: all of them to {FOLDER}"
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a file is stale")
     options = parser.parse_args(arguments)
+    files = {options.pipeline: options.out} if options.out else {name: FOLDER / f"{name}.yaml" for name in PIPELINES}
     try:
-        rendered = render(options.params, options.cluster)
-        if not options.check:
-            write_text(options.out, rendered)
-        elif not options.out.exists() or options.out.read_text(encoding="utf-8") != rendered:
-            raise CheckFailedError(f"{options.out}: stale; run `make compile` and commit it")
+        for name, file in files.items():
+            rendered = render(options.params, options.cluster, name)
+            if not options.check:
+                write_text(file, rendered)
+            elif not file.exists() or file.read_text(encoding="utf-8") != rendered:
+                raise CheckFailedError(f"{file}: stale; run `make compile` and commit it")
     except MorphadError as error:
         print(f"compile: {error}", file=sys.stderr)
         return error.exit_code
     return 0
 
 
-def render(params: Path, cluster: Path) -> str:
-    """The training pipeline as YAML: the pipeline spec and the Kubernetes platform spec.
+def render(params: Path, cluster: Path, name: str = "training") -> str:
+    """A pipeline as YAML: the pipeline spec and the Kubernetes platform spec.
+
+    Args:
+        params: File of lines and settings.
+        cluster: File of what pods get.
+        name: Which, one of `PIPELINES`.
 
     Raises:
         BadInputError: One of the two files is wrong.
     """
-    pipeline = training_pipeline(load_cluster(cluster), load_settings(params))
+    pipeline = PIPELINES[name](load_cluster(cluster), load_settings(params))
     with tempfile.TemporaryDirectory() as folder:
-        package = Path(folder) / "training.yaml"
+        package = Path(folder) / "pipeline.yaml"
         compiler.Compiler().compile(pipeline, str(package))
         text = package.read_text(encoding="utf-8")
     # kfp begins with a comment that lists the defaults, in another order each time.

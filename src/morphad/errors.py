@@ -3,6 +3,9 @@
 0 done, 1 a gate or check said no, 2 wrong use or bad input, 3 a service did not answer.
 """
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 
@@ -31,3 +34,17 @@ class ServiceError(MorphadError):
     """A service (MLflow, S3) did not answer in time or refused."""
 
     exit_code = 3
+
+
+@contextmanager
+def ending_process(doing: str) -> Iterator[None]:
+    """Let an error of a block end the process with its message and exit code, in place of a traceback.
+
+    Args:
+        doing: What the block does, such as "train pcb".
+    """
+    try:
+        yield
+    except MorphadError as error:
+        sys.stderr.write(f"morphad {doing}: {error}\n")
+        raise SystemExit(error.exit_code) from None

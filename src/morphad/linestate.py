@@ -1,12 +1,11 @@
 """What outlives a run of a line on a cluster: holdout, champion's data, a training under way, how the run ended."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from morphad.errors import BadInputError, MorphadError
+from morphad.errors import BadInputError, MorphadError, ending_process
 from morphad.files import read_json, write_json
 from morphad.settings import LINE_NAME
 
@@ -69,7 +68,7 @@ class LineState:
             name: The step.
             run: The run that begins with this step; None: the run that began last.
         """
-        try:
+        with ending_process(f"{name} {self.line}"):
             begun = {"run": run} if run is not None else {"run": self._read().get("run", "")}
             write_json(self.progress, {**begun, "step": name, "state": "running", "message": ""})
             try:
@@ -77,9 +76,6 @@ class LineState:
             except MorphadError as error:
                 write_json(self.progress, {**begun, "step": name, "state": "failed", "message": str(error)})
                 raise
-        except MorphadError as error:
-            sys.stderr.write(f"morphad {name} {self.line}: {error}\n")
-            raise SystemExit(error.exit_code) from None
 
     def finish(self, run: str, message: str) -> None:
         """Put on record that the run came to its end: the gate decided."""

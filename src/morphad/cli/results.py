@@ -18,6 +18,12 @@ def add_verbs(verbs: Verbs) -> None:
     predict.add_argument("images", metavar="IMAGE", nargs="+", type=Path)
     predict.add_argument("--model", type=Path, metavar="FOLDER", help="a detector folder in place of the champion")
     predict.add_argument("--heatmaps", type=Path, metavar="FOLDER", help="write a heatmap PNG for each image here")
+    batch = verbs.add_for_line("batch-predict", _batch_predict, "score any number of images into one table")
+    batch.add_argument("images", metavar="IMAGES", help="a folder, s3://bucket/prefix, or a .csv or .parquet of paths")
+    batch.add_argument("--out", type=Path, required=True, metavar="FILE", help="the table: .parquet or .csv")
+    batch.add_argument("--root", default="", metavar="FOLDER", help="where a table's paths begin; default: its folder")
+    batch.add_argument("--shards", type=int, default=1, help="parts; run again after a kill, whole ones are kept")
+    batch.add_argument("--model", type=Path, metavar="FOLDER", help="a detector folder in place of the champion")
     serve = verbs.add_for_line("serve", _serve, "answer over HTTP with the champion of a line")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen at; default: this machine only")
     serve.add_argument("--port", type=int, default=8080)
@@ -33,8 +39,10 @@ def add_verbs(verbs: Verbs) -> None:
 def _rollback(options: argparse.Namespace) -> None:
     from morphad.registry import Registry
 
-    _, settings, _ = open_line(options)
+    _, settings, place = open_line(options)
     version = Registry(settings.register_).rollback(options.line, options.why, actor(options))
+    # What images are compared with came from the version that is out of service. The next promotion writes it anew.
+    place.reference.unlink(missing_ok=True)
     print(f"{options.line}: version {version.number} is champion again")
 
 
@@ -78,6 +86,22 @@ def _predict(options: argparse.Namespace) -> None:
             verdict = {True: "reject", False: "accept", None: "undecided"}[prediction.rejected]
             p_value = "-" if prediction.p_value is None else f"{prediction.p_value:.4f}"
             print(f"{verdict}\t{p_value}\t{prediction.score:.4f}\t{path}")
+
+
+def _batch_predict(options: argparse.Namespace) -> None:
+    from morphad import batch
+
+    _, settings, _ = open_line(options)
+    figures = batch.predict(
+        options.line,
+        settings,
+        options.images,
+        options.root,
+        out=options.out,
+        shards=options.shards,
+        detector=options.model,
+    )
+    print(f"{options.line}: {batch.told(figures)} by {figures['model']}: {options.out}")
 
 
 def _serve(options: argparse.Namespace) -> None:

@@ -1,0 +1,56 @@
+"""Component: what all shards of a batch prediction use, settled once."""
+
+from kfp import dsl
+from kfp.dsl import Dataset, Model, Output
+
+from components.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def batch_plan(
+    line: str,
+    lines: list[dict[str, str]],
+    images: str,
+    root: str,
+    shards: int,
+    model: Output[Model],
+    batch: Output[Dataset],
+) -> list[int]:
+    """Take the champion as it is now, list the images, and number the shards.
+
+    Args:
+        line: The line's name.
+        lines: The plant's lines with their resolved settings, this one among them.
+        images: A folder that every pod has, s3://bucket/prefix, or a .csv or .parquet table with a column `path`.
+        root: Where the paths of a table begin; empty: the table's folder.
+        shards: In how many parts the batch is worked through.
+        model: Folder of the detector and what is to be known of it.
+        batch: Folder of batch.parquet, one row an image.
+
+    Returns:
+        0 to shards - 1.
+    """
+    from pathlib import Path
+
+    from morphad import batch as prediction
+    from morphad.errors import BadInputError, ending_process
+    from morphad.settings import line_from_json
+
+    with ending_process(f"batch-predict {line}"):
+        known = {item["line"]: item["settings_json"] for item in lines}
+        if line not in known:
+            raise BadInputError(f"no line {line!r} in the parameter `lines`; it holds {', '.join(sorted(known))}")
+        if not 1 <= shards <= prediction.MOST_SHARDS:
+            raise BadInputError(f"{shards} shards: expected 1 to {prediction.MOST_SHARDS}")
+        figures = prediction.plan(
+            line,
+            line_from_json(known[line]),
+            images,
+            root,
+            model=Path(model.path),
+            batch=Path(batch.path) / "batch.parquet",
+        )
+    model.metadata["model"] = figures["model"]
+    batch.metadata["images"] = figures["images"]
+    print(f"{line}: {figures['images']} images in {shards} shards for {figures['model']}")
+    return list(range(shards))

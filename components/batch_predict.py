@@ -1,0 +1,37 @@
+"""Component: the scores of one shard of a batch."""
+
+from kfp import dsl
+from kfp.dsl import Dataset, Input, Model, Output
+
+from components.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def batch_predict(
+    line: str, shard: int, shards: int, model: Input[Model], batch: Input[Dataset], predictions: Output[Dataset]
+) -> None:
+    """Score the images of one shard; repeated, it writes the same bytes.
+
+    Args:
+        line: The line's name.
+        shard: Which shard, from 0.
+        shards: How many there are.
+        model: What batch_plan settled.
+        batch: What batch_plan listed.
+        predictions: Folder of shard.parquet, one row an image of this shard.
+    """
+    from pathlib import Path
+
+    from morphad import batch as prediction
+    from morphad.errors import ending_process
+
+    with ending_process(f"batch-predict {line}, shard {shard}"):
+        figures = prediction.predict_shard(
+            shard,
+            shards,
+            model=Path(model.path),
+            batch=Path(batch.path) / "batch.parquet",
+            table=Path(predictions.path) / "shard.parquet",
+        )
+    predictions.metadata.update(figures)
+    print(f"{line}, shard {shard} of {shards}: {prediction.told(figures)}")
