@@ -22,6 +22,9 @@ from ruamel.yaml import YAML
 
 from morphad import files
 from morphad.cli import main
+from morphad.data.manifest import read_manifest
+from morphad.registry import Registry
+from morphad.settings import load_settings
 from morphad.workspace import Workspace
 
 VERBS = ("ingest", "validate", "split", "train", "calibrate", "evaluate", "register", "promote")
@@ -134,14 +137,16 @@ class TestWholeLine:
     def test_every_file_lies_where_the_workspace_says(self, whole: tuple[Project, dict[str, str]]) -> None:
         place = whole[0].place
         for path in (
-            place.manifest, place.rejects, place.validation, place.split, place.holdout, place.registration,
-            place.decision, place.fitted / "detector.json", place.detector / "detector.json",
+            place.manifest, place.rejects, place.feedback, place.validation, place.contract_page, place.reference,
+            place.split, place.holdout, place.registration, place.decision, place.fitted / "detector.json",
+            place.detector / "detector.json",
             place.snapshot / "train" / "good" / "000.png",
         ):  # fmt: skip
             assert path.is_file(), path
         assert not place.checkpoint.exists()
         assert {path.name for path in place.report.iterdir()} == {
-            "metrics.json", "roc.json", "histogram.json", "predictions.csv", "examples.png", "index.html"
+            "metrics.json", "roc.json", "histogram.json", "predictions.csv", "examples.png", "index.html",
+            "contract.html",
         }  # fmt: skip
         left = [path for path in whole[0].root.rglob(".*") if "mlartifacts" not in path.parts]
         assert left == []
@@ -265,14 +270,26 @@ class TestGate:
         decision = json.loads(copy.place.decision.read_text())
         assert (decision["version"], decision["champion_before"]) == (2, 1)
         assert decision["figures"]["champion"] is not None
+        assert len(read_manifest(copy.place.reference)) == 94
         code, out, _ = copy.run("rollback", "--why", "too many escapes", "--actor", "Ana")
         assert code == 0
+        assert not copy.place.reference.exists()  # it was of the version that is out of service
         assert out == f"{LINE}: version 1 is champion again\n"
         history = copy.run("history")[1]
         assert "rolled back by Ana: too many escapes" in history
         assert_told(copy.run("promote"), 1, "Ana took version 2 out of service", "too many escapes")
         assert copy.run("promote", "--record")[0] == 0
+        assert read_manifest(copy.place.reference).empty
         assert "1  " in copy.run("history")[1].split("champion")[0]
+
+    def test_the_version_of_the_data_is_on_record_with_the_model(self, copy: Project) -> None:
+        subprocess.run(["git", "init", "--quiet", "--bare", str(copy.root / "registry.git")], check=True)
+        with contextlib.chdir(copy.root):
+            assert main(["data", "version", LINE, "--registry", "registry.git", "--remote", "store"]) == 0
+        copy.done("register")
+        settings = load_settings(copy.root / "params.yaml").line(LINE).register_
+        tag = json.loads(copy.place.version.read_text())["name"]
+        assert Registry(settings).version(LINE, 1).tags["morphad.data_version"] == f"{LINE}/{tag}"
 
     def test_a_server_that_is_away_is_exit_3_and_nothing_is_lost(self, copy: Project) -> None:
         with contextlib.closing(socket.socket()) as probe:
