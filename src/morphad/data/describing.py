@@ -72,7 +72,11 @@ def describe(content: Content, mask: Content | None, settings: IngestSettings) -
         UnreadableImageError: The image or its mask is none, or the mask is of another size.
     """
     image = decode(
-        content.data, max_megapixels=settings.max_megapixels, white_level=settings.white_level, name=content.name
+        content.data,
+        max_megapixels=settings.max_megapixels,
+        white_level=settings.white_level,
+        name=content.name,
+        grey=True,
     )
     return {
         "sha256": content.sha256,

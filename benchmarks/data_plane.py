@@ -1,0 +1,329 @@
+"""How fast do images get from a folder or a bucket into a manifest and a split, and what does it cost in memory?
+
+    python benchmarks/data_plane.py [--images 10000] [--kind mixed] [--s3 10000] [--json FILE]
+
+It draws its own images (480 x 640 px), runs every step in a process of its own, and holds ingest against what cannot be
+avoided: reading, hashing and decoding the same files with the same threads, measured before and after it. Against a
+bucket (SeaweedFS on this machine, from the extra `stack`) the floor is a plain loop of GETs with the same threads.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image as Pillow
+
+from morphad.files import write_json
+from morphad.settings import IngestSettings, SplitSettings, ValidateSettings
+from morphad.workspace import Workspace
+
+LINE = "synthetic"
+KINDS = {"grey-jpeg": ("L", "jpg"), "grey-png": ("L", "png"), "colour-jpeg": ("RGB", "jpg")}
+HEIGHT, WIDTH = 480, 640
+TRANSFERS = 16
+
+Figures = dict[str, Any]
+
+
+def main() -> None:
+    """Run all steps, or the one that the parent process asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--kind", choices=["mixed", *KINDS], default="mixed")
+    parser.add_argument("--s3", type=int, default=0, metavar="N", help="also take the first N of them from a bucket")
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--folder", type=Path, help="where to work; what is there of an earlier run is used")
+    parser.add_argument("--step", nargs="+", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.step:
+        name, *arguments = options.step
+        print(json.dumps(_timed(lambda: STEPS[name](*arguments))))
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = (options.folder or Path(temporary)).resolve()
+        figures = measure(folder, options.images, options.kind, options.s3)
+    _show(figures)
+    if options.json:
+        write_json(options.json, figures)
+
+
+def measure(folder: Path, images: int, kind: str, s3: int) -> Figures:
+    """All steps of one size, in order."""
+    camera, place = folder / "camera", folder / "project"
+    shutil.rmtree(place, ignore_errors=True)
+    draw(camera, images, kind)
+    size = sum(path.stat().st_size for path in camera.iterdir())
+    figures: Figures = {
+        "images": images,
+        "kind": kind,
+        "megabytes": size / 1e6,
+        "threads": os.cpu_count(),
+        "python": sys.version.split()[0],
+        "steps": {},
+    }
+    steps = figures["steps"]
+
+    def run(label: str, step: str, *arguments: object) -> None:
+        steps[label] = _in_a_process(step, *arguments)
+        print(f"{label}: {steps[label]['seconds']:.1f} s, {steps[label]['peak_mb']:.0f} MB", file=sys.stderr)
+
+    run("read and hash", "hash", camera)
+    run("read, hash, decode (before)", "decode", camera)
+    run("ingest", "ingest", place, camera)
+    run("read, hash, decode (after)", "decode", camera)
+    run("ingest, nothing new", "ingest", place, camera)
+    added = max(images // 100, 1)
+    draw(camera, images + added, kind)
+    run(f"ingest, {added} new", "ingest", place, camera)
+    run("contract", "validate", place)
+    run("split", "split", place)
+    for name, unit in (("share_of_floor", "seconds"), ("share_of_floor_processor", "cpu_seconds")):
+        before, after = (steps[f"read, hash, decode ({when})"][unit] for when in ("before", "after"))
+        figures[name] = (before + after) / 2 / steps["ingest"][unit]
+    figures["rerun"] = steps["ingest, nothing new"]["seconds"] / steps["ingest"]["seconds"]
+    if s3:
+        figures["s3"] = _measure_bucket(folder, camera, s3)
+    return figures
+
+
+def _measure_bucket(folder: Path, camera: Path, count: int) -> Figures:
+    from stack.object_store import ObjectStore
+
+    place, floor = folder / "bucket-project", folder / "floor"
+    for path in (place, floor):
+        shutil.rmtree(path, ignore_errors=True)
+    few = folder / "few"
+    shutil.rmtree(few, ignore_errors=True)
+    few.mkdir()
+    for path in sorted(camera.iterdir())[:count]:
+        os.link(path, few / path.name)
+    store = ObjectStore(folder / "s3")
+    store.start()
+    try:
+        os.environ |= store.environment
+        store.create_bucket("cameras")
+        url = "s3://cameras/synthetic"
+        steps: Figures = {}
+        plan: list[tuple[str, str, tuple[object, ...]]] = [
+            ("upload", "upload", (few, url)),
+            ("plain GETs (before)", "gets", (url, floor / "1")),
+            ("mirror", "mirror", (place, url)),
+            ("plain GETs (after)", "gets", (url, floor / "2")),
+            ("ingest of what is mirrored", "ingest", (place, url)),
+            ("ingest, nothing new", "ingest", (place, url)),
+        ]
+        for label, step, arguments in plan:
+            steps[label] = _in_a_process(step, *arguments)
+            print(f"S3 {label}: {steps[label]['seconds']:.1f} s, {steps[label]['peak_mb']:.0f} MB", file=sys.stderr)
+    finally:
+        store.kill()
+    plain = (steps["plain GETs (before)"]["seconds"] + steps["plain GETs (after)"]["seconds"]) / 2
+    first = steps["mirror"]["seconds"] + steps["ingest of what is mirrored"]["seconds"]
+    return {
+        "images": count,
+        "transfers": TRANSFERS,
+        "steps": steps,
+        "share_of_floor": plain / steps["mirror"]["seconds"],
+        "rerun": steps["ingest, nothing new"]["seconds"] / first,
+    }
+
+
+def draw(folder: Path, count: int, kind: str) -> None:
+    """Images of the first `count` numbers, each with a coarse pattern of its own under noise; those there are kept."""
+    folder.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(0).normal(0, 3, (2 * HEIGHT, 2 * WIDTH)).astype(np.int16)
+
+    def one(number: int) -> None:
+        mode, suffix = KINDS[list(KINDS)[number % len(KINDS)] if kind == "mixed" else kind]
+        path = folder / f"{number:07}.{suffix}"
+        if path.exists():
+            return
+        rng = np.random.default_rng(number)
+        coarse = Pillow.fromarray(rng.integers(40, 200, (12, 16), np.uint8))
+        smooth = np.asarray(coarse.resize((WIDTH, HEIGHT), Pillow.Resampling.BICUBIC)).astype(np.int16)
+        y, x = rng.integers(0, HEIGHT), rng.integers(0, WIDTH)
+        grey = (smooth + noise[y : y + HEIGHT, x : x + WIDTH]).clip(0, 255).astype(np.uint8)
+        temporary = folder / f".{number}"
+        options = {"quality": 90} if suffix == "jpg" else {"compress_level": 1}
+        Pillow.fromarray(grey).convert(mode).save(temporary, "JPEG" if suffix == "jpg" else "PNG", **options)
+        temporary.replace(path)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for _ in pool.map(one, range(count), chunksize=1):
+            pass
+
+
+def _timed(step: Callable[[], Any]) -> Figures:
+    started, processor = time.perf_counter(), time.process_time()
+    result = step()
+    return {
+        "seconds": time.perf_counter() - started,
+        "cpu_seconds": time.process_time() - processor,
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
+        "result": result,
+    }
+
+
+def _in_a_process(step: str, *arguments: object) -> Figures:
+    command = [sys.executable, __file__, "--step", step, *map(str, arguments)]
+    done = subprocess.run(command, text=True, stdout=subprocess.PIPE, check=True)
+    figures: Figures = json.loads(done.stdout.splitlines()[-1])
+    return figures
+
+
+def _over_files(folder: str, function: Callable[[Path], object]) -> int:
+    paths = sorted(Path(folder).iterdir())
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return sum(1 for _ in pool.map(function, paths))
+
+
+def _hash(folder: str) -> int:
+    return _over_files(folder, lambda path: hashlib.sha256(path.read_bytes()).digest())
+
+
+def _decode(folder: str) -> int:
+    import io
+
+    def one(path: Path) -> int:
+        data = path.read_bytes()
+        hashlib.sha256(data).digest()
+        return np.asarray(Pillow.open(io.BytesIO(data))).size
+
+    return _over_files(folder, one)
+
+
+def _ingest(project: str, source: str) -> Figures:
+    from morphad import steps
+
+    place = Workspace(Path(project), LINE)
+    figures = steps.ingest(
+        LINE,
+        _settings(source),
+        snapshot_dir=place.snapshot,
+        manifest=place.manifest,
+        rejects=place.rejects,
+        memory=place.memory,
+    )
+    return {key: figures[key] for key in ("good", "new", "changed", "gone", "data_hash")}
+
+
+def _settings(source: str) -> IngestSettings:
+    kind: Any = "s3" if source.startswith("s3://") else "folder"
+    return IngestSettings(source=kind, path=source, transfers=TRANSFERS)
+
+
+def _validate(project: str) -> str:
+    from morphad import steps
+    from morphad.errors import CheckFailedError
+
+    place = Workspace(Path(project), LINE)
+    try:
+        steps.validate(
+            LINE,
+            ValidateSettings(),
+            _settings("synthetic"),
+            manifest=place.manifest,
+            snapshot_dir=place.snapshot,
+            reference=place.root / "no-champion.parquet",
+            validation=place.validation,
+            page=place.root / "contract.html",
+        )
+    except CheckFailedError as error:
+        return str(error)
+    return "kept"
+
+
+def _split(project: str) -> Figures:
+    from morphad import steps
+
+    place = Workspace(Path(project), LINE)
+    return steps.split(SplitSettings(), 0, manifest=place.manifest, split=place.split, holdout=place.holdout)
+
+
+def _upload(folder: str, url: str) -> list[int]:
+    from morphad.data.uploading import upload_folder
+
+    return list(upload_folder(Path(folder), url, "uploading"))
+
+
+def _gets(url: str, folder: str) -> int:
+    """What a short script would do: list, then get every object into a file."""
+    import boto3
+    from botocore.config import Config
+
+    from morphad.data.s3 import split_url
+
+    bucket, prefix = split_url(url)
+    client = boto3.Session().client("s3", config=Config(max_pool_connections=TRANSFERS))
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{prefix}/")
+    keys = [found["Key"] for page in pages for found in page["Contents"]]
+    target = Path(folder)
+    target.mkdir(parents=True)
+
+    def get(key: str) -> None:
+        with (target / key.rsplit("/", 1)[1]).open("wb") as out:
+            shutil.copyfileobj(client.get_object(Bucket=bucket, Key=key)["Body"], out, 1 << 18)
+
+    with ThreadPoolExecutor(TRANSFERS) as pool:
+        return sum(1 for _ in pool.map(get, keys))
+
+
+def _mirror(project: str, url: str) -> int:
+    from morphad.data.memory import open_memory
+    from morphad.data.sources import find_images
+
+    with open_memory(Workspace(Path(project), LINE).memory, LINE) as memory:
+        return len(find_images(_settings(url), memory))
+
+
+STEPS: dict[str, Callable[..., Any]] = {
+    "hash": _hash,
+    "decode": _decode,
+    "ingest": _ingest,
+    "validate": _validate,
+    "split": _split,
+    "upload": _upload,
+    "gets": _gets,
+    "mirror": _mirror,
+}
+
+
+def _show(figures: Figures) -> None:
+    count, size = figures["images"], figures["megabytes"]
+    print(
+        f"{count:,} images of {HEIGHT} x {WIDTH} px ({figures['kind']}, {size:,.0f} MB), {figures['threads']} threads\n"
+    )
+    _table(figures["steps"], count)
+    wall, processor = figures["share_of_floor"], figures["share_of_floor_processor"]
+    print(f"\ningest at {wall:.0%} of the floor ({processor:.0%} by processor time)")
+    print(f"with nothing new {figures['rerun']:.1%} of the first run's time")
+    if "s3" in figures:
+        s3 = figures["s3"]
+        print(f"\nThe first {s3['images']:,} from a bucket, {s3['transfers']} transfers\n")
+        _table(s3["steps"], s3["images"])
+        print(
+            f"\nmirror at {s3['share_of_floor']:.0%} of plain GETs; nothing new {s3['rerun']:.1%} of the first run's time"
+        )
+
+
+def _table(steps: Figures, count: int) -> None:
+    print("| step | s | processor, s | images/s | peak memory, MB |\n|---|---|---|---|---|")
+    for name, step in steps.items():
+        took, busy = step["seconds"], step["cpu_seconds"]
+        print(f"| {name} | {took:.1f} | {busy:.1f} | {count / took:,.0f} | {step['peak_mb']:.0f} |")
+
+
+if __name__ == "__main__":
+    main()
