@@ -1,8 +1,8 @@
 """How fast do images get from a folder or a bucket into a manifest and a split, and what does it cost in memory?
 
-    python benchmarks/data_plane.py [--images 10000] [--kind mixed] [--s3 10000] [--json FILE]
+    python benchmarks/data_plane.py [--images 10000] [--kind mixed] [--size 480x640] [--s3 10000] [--json FILE]
 
-It draws its own images (480 x 640 px), runs every step in a process of its own, and holds ingest against what cannot be
+It draws its own images, runs every step in a process of its own, and holds ingest against what cannot be
 avoided: reading, hashing and decoding the same files with the same threads, measured before and after it. Against a
 bucket (SeaweedFS on this machine, from the extra `stack`) the floor is a plain loop of GETs with the same threads.
 """
@@ -31,7 +31,6 @@ from morphad.workspace import Workspace
 
 LINE = "synthetic"
 KINDS = {"grey-jpeg": ("L", "jpg"), "grey-png": ("L", "png"), "colour-jpeg": ("RGB", "jpg")}
-HEIGHT, WIDTH = 480, 640
 TRANSFERS = 16
 
 Figures = dict[str, Any]
@@ -42,6 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--kind", choices=["mixed", *KINDS], default="mixed")
+    parser.add_argument("--size", type=_size, default=(480, 640), metavar="HxW", help="of an image, px")
     parser.add_argument("--s3", type=int, default=0, metavar="N", help="also take the first N of them from a bucket")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     parser.add_argument("--folder", type=Path, help="where to work; what is there of an earlier run is used")
@@ -53,22 +53,24 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = (options.folder or Path(temporary)).resolve()
-        figures = measure(folder, options.images, options.kind, options.s3)
+        figures = measure(folder, options.images, options.kind, options.size, options.s3)
     _show(figures)
     if options.json:
         write_json(options.json, figures)
 
 
-def measure(folder: Path, images: int, kind: str, s3: int) -> Figures:
+def measure(folder: Path, images: int, kind: str, size: tuple[int, int], s3: int) -> Figures:
     """All steps of one size, in order."""
     camera, place = folder / "camera", folder / "project"
     shutil.rmtree(place, ignore_errors=True)
-    draw(camera, images, kind)
-    size = sum(path.stat().st_size for path in camera.iterdir())
+    draw(camera, images, kind, size)
+    total = sum(path.stat().st_size for path in camera.iterdir())
     figures: Figures = {
         "images": images,
         "kind": kind,
-        "megabytes": size / 1e6,
+        "height": size[0],
+        "width": size[1],
+        "megabytes": total / 1e6,
         "threads": os.cpu_count(),
         "python": sys.version.split()[0],
         "steps": {},
@@ -85,7 +87,7 @@ def measure(folder: Path, images: int, kind: str, s3: int) -> Figures:
     run("read, hash, decode (after)", "decode", camera)
     run("ingest, nothing new", "ingest", place, camera)
     added = max(images // 100, 1)
-    draw(camera, images + added, kind)
+    draw(camera, images + added, kind, size)
     run(f"ingest, {added} new", "ingest", place, camera)
     run("contract", "validate", place)
     run("split", "split", place)
@@ -140,10 +142,11 @@ def _measure_bucket(folder: Path, camera: Path, count: int) -> Figures:
     }
 
 
-def draw(folder: Path, count: int, kind: str) -> None:
+def draw(folder: Path, count: int, kind: str, size: tuple[int, int]) -> None:
     """Images of the first `count` numbers, each with a coarse pattern of its own under noise; those there are kept."""
+    height, width = size
     folder.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(0).normal(0, 3, (2 * HEIGHT, 2 * WIDTH)).astype(np.int16)
+    noise = np.random.default_rng(0).normal(0, 3, (2 * height, 2 * width)).astype(np.int16)
 
     def one(number: int) -> None:
         mode, suffix = KINDS[list(KINDS)[number % len(KINDS)] if kind == "mixed" else kind]
@@ -152,9 +155,9 @@ def draw(folder: Path, count: int, kind: str) -> None:
             return
         rng = np.random.default_rng(number)
         coarse = Pillow.fromarray(rng.integers(40, 200, (12, 16), np.uint8))
-        smooth = np.asarray(coarse.resize((WIDTH, HEIGHT), Pillow.Resampling.BICUBIC)).astype(np.int16)
-        y, x = rng.integers(0, HEIGHT), rng.integers(0, WIDTH)
-        grey = (smooth + noise[y : y + HEIGHT, x : x + WIDTH]).clip(0, 255).astype(np.uint8)
+        smooth = np.asarray(coarse.resize((width, height), Pillow.Resampling.BICUBIC)).astype(np.int16)
+        y, x = rng.integers(0, height), rng.integers(0, width)
+        grey = (smooth + noise[y : y + height, x : x + width]).clip(0, 255).astype(np.uint8)
         temporary = folder / f".{number}"
         options = {"quality": 90} if suffix == "jpg" else {"compress_level": 1}
         Pillow.fromarray(grey).convert(mode).save(temporary, "JPEG" if suffix == "jpg" else "PNG", **options)
@@ -163,6 +166,11 @@ def draw(folder: Path, count: int, kind: str) -> None:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for _ in pool.map(one, range(count), chunksize=1):
             pass
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, width = text.split("x")
+    return int(height), int(width)
 
 
 def _timed(step: Callable[[], Any]) -> Figures:
@@ -301,10 +309,9 @@ STEPS: dict[str, Callable[..., Any]] = {
 
 
 def _show(figures: Figures) -> None:
-    count, size = figures["images"], figures["megabytes"]
-    print(
-        f"{count:,} images of {HEIGHT} x {WIDTH} px ({figures['kind']}, {size:,.0f} MB), {figures['threads']} threads\n"
-    )
+    count, shape = figures["images"], f"{figures['height']} x {figures['width']} px"
+    size, threads = figures["megabytes"], figures["threads"]
+    print(f"{count:,} images of {shape} ({figures['kind']}, {size:,.0f} MB), {threads} threads\n")
     _table(figures["steps"], count)
     wall, processor = figures["share_of_floor"], figures["share_of_floor_processor"]
     print(f"\ningest at {wall:.0%} of the floor ({processor:.0%} by processor time)")
@@ -313,9 +320,7 @@ def _show(figures: Figures) -> None:
         s3 = figures["s3"]
         print(f"\nThe first {s3['images']:,} from a bucket, {s3['transfers']} transfers\n")
         _table(s3["steps"], s3["images"])
-        print(
-            f"\nmirror at {s3['share_of_floor']:.0%} of plain GETs; nothing new {s3['rerun']:.1%} of the first run's time"
-        )
+        print(f"\nmirror at {s3['share_of_floor']:.0%} of plain GETs; nothing new {s3['rerun']:.1%} of the first run")
 
 
 def _table(steps: Figures, count: int) -> None:
