@@ -14,7 +14,7 @@ from PIL import Image
 from morphad import steps
 from morphad.data.manifest import read_manifest
 from morphad.errors import BadInputError, CheckFailedError
-from morphad.model import training
+from morphad.model import loop
 from morphad.registry import detector_hash
 from morphad.settings import IngestSettings, LineSettings, SplitSettings, resolve
 from morphad.workspace import Workspace
@@ -171,7 +171,7 @@ def test_a_training_that_was_cut_off_goes_on_and_ends_the_same(
     unbroken = detector_hash(place.fitted)
     assert not place.checkpoint.exists()
 
-    step = training._Loop.step
+    step = loop._Loop.step
 
     def cut(self: Any, number: int) -> None:
         if number == 3:
@@ -180,7 +180,7 @@ def test_a_training_that_was_cut_off_goes_on_and_ends_the_same(
 
     before = (place.fitted / "detector.json").read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(training._Loop, "step", cut)
+        patch.setattr(loop._Loop, "step", cut)
         with pytest.raises(KeyboardInterrupt):
             train(place, settings)
     assert place.checkpoint.exists()

@@ -21,9 +21,10 @@ from torch import distributed, nn
 from morphad.errors import BadInputError
 from morphad.model.batchnorm import SynchronisedBatchNorm
 from morphad.model.distributed import Ranks
+from morphad.model.loop import run_loop
 from morphad.model.morphology import case_table
 from morphad.model.network import MorphologyNetwork
-from morphad.model.training import run_loop, train_network
+from morphad.model.training import train_network
 from morphad.settings import TrainSettings, train_settings
 
 CASES = {"operators": ("erosion", "dilation"), "heights": (1, 5), "widths": (1, 5)}

@@ -14,12 +14,13 @@ import torch
 from safetensors.torch import load_file
 
 from morphad.errors import BadInputError
-from morphad.model import training
+from morphad.model import loop as loops
 from morphad.model.checkpoint import Progress, load_checkpoint, save_checkpoint
 from morphad.model.device import autocast_dtype, resolve_device
+from morphad.model.loop import TrainingResult, learning_rate
 from morphad.model.morphology import case_table
 from morphad.model.network import MorphologyNetwork
-from morphad.model.training import TrainingResult, learning_rate, train_network
+from morphad.model.training import train_network
 from morphad.settings import OptimiserSettings, TrainSettings, train_settings
 
 
@@ -62,14 +63,14 @@ def die_at(monkeypatch):
         pass
 
     def arm(fatal):
-        step = training._Loop.step
+        step = loops._Loop.step
 
         def stepping(self, index):
             if index == fatal:
                 raise Killed
             step(self, index)
 
-        monkeypatch.setattr(training._Loop, "step", stepping)
+        monkeypatch.setattr(loops._Loop, "step", stepping)
         return Killed
 
     yield arm
@@ -87,7 +88,7 @@ def test_learns_to_name_cases_and_sizes():
 
 def test_history_has_about_a_hundred_records_of_means():
     optimiser = OptimiserSettings(steps=250)
-    loop = object.__new__(training._Loop)
+    loop = object.__new__(loops._Loop)
     loop.settings, loop.history, loop.sums, loop.summed = optimiser, [], [0.0] * 4, 0
     for done in range(1, 251):
         loop._note([float(done), 1.0, 2.0, 3.0], done, 1e-3)
@@ -213,13 +214,13 @@ sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from safetensors.torch import save_file
 from test_training import quick, texture, train
-from morphad.model import training
-slow = training._Loop.step
+from morphad.model import loop as loops
+slow = loops._Loop.step
 def stepping(self, index):
     slow(self, index)
     print(index, flush=True)
     time.sleep(float(sys.argv[4]))
-training._Loop.step = stepping
+loops._Loop.step = stepping
 torch.set_num_threads(1)
 state, result = train(quick(steps=12, checkpoint_every=2), Path(sys.argv[2]))
 save_file({name: value.contiguous() for name, value in state.items()}, sys.argv[3])

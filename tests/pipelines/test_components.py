@@ -16,7 +16,7 @@ from components.split import split
 from components.train import train
 from morphad.files import sha256_file
 from morphad.linestate import LineState
-from morphad.model import training
+from morphad.model import loop
 from morphad.settings import line_to_json, resolve
 
 
@@ -86,21 +86,21 @@ def test_a_training_that_was_killed_goes_on_in_another_pod_and_ends_as_if_it_had
 
     unbroken = fit("unbroken")
     state = LineState(tmp_path / "state", "weave")
-    save = training.save_checkpoint
+    save = loop.save_checkpoint
 
     def save_and_die(*arguments: Any, **named: Any) -> None:
         save(*arguments, **named)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(training, "save_checkpoint", save_and_die)
+        patch.setattr(loop, "save_checkpoint", save_and_die)
         fit("killed")
     assert state.checkpoint.exists()
     assert not (tmp_path / "killed" / "fitted").exists()
 
     loaded = []
-    load = training.load_checkpoint
-    monkeypatch.setattr(training, "load_checkpoint", lambda *a, **n: loaded.append(load(*a, **n)) or loaded[-1])
+    load = loop.load_checkpoint
+    monkeypatch.setattr(loop, "load_checkpoint", lambda *a, **n: loaded.append(load(*a, **n)) or loaded[-1])
     resumed = fit("successor")
     assert loaded[0] is not None
     assert not state.checkpoint.exists()

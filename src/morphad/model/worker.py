@@ -10,9 +10,9 @@ import torch
 from morphad.errors import MorphadError
 from morphad.model.distributed import joined
 from morphad.model.launching import leave, take, tell_failure
+from morphad.model.loop import run_loop
 from morphad.model.morphology import parse_case
 from morphad.model.network import MorphologyNetwork
-from morphad.model.training import run_loop
 from morphad.settings import TrainSettings
 
 
