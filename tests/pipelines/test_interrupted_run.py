@@ -1,4 +1,7 @@
-"""A run on this machine that is interrupted or loses a task: what is kept, what goes on, what is not done twice."""
+"""A run on this machine that is interrupted or loses a task: what is kept, what goes on, what is not done twice.
+
+In processes; and in containers where MORPHAD_TEST_IMAGE names an image of this code, with the torch that is here.
+"""
 
 import contextlib
 import os
@@ -12,9 +15,12 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 from ruamel.yaml import YAML
 
 pytest.importorskip("kfp", reason="kfp is not installed: pip install 'morphad[kubeflow]'")
+
+from docker.client import DockerClient
 
 from morphad.cli import main
 from morphad.registry import Registry
@@ -32,38 +38,49 @@ TRAIN: dict[str, Any] = {
     "optimiser": {"steps": STEPS, "batch_size": 16, "precision": "float32", "checkpoint_every": 5},
     "score": {"layers": ["stage2"], "channels": 8, "memory": 50},
 }
+IMAGE = os.environ.get("MORPHAD_TEST_IMAGE", "") if os.environ.get("DOCKER_HOST") else ""
 FIGURES = ("metrics.json", "roc.json", "predictions.csv")
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory, make_set: Callable[..., Path]) -> Path:
-    folder = tmp_path_factory.mktemp("project")
-    for code in ("components", "pipelines"):
-        (folder / code).symlink_to(REPO / code)
-    make_set(folder / "camera", good=60)
-    line = {
-        "ingest": {"path": "camera"},
-        "train": TRAIN,
-        "calibrate": {"false_reject_rate": 0.1},
-        "evaluate": {"bootstrap": 100},
-        "promote": {"bootstrap": 100, "min_auroc": 0.5},
-    }
-    YAML().dump({"seed": 3, "lines": {"weave": line, "twin": line}}, folder / "params.yaml")
-    return folder
+def make_project(tmp_path_factory: pytest.TempPathFactory, make_set: Callable[..., Path]) -> Callable[[], Path]:
+    def make() -> Path:
+        folder = tmp_path_factory.mktemp("project")
+        for code in ("components", "pipelines"):
+            (folder / code).symlink_to(REPO / code)
+        make_set(folder / "camera", good=60)
+        line = {
+            "ingest": {"path": "camera"},
+            "train": TRAIN,
+            "calibrate": {"false_reject_rate": 0.1},
+            "evaluate": {"bootstrap": 100},
+            "promote": {"bootstrap": 100, "min_auroc": 0.5},
+        }
+        YAML().dump({"seed": 3, "lines": {"weave": line, "twin": line}}, folder / "params.yaml")
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def project(make_project: Callable[[], Path]) -> Path:
+    return make_project()
 
 
 class Run:
     """A run under way."""
 
-    def __init__(self, project: Path, lines: str) -> None:
+    def __init__(self, project: Path, lines: str, runner: str = "subprocess") -> None:
         environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+        self.runner, self.state = runner, project / runner / "state"
         self.log = project / f"{time.monotonic_ns()}.log"
+        words = ["pipeline", "run", "--runner", runner, "--lines", lines, "--out", runner]
         with self.log.open("w") as stream:
             self.process = psutil.Popen(
-                [sys.executable, "-m", "morphad.cli", "pipeline", "run", "--lines", lines, "--out", "out"],
-                cwd=project, env=environment, stdout=stream, stderr=stream,
+                [sys.executable, "-m", "morphad.cli", *words],
+                cwd=project, env=environment | {"MORPHAD_IMAGE": IMAGE}, stdout=stream, stderr=stream,
             )  # fmt: skip
 
     def __enter__(self) -> "Run":
@@ -83,19 +100,21 @@ class Run:
             time.sleep(0.02)
         raise AssertionError("waited 3 minutes for nothing")
 
-    def task(self, step: str) -> psutil.Process:
-        """The process of a step, once it is there."""
+    def task(self, step: str) -> Any:
+        """The process or container of a step, once it is there."""
+        return self.await_(lambda: self._container(step) if self.runner == "docker" else self._process(step))
 
-        def found() -> psutil.Process | None:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                for child in self.process.children(recursive=True):
-                    words = child.cmdline()
-                    if "kfp.dsl.executor_main" in words and words[-1] == step:
-                        return child
-            return None
+    def _process(self, step: str) -> psutil.Process | None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for child in self.process.children(recursive=True):
+                words = child.cmdline()
+                if "kfp.dsl.executor_main" in words and words[-1] == step:
+                    return child
+        return None
 
-        process: psutil.Process = self.await_(found)
-        return process
+    def _container(self, step: str) -> Any:
+        found = DockerClient.from_env(timeout=300).containers.list(filters={"label": f"morphad.state={self.state}"})
+        return next((container for container in found if container.attrs["Config"]["Cmd"][-1] == step), None)
 
     def end(self) -> tuple[int, str]:
         """Its exit code and all that it said."""
@@ -111,11 +130,24 @@ def versions(project: Path) -> int:
         return 0
 
 
+@pytest.fixture(params=["subprocess", "docker"])
+def runner(request: pytest.FixtureRequest) -> str:
+    if request.param == "docker":
+        if not IMAGE:
+            pytest.skip("MORPHAD_TEST_IMAGE names no image of this code, or DOCKER_HOST no engine")
+        ask = ["python", "-c", "import torch; print(torch.__version__)"]
+        there = DockerClient.from_env(timeout=300).containers.run(IMAGE, ask, remove=True).decode().strip()
+        if there != torch.__version__:
+            pytest.skip(f"{IMAGE} has torch {there}, here is {torch.__version__}: figures would not be equal")
+    return str(request.param)
+
+
 def test_killed_tasks_go_on_and_end_as_if_they_had_not_been_killed(
-    project: Path, monkeypatch: pytest.MonkeyPatch
+    make_project: Callable[[], Path], runner: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    state = project / "out" / "state" / "weave"
-    with Run(project, "weave") as run:
+    project = make_project()
+    state = project / runner / "state" / "weave"
+    with Run(project, "weave", runner) as run:
         training = run.task("train")
         run.await_((state / "checkpoint.safetensors").exists)
         training.kill()
@@ -125,7 +157,7 @@ def test_killed_tasks_go_on_and_end_as_if_they_had_not_been_killed(
     assert (state / "checkpoint.safetensors").exists()
     holdout = (state / "holdout.json").read_bytes()
 
-    with Run(project, "weave") as run:
+    with Run(project, "weave", runner) as run:
         run.await_(lambda: versions(project))
         run.task("register").kill()
         code, said = run.end()
@@ -134,7 +166,7 @@ def test_killed_tasks_go_on_and_end_as_if_they_had_not_been_killed(
     assert "| weave | **failed** | failed in register:" in said
     assert not (state / "checkpoint.safetensors").exists()
     assert (state / "holdout.json").read_bytes() == holdout
-    (resumed,) = (project / "out").glob("*/*-iteration-0/evaluate/report")
+    (resumed,) = (project / runner).glob("*/*-iteration-0/evaluate/report")
     assert versions(project) == 1
 
     # Done again, by the verbs and without interruption, it is the same detector: the version that is there is found.
@@ -160,7 +192,7 @@ def test_an_interruption_ends_the_run_with_all_that_it_began(project: Path) -> N
     assert "interrupted" in said
     assert "Traceback" not in said
     assert not first.is_running() or first.status() == psutil.STATUS_ZOMBIE
-    assert not (project / "out" / "state" / "twin").exists()
+    assert not (project / "subprocess" / "state" / "twin").exists()
 
 
 def test_a_second_run_on_the_same_state_is_refused(project: Path) -> None:
