@@ -111,6 +111,15 @@ def _put_in_place(temporary: Path, path: Path) -> None:
         return
 
 
+def remove_leftovers(path: Path) -> None:
+    """Remove what killed processes left beside `path`; only for a process that nobody else writes `path` beside."""
+    for temporary in path.parent.glob(f".{path.name}.*"):
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
 def check_writable(path: Path) -> None:
     """Find out before long work that `path` could not be written after it.
 

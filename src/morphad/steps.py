@@ -25,7 +25,7 @@ from morphad.data.snapshot import refresh
 from morphad.data.sources import find_images, licence
 from morphad.data.verdicts import Feedback, join_verdicts, read_verdicts
 from morphad.errors import BadInputError, CheckFailedError
-from morphad.files import read_json, write_json, write_text
+from morphad.files import read_json, remove_leftovers, write_json, write_text
 from morphad.settings import (
     CalibrateSettings,
     IngestSettings,
@@ -76,6 +76,8 @@ def ingest(
     """
     verdicts = read_verdicts(settings.verdicts) if settings.verdicts else []
     with open_memory(memory, line) as remembered:
+        for path in (snapshot_dir, manifest, rejects):
+            remove_leftovers(path)
         found = find_images(settings, remembered)
         rows, left_out = refresh(found, snapshot_dir, settings, line, what=f"ingesting {line}", memory=remembered)
         joined = Feedback()
