@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image as Pillow
 from scipy import ndimage
@@ -111,6 +113,30 @@ def test_what_is_no_manifest_is_refused(camera: Path, tmp_path: Path) -> None:
         read_manifest(path)
 
 
+def test_a_manifest_that_was_edited_is_refused(camera: Path, tmp_path: Path) -> None:
+    manifest, _ = take(camera, tmp_path / "out")
+    path = tmp_path / "manifest.parquet"
+    write_manifest(manifest, path)
+    written = path.read_bytes()
+    write_manifest(read_manifest(path), path)
+    assert path.read_bytes() == written
+    # By pandas, which drops the hash, and by something that keeps it.
+    table = pq.read_table(path)
+    manifest.assign(label="good").to_parquet(path)
+    with pytest.raises(BadInputError, match=r"manifest\.parquet: its rows are not those .*hash mismatch.*edited"):
+        read_manifest(path)
+    for column, value in (("label", "good"), ("mask", ""), ("sharpness", 1.0), ("bytes", 7)):
+        cells = pa.array([value] * table.num_rows, table.schema.field(column).type)
+        pq.write_table(table.set_column(table.column_names.index(column), column, cells), path)
+        with pytest.raises(BadInputError, match="hash mismatch"):
+            read_manifest(path)
+    pq.write_table(table.slice(1), path)
+    with pytest.raises(BadInputError, match="hash mismatch"):
+        read_manifest(path)
+    pq.write_table(table, path)
+    assert read_manifest(path).equals(manifest)
+
+
 def test_data_hash_follows_content_and_labels_not_order_or_names(camera: Path, tmp_path: Path) -> None:
     manifest, _ = take(camera, tmp_path / "out")
     renamed = manifest.assign(path=[f"{n}.png" for n in range(len(manifest))]).sample(frac=1, random_state=0)
@@ -197,3 +223,9 @@ def test_a_destination_that_cannot_be_written_is_named(camera: Path, tmp_path: P
     (tmp_path / "out").write_text("a file, not a folder")
     with pytest.raises(BadInputError, match="cannot write"):
         take(camera, tmp_path / "out")
+
+
+def test_a_manifest_without_rows_is_written_and_read(camera: Path, tmp_path: Path) -> None:
+    manifest, _ = take(camera, tmp_path / "out")
+    write_manifest(manifest.iloc[:0].assign(role=""), tmp_path / "none.parquet")
+    assert read_manifest(tmp_path / "none.parquet").empty

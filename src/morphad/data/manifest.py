@@ -114,9 +114,9 @@ def _rows_hash(table: pa.Table) -> str:
         if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
             digest.update(column.to_numpy().tobytes())
             continue
-        text = pa.concat_arrays(column.cast(pa.large_string()).chunks) if column.num_chunks else None
-        if text is None or not len(text):
+        if not len(column):
             continue
+        text = pa.concat_arrays(column.cast(pa.large_string()).chunks)
         ends = np.frombuffer(text.buffers()[1], np.int64)[text.offset : text.offset + len(text) + 1]
         digest.update((ends - ends[0]).tobytes())
         digest.update(memoryview(text.buffers()[2])[ends[0] : ends[-1]] if ends[-1] > ends[0] else b"")

@@ -99,7 +99,7 @@ def _add_copies(table: pd.DataFrame, bits: int) -> None:
     table["near_copy"] = table["leak_near"] = 0
     if not bits:
         return
-    rows = table[good & ~table["sha256"].duplicated()]
+    rows = table[good & (table["unusable"] == "") & ~table["sha256"].duplicated()]  # empty ones are all alike
     hashes, number = np.unique(rows["perceptual_hash"].to_numpy(str), return_inverse=True)
 
     def near() -> Iterator[tuple[Indices, Indices]]:
