@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import boto3
+import hypothesis
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
@@ -20,7 +22,7 @@ from PIL import Image
 
 from morphad import batch, steps
 from morphad.data.batch import count_shard, open_shard, write_batch
-from morphad.errors import BadInputError, CheckFailedError
+from morphad.errors import BadInputError, CheckFailedError, ServiceError
 from morphad.model.detector import Detector
 from morphad.settings import IngestSettings, LineSettings, resolve
 
@@ -140,6 +142,38 @@ def test_images_may_come_from_a_table_of_paths_such_as_a_manifest(
     assert table["error"].tolist() == [""]
 
 
+def test_images_in_a_bucket_are_read_one_by_one(
+    settings: LineSettings,
+    tiny_detector: Path,
+    folder: Path,
+    tmp_path: Path,
+    s3_bucket: str,
+) -> None:
+    client, files = boto3.client("s3"), sorted((folder / "test" / "spot").iterdir())
+    for file in files:
+        client.put_object(Bucket=s3_bucket, Key=f"in/lot 7/{file.name}", Body=file.read_bytes())
+    client.put_object(Bucket=s3_bucket, Key="in/lot 7/notes.txt", Body=b"x")
+    client.put_object(Bucket=s3_bucket, Key="inbox/other.png", Body=b"x")
+    there = predict(settings, tiny_detector, f"s3://{s3_bucket}/in", tmp_path / "there.parquet", shards=2)
+    here = predict(settings, tiny_detector, folder / "test" / "spot", tmp_path / "here.parquet")
+    assert there["path"].tolist() == [f"lot 7/{path}" for path in here["path"]]
+    pd.testing.assert_frame_equal(there.drop(columns="path"), here.drop(columns="path"), rtol=1e-5)
+    # A table of keys, one of which is gone.
+    pd.DataFrame({"path": [files[0].name, "gone.png"]}).to_csv(tmp_path / "keys.csv", index=False)
+    table = predict(
+        settings, tiny_detector, tmp_path / "keys.csv", tmp_path / "t.parquet", root=f"s3://{s3_bucket}/in/lot 7"
+    )
+    assert table["error"].iloc[0] == ""
+    assert "gone.png: not found" in table["error"].iloc[1]
+    # A server that does not answer is no image that cannot be read.
+    ingest = settings.ingest.model_copy(update={"patience_seconds": 0})
+    hasty = settings.model_copy(update={"ingest": ingest})
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(ServiceError, match=r"http://127\.0\.0\.1:9"):
+        patch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
+        predict(hasty, tiny_detector, tmp_path / "keys.csv", tmp_path / "u.parquet", root=f"s3://{s3_bucket}/in")
+    assert not (tmp_path / "u.parquet").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
@@ -205,6 +239,7 @@ def test_another_kind_of_table_is_refused_before_work(settings: LineSettings, tm
     assert list(tmp_path.iterdir()) == []
 
 
+@hypothesis.settings(deadline=None, max_examples=30)
 @given(st.sets(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1), st.integers(1, 9))
 def test_each_image_is_in_one_shard_that_follows_from_its_path(
     tmp_path_factory: pytest.TempPathFactory, names: set[str], shards: int

@@ -14,6 +14,9 @@ from ruamel.yaml import YAML
 pytest.importorskip("kfp", reason="kfp is not installed: pip install 'morphad[kubeflow]'")
 pytest.importorskip("elpv_dataset", reason="the demonstration images are not installed: pip install 'morphad[demo]'")
 
+from morphad.registry import Registry
+from morphad.settings import RegisterSettings
+
 REPO = Path(__file__).resolve().parents[2]
 LINE = "pv-mono"
 VERBS = ("ingest", "validate", "split", "train", "calibrate", "evaluate", "register", "promote")
@@ -55,7 +58,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings["defaults"]["calibrate"]["false_reject_rate"] = 0.2
     settings["defaults"]["promote"]["min_auroc"] = 0.5
     YAML().dump(settings, folder / "params.yaml")
-    calls = [[verb, LINE] for verb in VERBS]
+    further = {"register": ["--reason", "drift: brightness"]}
+    calls = [[verb, LINE, *further.get(verb, ())] for verb in VERBS]
     done = python(folder, "-c", f"from morphad.cli import main\nfor call in {calls}:\n    assert main(call) == 0, call")
     assert done.returncode == 0, done.stdout + done.stderr
     incoming = Path(shutil.copytree(folder / "data" / LINE / "images", folder / "incoming"))
@@ -63,6 +67,11 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (incoming / "2025-03" / "empty.png").write_bytes(b"")
     (incoming / "2025-03" / "note.jpg").write_text("not an image")
     return folder
+
+
+def test_the_registry_knows_why_a_version_was_made(project: Path) -> None:
+    registry = Registry(RegisterSettings(tracking_uri=f"sqlite:///{project / 'mlflow.db'}"))
+    assert registry.version(LINE, 1).tags["morphad.reason"] == "drift: brightness"
 
 
 def test_the_pipeline_gives_the_table_of_the_verb(project: Path) -> None:
