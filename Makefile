@@ -14,7 +14,9 @@ setup: .venv/.ready
 	$(BIN)/dvc config --local --quiet plots.html_template plots.html
 	touch $@
 
+# `make demo SOURCE=s3://bucket/prefix` puts the images into a bucket (AWS_* in the environment) and takes them from there.
 demo: setup
+	$(if $(SOURCE),$(BIN)/morphad demo --source $(SOURCE))
 	PATH="$(CURDIR)/$(BIN):$$PATH" DVC_NO_ANALYTICS=1 dvc repro
 	$(BIN)/morphad summary
 

@@ -297,3 +297,28 @@ def test_several_frames_are_refused() -> None:
 def test_multi_picture_jpeg_gives_its_primary_image() -> None:
     blob = encoded(Pillow.fromarray(GREY), "MPO", save_all=True, append_images=[Pillow.fromarray(255 - GREY)])
     assert np.abs(decode(blob).pixels.astype(int) - GREY).mean() < 30
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP", "WEBP", "JPEG"])
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "CMYK"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_grey_levels_alone_are_those_of_the_whole_image(kind: str, mode: str, orientation: int) -> None:
+    if (kind, mode) in {("JPEG", "P"), ("JPEG", "RGBA"), ("PNG", "CMYK"), ("BMP", "CMYK"), ("WEBP", "CMYK")}:
+        pytest.skip(f"no {kind} holds {mode}")
+    exif = Pillow.Exif()
+    exif[274] = orientation
+    options = {"lossless": True} if kind == "WEBP" else {}
+    blob = encoded(Pillow.fromarray(RGB).convert(mode), kind, exif=exif, **options)
+    whole, grey = decode(blob), decode(blob, grey=True)
+    assert (grey.mode, grey.bit_depth, grey.pixels.shape) == (whole.mode, whole.bit_depth, whole.grey.shape)
+    difference = np.abs(grey.pixels.astype(int) - whole.grey)
+    # A colour JPEG's own luma, before colours are cut to what a screen can show.
+    assert difference.max() == 0 or (kind == "JPEG" and difference.mean() < 3)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_truncated_files_are_refused_where_only_grey_is_wanted(kind: str) -> None:
+    blob = encoded(Pillow.fromarray(RNG.integers(0, 256, (64, 64, 3), np.uint8)), kind)
+    for share in (0.3, 0.6, 0.9):
+        with pytest.raises(UnreadableImageError):
+            decode(blob[: int(len(blob) * share)], grey=True)
