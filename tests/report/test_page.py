@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from morphad.decision.calibration import calibrate
+from morphad.decision.grounds import Grounds, RoleFacts
 from morphad.decision.metrics import evaluate, histogram_rows, roc_points
 from morphad.errors import BadInputError
 from morphad.report.page import DataFacts, Example, IndexEntry, PageData, example_indices, write_index, write_page
@@ -129,6 +130,17 @@ def test_it_shows_figures_kinds_settings_and_hashes(tmp_path):
         assert expected in text
     assert "at most 5 % guaranteed on average from 40 calibration images" in text
     assert "nan" not in re.sub(r"base64,[^\"]*", "", text).lower().replace("finance", "")
+
+
+def test_it_says_what_the_threshold_rests_on(tmp_path):
+    facts = RoleFacts(40, 4, 0, 400.0)
+    grounds = Grounds("lot", {"train": facts, "calibration": facts, "holdout": facts}, 0, 0, ())
+    page = _page()
+    page.metrics["grounds"] = grounds.to_json()
+    text = write_page(tmp_path, page).read_text()
+    assert "Rests on" in text
+    assert "4 lots (40 images) for calibration" in text
+    assert "Rests on" not in write_page(tmp_path, _page()).read_text()
 
 
 def test_equal_input_gives_equal_bytes(tmp_path):

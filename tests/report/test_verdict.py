@@ -1,6 +1,7 @@
 import numpy as np
 
 from morphad.decision.calibration import calibrate
+from morphad.decision.grounds import Grounds, RoleFacts
 from morphad.report.verdict import verdict
 
 METRICS = {
@@ -50,3 +51,14 @@ def test_no_threshold_says_what_to_do():
 def test_overkill_far_above_the_guarantee_is_a_warning():
     high = {**METRICS, "overkill": {"rate": 0.3, "low": 0.2, "high": 0.4, "parts_per_shift": 1485.0}}
     assert "Do not rely on the guarantee" in verdict(high, CALIBRATION).warnings[0]
+
+
+def test_what_the_threshold_rests_on_and_verdicts_that_wait_are_warnings():
+    facts = RoleFacts(118, 2, 0, 7000.0)
+    grounds = Grounds("lot", {"train": facts, "calibration": facts, "holdout": facts}, 0, 0, ())
+    found = verdict({**METRICS, "grounds": grounds.to_json(), "pending_verdicts": 2}, CALIBRATION)
+    assert found.warnings[0].startswith("The threshold rests on 2 lots: 118 calibration images of so few lots")
+    assert found.warnings[1].startswith("On 2 images of the holdout the line has said otherwise since it was frozen")
+    assert len(found.warnings) == 2
+    unattainable = verdict({**METRICS, "pending_verdicts": 1}, calibrate(np.arange(12.0), 0.05))
+    assert "On 1 image of the holdout" in unattainable.warnings[-1]

@@ -11,16 +11,14 @@ A version only adds files, so versions that are recorded at the same time never 
 
 import configparser
 import json
-import os
 import random
 import re
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from morphad.data.versioning.commands import Commands, reason
 from morphad.data.versioning.records import Address, Version, choose
 from morphad.errors import BadInputError, ServiceError
 from morphad.files import read_json
@@ -28,7 +26,6 @@ from morphad.files import read_json
 _ATTEMPTS = 12
 _ARGUMENTS = 2000  # files named in one command
 _IGNORED = "*.tar\n*.parquet\n"
-_CREDENTIALS = re.compile(r"//[^/@\s]+@")
 _DVC_LOCAL = "[core]\n    analytics = false\n    check_update = false\n[cache]\n    type = hardlink,copy\n"
 
 
@@ -49,30 +46,13 @@ class DataRegistry:
         self.folder = work = work.absolute()
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
-        # The URL, which may hold a password, is given in the environment: neither on disk nor in the list of processes.
-        given = int(os.environ.get("GIT_CONFIG_COUNT") or 0)
-        self._environment = {
-            **os.environ,
-            "GIT_CONFIG_COUNT": str(given + 1),
-            f"GIT_CONFIG_KEY_{given}": "remote.origin.url",
-            f"GIT_CONFIG_VALUE_{given}": address.registry,
-            "GIT_TERMINAL_PROMPT": "0",
-            "GIT_HTTP_LOW_SPEED_LIMIT": "1000",
-            "GIT_HTTP_LOW_SPEED_TIME": "60",
-            "GIT_SSH_COMMAND": os.environ.get("GIT_SSH_COMMAND", "ssh -o BatchMode=yes -o ConnectTimeout=20"),
-            "LC_ALL": "C",
-            "DVC_NO_ANALYTICS": "1",
-            "DVC_SITE_CACHE_DIR": str(work.with_name(f"{work.name}-dvc").absolute()),
-        }
-        # A hook or a rebase that runs morphad must not lead git to another repository.
-        for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
-            self._environment.pop(name, None)
-        self._git("init", "--quiet")
+        self._run = Commands(address, work)
+        self._run.git("init", "--quiet")
         self._branch = self._find_branch()
-        self._git("symbolic-ref", "HEAD", f"refs/heads/{self._branch}")
+        self._run.git("symbolic-ref", "HEAD", f"refs/heads/{self._branch}")
         self._fetch()
         if self._head():
-            self._git("reset", "--quiet", "--hard", self._head())
+            self._run.git("reset", "--quiet", "--hard", self._head())
         # Else DVC would write a .gitignore beside every file that it takes over, over which versioners would quarrel.
         (self.folder / ".git" / "info" / "exclude").write_text(_IGNORED, encoding="utf-8")
         self._write_local_config()
@@ -104,7 +84,7 @@ class DataRegistry:
             (self.folder / ".dvc" / ".gitignore").write_text("/config.local\n/tmp\n/cache\n", encoding="utf-8")
             (self.folder / ".gitignore").write_text(_IGNORED, encoding="utf-8")
             self._write_local_config()
-            self._git("add", ".dvc", ".gitignore")
+            self._run.git("add", ".dvc", ".gitignore")
             self._commit("Data registry: where the bytes are kept")
         elif given is not None and given.rstrip("/") != there.rstrip("/"):
             raise BadInputError(
@@ -151,21 +131,27 @@ class DataRegistry:
         """Let DVC take over files of the working copy and send their bytes; they are gone from here afterwards."""
         if not files:
             return
-        self._dvc("add", *(str(path.relative_to(self.folder)) for path in files))
-        self._dvc("push", *self._tracked(files))
+        self._run.dvc("add", *(str(path.relative_to(self.folder)) for path in files))
+        self._run.dvc("push", *self._tracked(files))
         self.drop(files)
 
     def bring(self, files: Sequence[Path]) -> None:
         """Fetch files of the working copy."""
         if files:
-            self._dvc("pull", *self._tracked(files))
+            self._run.dvc("pull", *self._tracked(files))
+
+    def drop(self, files: Sequence[Path]) -> None:
+        """Remove files of the working copy, and DVC's cache."""
+        for path in files:
+            path.unlink(missing_ok=True)
+        shutil.rmtree(self.folder / ".dvc" / "cache", ignore_errors=True)
 
     def missing(self, files: Sequence[Path]) -> list[Path]:
         """Those of the files whose bytes are no longer where the registry keeps them."""
         gone: list[Path] = []
         for first in range(0, len(files), _ARGUMENTS):
             some = self._tracked(files[first : first + _ARGUMENTS])
-            states = json.loads(self._dvc("status", "--cloud", "--json", *some))
+            states = json.loads(self._run.dvc("status", "--cloud", "--json", *some))
             gone += [self.folder / name for name, state in states.items() if state in {"new", "missing"}]
         return gone
 
@@ -175,8 +161,8 @@ class DataRegistry:
         Raises:
             ServiceError: The registry has no such tag.
         """
-        self._git("fetch", "--quiet", "--no-tags", "origin", f"refs/tags/{version.tag}")
-        self._git("reset", "--quiet", "--hard", "FETCH_HEAD")
+        self._run.git("fetch", "--quiet", "--no-tags", "origin", f"refs/tags/{version.tag}")
+        self._run.git("reset", "--quiet", "--hard", "FETCH_HEAD")
 
     def publish(self, version: Version) -> Version:
         """Record a version, whose files lie in the working copy, under its tag; others may do the same meanwhile.
@@ -187,31 +173,31 @@ class DataRegistry:
         Raises:
             ServiceError: The repository refuses, or others were faster again and again.
         """
-        self._git("add", "--", version.line)
+        self._run.git("add", "--", version.line)
         self._commit(f"{version.line}: {version.name}, {version.good} good and {version.defect} defect images")
         refusal = ""
         for attempt in range(_ATTEMPTS):
-            self._git("tag", "--force", version.tag)
-            pushed = self._try(
+            self._run.git("tag", "--force", version.tag)
+            pushed = self._run.try_git(
                 "push", "--quiet", "--atomic", "origin", f"HEAD:{self._branch}", f"refs/tags/{version.tag}"
             )
             before = self._head()
             if pushed.returncode == 0:
                 return version
-            refusal = self._reason(pushed.stderr)
-            self._git("tag", "--delete", version.tag)
+            refusal = reason(pushed.stderr)
+            self._run.git("tag", "--delete", version.tag)
             self._fetch()
             there = self._recorded(version)
             if there is not None:
                 return there
             if self._head() == before and attempt >= 2:
                 break  # nobody was faster: it is refused for another reason
-            rebased = self._try("rebase", "--quiet", f"origin/{self._branch}") if self._head() else None
+            rebased = self._run.try_git("rebase", "--quiet", f"origin/{self._branch}") if self._head() else None
             if rebased is not None and rebased.returncode:
-                self._try("rebase", "--abort")
+                self._run.try_git("rebase", "--abort")
                 raise ServiceError(
                     f"data registry {self._address.shown}: another version was recorded meanwhile and contradicts this "
-                    f"one ({self._reason(rebased.stdout + rebased.stderr)}); nothing was recorded, run it again"
+                    f"one ({reason(rebased.stdout + rebased.stderr)}); nothing was recorded, run it again"
                 )
             time.sleep(random.uniform(0.05, 0.3) * (attempt + 1))  # noqa: S311
         raise ServiceError(
@@ -223,23 +209,24 @@ class DataRegistry:
         """The version of the same content that the fetched branch has."""
         if not self._head():
             return None
-        listed = self._git("ls-tree", "-r", "--name-only", f"origin/{self._branch}", "--", f"{version.line}/versions")
+        listed = self._run.git(
+            "ls-tree", "-r", "--name-only", f"origin/{self._branch}", "--", f"{version.line}/versions"
+        )
         for path in listed.splitlines():
             if path.endswith(f"-{version.id[:12]}/version.json"):
-                text = self._git("show", f"origin/{self._branch}:{path}")
+                text = self._run.git("show", f"origin/{self._branch}:{path}")
                 there = Version.from_json(json.loads(text), f"{self._address.shown}: {path}")
                 if there.id == version.id:
                     return there
         return None
 
     def _find_branch(self) -> str:
-        answer = self._try("ls-remote", "--symref", "origin", "HEAD")
+        answer = self._run.try_git("ls-remote", "--symref", "origin", "HEAD")
         if answer.returncode:
-            reason = self._reason(answer.stderr)
             error = BadInputError if "not appear to be a git repo" in answer.stderr else ServiceError
             raise error(
-                f"data registry {self._address.shown}: cannot be read ({reason}); name a git repository with "
-                "--registry, data.registry or MORPHAD_DATA_REGISTRY that you may read and write (an empty one: "
+                f"data registry {self._address.shown}: cannot be read ({reason(answer.stderr)}); name a git repository "
+                "with --registry, data.registry or MORPHAD_DATA_REGISTRY that you may read and write (an empty one: "
                 "git init --bare FOLDER)"
             )
         found = re.search(r"^ref: refs/heads/(\S+)\s+HEAD$", answer.stdout, re.MULTILINE)
@@ -247,21 +234,21 @@ class DataRegistry:
 
     def _fetch(self) -> None:
         branch = f"+refs/heads/{self._branch}:refs/remotes/origin/{self._branch}"
-        fetched = self._try("fetch", "--quiet", "--no-tags", "origin", branch)
+        fetched = self._run.try_git("fetch", "--quiet", "--no-tags", "origin", branch)
         if fetched.returncode and "couldn't find remote ref" not in fetched.stderr:
             raise ServiceError(
-                f"data registry {self._address.shown}: cannot be fetched ({self._reason(fetched.stderr)}); run it again"
+                f"data registry {self._address.shown}: cannot be fetched ({reason(fetched.stderr)}); run it again"
             )
 
     def _head(self) -> str:
         """The commit of the fetched branch; "" if there is none yet."""
-        return self._try("rev-parse", "--quiet", "--verify", f"refs/remotes/origin/{self._branch}").stdout.strip()
+        return self._run.try_git(
+            "rev-parse", "--quiet", "--verify", f"refs/remotes/origin/{self._branch}"
+        ).stdout.strip()
 
     def _commit(self, message: str) -> None:
-        if self._try("var", "GIT_COMMITTER_IDENT").returncode:  # a container's user may have no name
-            for role in ("AUTHOR", "COMMITTER"):
-                self._environment |= {f"GIT_{role}_NAME": "morphad", f"GIT_{role}_EMAIL": "morphad@localhost"}
-        self._git("commit", "--quiet", "--message", message)
+        self._run.ensure_identity()
+        self._run.git("commit", "--quiet", "--message", message)
 
     def _tracked(self, files: Sequence[Path]) -> list[str]:
         return [f"{path.relative_to(self.folder)}.dvc" for path in files]
@@ -279,55 +266,6 @@ class DataRegistry:
     def _write_local_config(self) -> None:
         if (self.folder / ".dvc").is_dir():
             (self.folder / ".dvc" / "config.local").write_text(_DVC_LOCAL, encoding="utf-8")
-
-    def drop(self, files: Sequence[Path]) -> None:
-        """Remove files of the working copy, and DVC's cache."""
-        for path in files:
-            path.unlink(missing_ok=True)
-        shutil.rmtree(self.folder / ".dvc" / "cache", ignore_errors=True)
-
-    def _dvc(self, *words: str) -> str:
-        done = self._run([sys.executable, "-m", "dvc", *words])
-        if done.returncode:
-            raise ServiceError(
-                f"data registry {self._address.shown}: dvc {words[0]} failed ({self._reason(done.stderr)}); check that "
-                "where it keeps the bytes answers and has space, and that its credentials are in the environment; then "
-                "run it again"
-            )
-        return done.stdout
-
-    def _git(self, *words: str) -> str:
-        done = self._try(*words)
-        if done.returncode:
-            raise ServiceError(
-                f"data registry {self._address.shown}: git {words[0]} failed ({self._reason(done.stderr)})"
-            )
-        return done.stdout
-
-    def _try(self, *words: str) -> "subprocess.CompletedProcess[str]":
-        return self._run(["git", "-c", "core.quotepath=off", *words])
-
-    def _run(self, command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
-        try:
-            return subprocess.run(
-                command,
-                cwd=self.folder,
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                check=False,
-            )
-        except FileNotFoundError as error:
-            raise BadInputError(f"{command[0]} is not installed; a data registry needs it") from error
-
-    def _reason(self, text: str) -> str:
-        """The telling line of what a command wrote, without credentials."""
-        lines = [line.strip() for line in _CREDENTIALS.sub("//", text).splitlines() if line.strip()]
-        at = next((n for n, line in enumerate(lines) if line.startswith(("fatal:", "error:", "ERROR:", "!"))), 0)
-        told = " ".join(lines[at : at + 2]) if lines and lines[at].endswith(":") else "".join(lines[at : at + 1])
-        return told.removeprefix("ERROR: ") or "no reason given"
 
 
 def list_versions(address: Address, line: str, work: Path) -> list[Version]:
