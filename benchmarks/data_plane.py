@@ -1,6 +1,6 @@
 """How fast do images get from a folder or a bucket into a manifest and a split, and what does it cost in memory?
 
-    python benchmarks/data_plane.py [--images 10000] [--kind mixed] [--size 480x640] [--s3 10000] [--json FILE]
+    python benchmarks/data_plane.py [--images 10000] [--kind mixed] [--size 480x640] [--s3 10000] [--keys 100000] [--json FILE]
 
 It draws its own images, runs every step in a process of its own, and holds ingest against what cannot be
 avoided: reading, hashing and decoding the same files with the same threads, measured before and after it. Against a
@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--kind", choices=["mixed", *KINDS], default="mixed")
     parser.add_argument("--size", type=_size, default=(480, 640), metavar="HxW", help="of an image, px")
     parser.add_argument("--s3", type=int, default=0, metavar="N", help="also take the first N of them from a bucket")
+    parser.add_argument("--keys", type=int, default=0, metavar="N", help="also list a prefix of N tiny objects")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     parser.add_argument("--folder", type=Path, help="where to work; what is there of an earlier run is used")
     parser.add_argument("--step", nargs="+", help=argparse.SUPPRESS)
@@ -53,13 +54,13 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = (options.folder or Path(temporary)).resolve()
-        figures = measure(folder, options.images, options.kind, options.size, options.s3)
+        figures = measure(folder, options.images, options.kind, options.size, options.s3, options.keys)
     _show(figures)
     if options.json:
         write_json(options.json, figures)
 
 
-def measure(folder: Path, images: int, kind: str, size: tuple[int, int], s3: int) -> Figures:
+def measure(folder: Path, images: int, kind: str, size: tuple[int, int], s3: int, keys: int) -> Figures:
     """All steps of one size, in order."""
     camera, place = folder / "camera", folder / "project"
     shutil.rmtree(place, ignore_errors=True)
@@ -96,11 +97,11 @@ def measure(folder: Path, images: int, kind: str, size: tuple[int, int], s3: int
         figures[name] = (before + after) / 2 / steps["ingest"][unit]
     figures["rerun"] = steps["ingest, nothing new"]["seconds"] / steps["ingest"]["seconds"]
     if s3:
-        figures["s3"] = _measure_bucket(folder, camera, s3)
+        figures["s3"] = _measure_bucket(folder, camera, s3, keys)
     return figures
 
 
-def _measure_bucket(folder: Path, camera: Path, count: int) -> Figures:
+def _measure_bucket(folder: Path, camera: Path, count: int, keys: int) -> Figures:
     from stack.object_store import ObjectStore
 
     place, floor = folder / "bucket-project", folder / "floor"
@@ -126,6 +127,11 @@ def _measure_bucket(folder: Path, camera: Path, count: int) -> Figures:
             ("ingest of what is mirrored", "ingest", (place, url)),
             ("ingest, nothing new", "ingest", (place, url)),
         ]
+        if keys:
+            plan += [
+                (f"put {keys:,} tiny objects", "put_tiny", ("s3://cameras/tiny", keys)),
+                (f"list {keys:,} keys", "list", (place.root / "listing", "s3://cameras/tiny")),
+            ]
         for label, step, arguments in plan:
             steps[label] = _in_a_process(step, *arguments)
             print(f"S3 {label}: {steps[label]['seconds']:.1f} s, {steps[label]['peak_mb']:.0f} MB", file=sys.stderr)
@@ -296,6 +302,24 @@ def _mirror(project: str, url: str) -> int:
         return len(find_images(_settings(url), memory))
 
 
+def _put_tiny(url: str, count: str) -> int:
+    from morphad.data.s3 import Bucket, split_url
+
+    name, prefix = split_url(url)
+    bucket = Bucket(name, connections=TRANSFERS)
+    with tempfile.NamedTemporaryFile() as file, ThreadPoolExecutor(TRANSFERS) as pool:
+        path = Path(file.name)
+        return sum(1 for _ in pool.map(lambda n: bucket.put(path, f"{prefix}/{n:07}.png"), range(int(count))))
+
+
+def _list(project: str, url: str) -> int:
+    from morphad.data.memory import open_memory
+    from morphad.data.mirror import Mirror
+
+    with open_memory(Path(project), LINE) as memory:
+        return len(Mirror(_settings(url), memory).names)
+
+
 STEPS: dict[str, Callable[..., Any]] = {
     "hash": _hash,
     "decode": _decode,
@@ -305,6 +329,8 @@ STEPS: dict[str, Callable[..., Any]] = {
     "upload": _upload,
     "gets": _gets,
     "mirror": _mirror,
+    "put_tiny": _put_tiny,
+    "list": _list,
 }
 
 
@@ -327,7 +353,8 @@ def _table(steps: Figures, count: int) -> None:
     print("| step | s | processor, s | images/s | peak memory, MB |\n|---|---|---|---|---|")
     for name, step in steps.items():
         took, busy = step["seconds"], step["cpu_seconds"]
-        print(f"| {name} | {took:.1f} | {busy:.1f} | {count / took:,.0f} | {step['peak_mb']:.0f} |")
+        rate = "" if "keys" in name or "tiny" in name else f"{count / took:,.0f}"
+        print(f"| {name} | {took:.1f} | {busy:.1f} | {rate} | {step['peak_mb']:.0f} |")
 
 
 if __name__ == "__main__":

@@ -81,7 +81,8 @@ def perceptual_hash(picture: Pillow.Image) -> str:
 
     The bits are those of `imagehash.phash` with a hash size of 16: which of the lowest 16 x 16 coefficients of a cosine
     transform of 64 x 64 px are above their median. Sides of 384 px and more are shrunk by whole factors first, which
-    is faster. Not further: with 128 px instead, a third more of the copies resized to 90 % would go unnoticed.
+    is faster. To shrink all of them so to nearly 64 px would be faster still, but then copies resized to 90 % are found
+    less often (71 % instead of 93 % of solar cells).
     """
     small = picture.resize((64, 64), Pillow.Resampling.LANCZOS, reducing_gap=3.0)
     # Rounded, so that an even picture has zeros and not the noise of one processor's arithmetic.
