@@ -1,6 +1,6 @@
 """How fast do images get from a folder or a bucket into a manifest and a split, and what does it cost in memory?
 
-    python benchmarks/data_plane.py [--images 10000] [--kind mixed] [--size 480x640] [--s3 10000] [--keys 100000] [--json FILE]
+    python benchmarks/data_plane.py [--images 10000] [--kind mixed] [--size 480x640] [--s3 10000] [--keys 100000]
 
 It draws its own images, runs every step in a process of its own, and holds ingest against what cannot be
 avoided: reading, hashing and decoding the same files with the same threads, measured before and after it. Against a
@@ -54,14 +54,15 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = (options.folder or Path(temporary)).resolve()
-        figures = measure(folder, options.images, options.kind, options.size, options.s3, options.keys)
+        figures = measure(folder, options)
     _show(figures)
     if options.json:
         write_json(options.json, figures)
 
 
-def measure(folder: Path, images: int, kind: str, size: tuple[int, int], s3: int, keys: int) -> Figures:
+def measure(folder: Path, options: argparse.Namespace) -> Figures:
     """All steps of one size, in order."""
+    images, kind, size = options.images, options.kind, options.size
     camera, place = folder / "camera", folder / "project"
     shutil.rmtree(place, ignore_errors=True)
     draw(camera, images, kind, size)
@@ -96,8 +97,8 @@ def measure(folder: Path, images: int, kind: str, size: tuple[int, int], s3: int
         before, after = (steps[f"read, hash, decode ({when})"][unit] for when in ("before", "after"))
         figures[name] = (before + after) / 2 / steps["ingest"][unit]
     figures["rerun"] = steps["ingest, nothing new"]["seconds"] / steps["ingest"]["seconds"]
-    if s3:
-        figures["s3"] = _measure_bucket(folder, camera, s3, keys)
+    if options.s3:
+        figures["s3"] = _measure_bucket(folder, camera, options.s3, options.keys)
     return figures
 
 
@@ -130,7 +131,7 @@ def _measure_bucket(folder: Path, camera: Path, count: int, keys: int) -> Figure
         if keys:
             plan += [
                 (f"put {keys:,} tiny objects", "put_tiny", ("s3://cameras/tiny", keys)),
-                (f"list {keys:,} keys", "list", (place.root / "listing", "s3://cameras/tiny")),
+                (f"list {keys:,} keys", "list", (folder / "listing", "s3://cameras/tiny")),
             ]
         for label, step, arguments in plan:
             steps[label] = _in_a_process(step, *arguments)
