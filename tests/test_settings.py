@@ -128,7 +128,7 @@ def test_a_line_without_a_source_is_told_what_to_give() -> None:
             with pytest.raises(BadInputError) as failure:
                 resolve({"defaults": defaults, "lines": {"a": raw}})
             assert str(failure.value) == (
-                "lines.a.ingest.path: missing; the folder, the listing, or the demo line (mono, poly)"
+                "lines.a.ingest.path: missing; the folder, s3://bucket/prefix, the listing, or the demo line (mono, poly)"
             )
 
 
@@ -142,6 +142,27 @@ def test_incomplete_prices_are_told_where_they_stand() -> None:
         line(evaluate={"cost": {"overkill": 1}})
     with pytest.raises(BadInputError, match=r"^defaults\.evaluate\.cost\.escape: missing"):
         resolve({"defaults": {"evaluate": {"cost": {"overkill": 1}}}, "lines": {"a": {"ingest": {"path": "x"}}}})
+
+
+@pytest.mark.parametrize(
+    ("ingest", "told"),
+    [
+        ({"source": "s3", "path": "/data"}, "must be s3://bucket/prefix"),
+        ({"path": "s3://bucket/prefix"}, "set `source: s3`"),
+        ({"path": "x", "metadata": {"tags": {"lot": "lot"}}}, "objects in a bucket"),
+        ({"source": "demo", "path": "mono", "metadata": {"pattern": "(?P<lot>.)"}}, "folder and s3, not demo"),
+        ({"path": "x", "metadata": {"pattern": "("}}, "no regular expression: missing )"),
+        ({"path": "x", "metadata": {"pattern": "L"}}, "no named group"),
+        ({"path": "x", "metadata": {"pattern": "(?P<lost>.)"}}, "has the group lost; allowed: label, defect, group"),
+        ({"path": "x", "metadata": {"pattern": "(?P<lot>.)", "sidecar": {"lot": "l"}}}, "lot is read from two"),
+        ({"path": "x", "metadata": {"labels": {"OK": "gut"}}}, "ingest.metadata.labels.OK = 'gut'"),
+        ({"path": "x", "metadata": {"sidecar": {"lott": "l"}}}, "ingest.metadata.sidecar.lott"),
+    ],
+)
+def test_sources_and_metadata_that_do_not_fit_are_told(ingest: dict[str, Any], told: str) -> None:
+    with pytest.raises(BadInputError) as failure:
+        line(ingest=ingest)
+    assert told in str(failure.value)
 
 
 @pytest.mark.parametrize("name", ["Bottle", "a_b", "-a", "a-", "a b", "ö", "", 1, "a" * 64, "../x", "a/b", "a\n"])
