@@ -46,12 +46,12 @@ SCHEMA = pa.schema(
     ]
 )
 SUFFIXES = (".parquet", ".csv")
-MOST_SHARDS = 1000
+MOST_SHARDS = 500  # their tables are open at once when they are joined
 
 _SHARD_SCHEMA = SCHEMA.insert(0, pa.field("row", pa.int64()))  # the image's place in the batch
 _DETECTOR, _MODEL = "detector", "model.json"
 _CHUNK = 16  # images in memory at a time
-_ROWS = 1024  # of a table in memory, for each shard
+_ROWS = 1024  # of a table in memory
 _KINDS = ("rejected", "accepted", "undecided", "unreadable")
 
 
@@ -186,7 +186,8 @@ def told(figures: Figures) -> str:
 def _merged(tables: Sequence[Path], out: Path) -> Figures:
     _check_suffix(out)
     _check_whole(tables)
-    rows = heapq.merge(*(_rows_of(table) for table in tables), key=itemgetter("row"))
+    at_once = max(1, 16 * _ROWS // len(tables))
+    rows = heapq.merge(*(_rows_of(table, at_once) for table in tables), key=itemgetter("row"))
     writer = _csv if out.suffix == ".csv" else _parquet
     with atomic_file(out) as temporary, writer(temporary, SCHEMA) as write:
         return _written(rows, write)
@@ -249,9 +250,9 @@ def _csv(path: Path, schema: pa.Schema) -> Iterator[Callable[[list[Row]], object
         yield writer.writerows
 
 
-def _rows_of(table: Path) -> Iterator[Row]:
+def _rows_of(table: Path, at_once: int = _ROWS) -> Iterator[Row]:
     with pq.ParquetFile(table) as file:
-        for rows in file.iter_batches(_ROWS):
+        for rows in file.iter_batches(at_once):
             yield from rows.to_pylist()
 
 

@@ -279,7 +279,8 @@ class TrainSettings(Settings):
         default="auto", description="auto: CUDA where it works, else the CPU, with a warning where a GPU was expected"
     )
     processes: Annotated[int | Literal["auto"], BeforeValidator(_processes)] = Field(
-        default=1, description="that train together, each on a GPU of its own or all on the CPU; auto: one a GPU"
+        default=1,
+        description="that share each batch, a GPU each or all on the CPU; auto: one for each visible GPU",
     )
     image_size: tuple[Annotated[int, Field(ge=32, le=1024)], Annotated[int, Field(ge=32, le=1024)]] = Field(
         default=(224, 224), strict=False, description="height, width in px that every image is resized to"
