@@ -1,6 +1,6 @@
 """The images, built and run. Minutes and gigabytes, so only where it is asked for:
 
-MORPHAD_TEST_IMAGES="cpu serve" pytest tests/docker/test_images.py    # or cuda as well
+MORPHAD_TEST_IMAGES="cpu serve" pytest tests/docker/test_built_images.py    # or cuda as well
 
 with docker or podman, the base image and what IMAGE_BUILD_ARGS says; layers that are there already are not made again.
 """
