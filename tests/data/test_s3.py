@@ -529,3 +529,35 @@ def test_versions_of_a_bucket_that_keeps_them_are_remembered(
         versions = s3.client().list_object_versions(Bucket=bucket)
         for version in [*versions.get("Versions", ()), *versions.get("DeleteMarkers", ())]:
             s3.client().delete_object(Bucket=bucket, Key=version["Key"], VersionId=version["VersionId"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "code", "told"),
+    [
+        ("AWS_SECRET_ACCESS_KEY", "not-the-secret", 3, "refused access to bucket"),
+        ("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9", 3, "no answer for"),
+        ("AWS_REGION", None, 0, ""),
+    ],
+)
+def test_the_command_ends_with_a_code_and_one_line(  # noqa: PLR0917
+    prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], s3: "ObjectStore",
+    name: str, value: str | None, code: int, told: str,
+) -> None:  # fmt: skip
+    from morphad.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text(
+        f"lines: {{caps: {{ingest: {{source: s3, path: '{prefix}', patience_seconds: 1}}}}}}"
+    )
+    with monkeypatch.context() as patch:
+        patch.delenv(name)
+        patch.delenv("AWS_DEFAULT_REGION", raising=False)
+        if value is not None:
+            patch.setenv(name, value)
+        assert main(["ingest", "caps"]) == code
+    said = "".join(capfd.readouterr())
+    assert told in said
+    assert "Traceback" not in said
+    assert s3.secret_key not in said
+    assert s3.access_key not in said
+    assert "not-the-secret" not in said

@@ -169,11 +169,9 @@ class Memory:
                 return database
             if tables:
                 raise sqlite3.DatabaseError("of another version")
+        except sqlite3.OperationalError:  # not the file's fault: no permission, no space
+            raise
         except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError) and not self._path.exists():
-                raise BadInputError(
-                    f"{self._path}: cannot be written ({error}); check permissions and free space"
-                ) from error
             sys.stderr.write(f"morphad: {self._path}: {error}; it is begun anew, this run takes as long as the first\n")
             for path in (self._path, Path(f"{self._path}-journal")):
                 path.unlink(missing_ok=True)
