@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from contract_rows import clean
 
 from morphad.checks import CHECKS, STATISTICS
 from morphad.data.contract import Finding, check_manifest
 from morphad.data.snapshot import Reject
 from morphad.settings import ValidateSettings
+from tests.data.contract_rows import clean
 
 DEFAULT = ValidateSettings()
 NOW = datetime(2025, 6, 1, tzinfo=UTC)

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from contract_rows import clean
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -16,6 +15,7 @@ from morphad.checks import STATISTICS
 from morphad.data.contract import Result, check_manifest, comparable
 from morphad.data.contract.drift import _distance, _holm, shifts
 from morphad.settings import ValidateSettings
+from tests.data.contract_rows import clean
 
 DEFAULT = ValidateSettings()
 
