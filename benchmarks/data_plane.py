@@ -103,6 +103,7 @@ def measure(folder: Path, options: argparse.Namespace) -> Figures:
 
 
 def _measure_bucket(folder: Path, camera: Path, count: int, keys: int) -> Figures:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     from stack.object_store import ObjectStore
 
     place, floor = folder / "bucket-project", folder / "floor"

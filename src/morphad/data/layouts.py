@@ -32,7 +32,7 @@ class Placed:
 
 def is_image(name: str) -> bool:
     """Whether a file's name ends like an image's."""
-    return os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122 -- for every file of a line
+    return f".{name.rpartition('.')[2].lower()}" in SUFFIXES
 
 
 def arrange(names: Sequence[str], root: str, labelled: bool) -> list[Placed]:

@@ -314,21 +314,19 @@ def _rejects(sources: Sequence[SourceImage], found: Mapping[str, Remembered]) ->
 
 
 def _rows(sources: Sequence[SourceImage], found: Mapping[str, Remembered], line: str) -> pd.DataFrame:
-    def row(source: SourceImage) -> dict[str, Any]:
-        given = {key: getattr(source, key) for key in _GIVEN}
-        return {
-            "path": source.name,
-            "line": line,
-            "mask": _mask_name(source),
-            **given,
-            **json.loads(found[source.name].found),
-        }
-
     used = sorted((s for s in sources if not _is_reject(found[s.name])), key=lambda source: source.name)
     remaining = iter(used)
     batches = []
-    while some := [row(source) for source in islice(remaining, 4096)]:  # rows as dicts are large
-        batches.append(pa.RecordBatch.from_pylist(some, SCHEMA))
+    while some := list(islice(remaining, 4096)):  # what was found is large when it is unpacked
+        unpacked = json.loads(f"[{','.join(found[source.name].found for source in some)}]")
+        columns: dict[str, list[Any]] = {
+            "path": [source.name for source in some],
+            "line": [line] * len(some),
+            "mask": [_mask_name(source) for source in some],
+            **{key: [getattr(source, key) for source in some] for key in _GIVEN},
+        }
+        columns |= {name: [row[name] for row in unpacked] for name in SCHEMA.names if name not in columns}
+        batches.append(pa.RecordBatch.from_pydict(columns, SCHEMA))
     return to_frame(pa.Table.from_batches(batches, SCHEMA))
 
 

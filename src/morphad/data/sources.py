@@ -121,7 +121,8 @@ def _is_labelled(settings: IngestSettings) -> bool:
 
 def _image(root: Path, placed: Placed, fields: Fields) -> SourceImage:
     given = {"label": placed.label, "defect": placed.defect}
-    given |= {field: value for field, value in fields.items() if value or field not in given}
+    if fields:
+        given |= {field: value for field, value in fields.items() if value or field not in given}
     mask = root / placed.mask if placed.mask else None
     return SourceImage(root / placed.name, placed.name, origin=placed.origin, mask=mask, **given)
 
