@@ -130,7 +130,8 @@ def test_a_line_without_a_source_is_told_what_to_give() -> None:
             with pytest.raises(BadInputError) as failure:
                 resolve({"defaults": defaults, "lines": {"a": raw}})
             assert str(failure.value) == (
-                "lines.a.ingest.path: missing; the folder, s3://bucket/prefix, the listing, or the demo line (mono, poly)"
+                "lines.a.ingest.path: missing; "
+                "the folder, s3://bucket/prefix, the listing, or the demo line (mono, poly)"
             )
 
 
