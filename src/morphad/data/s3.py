@@ -279,8 +279,8 @@ class Bucket:
             silent = time.monotonic() - max(begun, self._answered)
             if silent + pause > self._patience:
                 raise ServiceError(
-                    f"S3 at {self.endpoint}: no answer for {silent:.0f} s about s3://{self.name}/{key} ({reason}); is the "
-                    "server up and AWS_ENDPOINT_URL_S3 right? What was fetched is kept: run again to go on"
+                    f"S3 at {self.endpoint}: no answer for {silent:.0f} s about s3://{self.name}/{key} ({reason}); is "
+                    "the server up and AWS_ENDPOINT_URL_S3 right? What was fetched is kept: run again to go on"
                 ) from failure
             self._tell(reason)
             time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 -- so that threads do not ask all at once
