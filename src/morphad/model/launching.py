@@ -75,6 +75,15 @@ def take(folder: Path) -> tuple[dict[str, Any], Tensor, dict[str, Tensor]]:
     return job, images.reshape(job["shape"]), load_file(folder / _GIVEN)
 
 
+def forget(folder: Path) -> None:
+    """Within the first process of `train_together`, once all have joined: remove what all of them have taken.
+
+    A run that is killed then leaves nothing large behind; images stay mapped.
+    """
+    for name in (_IMAGES, _GIVEN):
+        (folder / name).unlink()
+
+
 def leave(folder: Path, network: nn.Module, result: dict[str, Any]) -> None:
     """Within the first process of `train_together`: hand over the trained weights and what else is to be told."""
     save_file(_plain(network), folder / _TRAINED)
@@ -157,13 +166,16 @@ def _restore(handlers: dict[signal.Signals, Any]) -> None:
 @contextmanager
 def _quiet_launcher() -> Iterator[None]:
     """Keep torch's launcher off the terminal for a block: what it has to say comes as an exception."""
-    logger = logging.getLogger("torch.distributed.elastic")
-    disabled = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
+    # Each of its loggers has a level of its own, so the one above them all decides nothing.
+    names = [name for name in logging.root.manager.loggerDict if name.startswith("torch.distributed.elastic")]
+    loggers = [logger for logger in map(logging.getLogger, names) if not logger.disabled]
+    for logger in loggers:
+        logger.disabled = True
     try:
         yield
     finally:
-        logger.setLevel(disabled)
+        for logger in loggers:
+            logger.disabled = False
 
 
 def _root_cause(error: ChildFailedError, folder: Path, what: str, count: int) -> Exception:

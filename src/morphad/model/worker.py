@@ -9,7 +9,7 @@ import torch
 
 from morphad.errors import MorphadError
 from morphad.model.distributed import joined
-from morphad.model.launching import leave, take, tell_failure
+from morphad.model.launching import forget, leave, take, tell_failure
 from morphad.model.loop import run_loop
 from morphad.model.morphology import parse_case
 from morphad.model.network import MorphologyNetwork
@@ -25,6 +25,8 @@ def main(folder: Path) -> int:
         network = MorphologyNetwork(settings, table, job["seed"], initialise=False)
         network.load_state_dict(weights)
         with joined(torch.device(job["device"])) as (ranks, device):
+            if ranks.rank == 0:
+                forget(folder)
             result = run_loop(
                 network,
                 images,
