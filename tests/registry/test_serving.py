@@ -128,8 +128,9 @@ def test_a_taken_port_is_told_before_anything_is_fetched(
 
 
 def test_a_damaged_model_is_not_served(registry: Registry, champion: Version, store: Path, tmp_path: Path) -> None:
-    newest = max((store / "mlartifacts").rglob("detector.json"), key=lambda path: path.stat().st_mtime_ns)
-    newest.write_text(newest.read_text() + " ")
+    newest = max((store / "mlartifacts").rglob("scorer.safetensors"), key=lambda path: path.stat().st_mtime_ns)
+    whole = newest.read_bytes()
+    newest.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(ServiceError, match="damaged"):
         registry.download_model(champion, tmp_path / "fetched")
     assert not (tmp_path / "fetched").exists()
