@@ -193,7 +193,7 @@ def test_an_image_unlike_the_others_is_told_by_its_statistic(name: str, factor: 
     rows = [STATISTICS.index("height"), STATISTICS.index("width")] if name == "aspect" else [STATISTICS.index(name)]
     assert finding.paths == tuple(f"train/good/{row:04}.png" for row in rows)
     assert finding.severity == "warning"
-    assert "of 60 with a" in finding.message
+    assert f"of 60 with {'an' if name in {'entropy', 'aspect'} else 'a'} " in finding.message
     assert "(limit from the others)" in finding.message
 
 

@@ -73,19 +73,22 @@ def statistics(table: pd.DataFrame, limits: Mapping[Statistic, Limits], settings
     if not held:
         return
     for name, limit in limits.items():
-        span = f"{_NAMES.get(name, name)} {_span(name, limit)} (limit {_WHENCE[limit.source].format(name=name)})"
+        article = "an" if name[0] in "aeiou" else "a"
+        span = (
+            f"{article} {_NAMES.get(name, name)} {_span(name, limit)} (limit {_WHENCE[limit.source].format(name=name)})"
+        )
         arguments = between(name, limit.low, limit.high)
         # Limits drawn from the images themselves may be those of one half of a line with two kinds of light.
         if limit.source != "set":
             most = exact_percent(settings.max_outliers)
             yield Rule(
                 f"{name}_limits", "ExpectColumnValuesToBeBetween", {**arguments, "mostly": 1 - settings.max_outliers},
-                f"{{n}} of {held:,} with a {span}; at most {most} may be (validate.max_outliers)", _REMEDIES[name],
+                f"{{n}} of {held:,} with {span}; at most {most} may be (validate.max_outliers)", _REMEDIES[name],
                 "good image", "new",
             )  # fmt: skip
         yield Rule(
             f"{name}_outliers", "ExpectColumnValuesToBeBetween", arguments,
-            f"{{n}} of {held:,} with a {span}", f"look at them; {_REMEDIES[name]}", "good image", "new",
+            f"{{n}} of {held:,} with {span}", f"look at them; {_REMEDIES[name]}", "good image", "new",
         )  # fmt: skip
 
 
