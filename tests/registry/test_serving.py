@@ -127,10 +127,14 @@ def test_a_taken_port_is_told_before_anything_is_fetched(
     assert "cannot listen at 127.0.0.1:" in capsys.readouterr().err
 
 
-def test_a_damaged_model_is_not_served(registry: Registry, champion: Version, store: Path, tmp_path: Path) -> None:
-    newest = max((store / "mlartifacts").rglob("scorer.safetensors"), key=lambda path: path.stat().st_mtime_ns)
-    whole = newest.read_bytes()
-    newest.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+def test_a_damaged_model_is_not_served(
+    registry: Registry, store: Path, line: str, publish: Callable[..., Registration], tmp_path: Path
+) -> None:
+    others = set((store / "mlartifacts").rglob("scorer.safetensors"))
+    version = registry.promote(line, publish().version, {"reasons": ["first"]}, "test")
+    (scorer,) = set((store / "mlartifacts").rglob("scorer.safetensors")) - others
+    whole = scorer.read_bytes()
+    scorer.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(ServiceError, match="damaged"):
-        registry.download_model(champion, tmp_path / "fetched")
+        registry.download_model(version, tmp_path / "fetched")
     assert not (tmp_path / "fetched").exists()
