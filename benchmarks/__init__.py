@@ -1,0 +1,1 @@
+"""Measurements that the documentation rests on; each module is a program."""
