@@ -1,6 +1,7 @@
 """pipelines/cluster.yaml as frozen, checked settings, and their application to the tasks of a pipeline."""
 
-from pathlib import Path
+from itertools import combinations
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal, Self, get_args
 
 from kfp import kubernetes
@@ -105,10 +106,20 @@ class SecretSettings(Settings):
     optional: bool = Field(default=False, description="a pod starts without the secret too")
 
 
-class StateSettings(Settings):
-    """The volume that outlives pods."""
+class VolumeSettings(Settings):
+    """A claim and where pods find it."""
 
     claim: Name
+    mount: MountPath
+
+    def holds(self, path: str) -> bool:
+        """Whether a path of pods lies on it."""
+        return ".." not in PurePosixPath(path).parts and PurePosixPath(path).is_relative_to(self.mount)
+
+
+class StateSettings(VolumeSettings):
+    """The volume that outlives pods."""
+
     mount: MountPath = "/state"
 
 
@@ -123,6 +134,7 @@ class StepSettings(Settings):
     tolerations: tuple[TolerationSettings, ...] = Field(default=(), strict=False)
     shared_memory: Bytes | None = Field(default=None, description="size of /dev/shm; counts as memory of the pod")
     secrets: tuple[str, ...] = Field(default=(), strict=False, description="names under `secrets`")
+    volumes: tuple[str, ...] = Field(default=(), strict=False, description="names under `volumes`")
     retry: RetrySettings | None = None
     cache: bool = Field(default=False, description="an earlier result for equal inputs may be taken")
 
@@ -137,6 +149,7 @@ class ClusterSettings(Settings):
 
     parallelism: int = Field(default=4, ge=1, le=100, description="lines, or shards of a batch, at once")
     state: StateSettings
+    volumes: dict[str, VolumeSettings] = Field(default_factory=dict, description="claims beside that of `state`")
     secrets: dict[str, SecretSettings] = Field(default_factory=dict)
     steps: dict[Step, StepSettings]
 
@@ -146,12 +159,27 @@ class ClusterSettings(Settings):
         if missing:
             raise ValueError(f"`steps` lacks {', '.join(missing)}; each of the steps is listed, if only as {{}}")
         for name, step in self.steps.items():
-            unknown = [secret for secret in step.secrets if secret not in self.secrets]
-            if unknown:
-                raise ValueError(f"steps.{name}.secrets: {unknown[0]!r} is not a name under `secrets`")
+            for key, names, known in (("secrets", step.secrets, self.secrets), ("volumes", step.volumes, self.volumes)):
+                unknown = [each for each in names if each not in known]
+                if unknown:
+                    raise ValueError(f"steps.{name}.{key}: {unknown[0]!r} is not a name under `{key}`")
             if step.cache and name in _LOOK_OUTSIDE:
                 raise ValueError(f"steps.{name}.cache: the step looks at the outside world and cannot be cached")
         return self
+
+    @model_validator(mode="after")
+    def _volumes_lie_apart(self) -> Self:
+        every = {"state": self.state, **{f"volumes.{name}": volume for name, volume in self.volumes.items()}}
+        for (one, first), (other, second) in combinations(every.items(), 2):
+            if first.claim == second.claim:
+                raise ValueError(f"{other}.claim: {second.claim!r} is mounted as {one} already; a pod mounts it once")
+            if first.holds(second.mount) or second.holds(first.mount):
+                raise ValueError(f"{other}.mount: {second.mount!r} and {one}.mount {first.mount!r} must lie apart")
+        return self
+
+    def mounted(self, step: Step) -> list[VolumeSettings]:
+        """The volumes that pods of a step have, the state first."""
+        return [self.state, *(self.volumes[name] for name in self.steps[step].volumes)]
 
     def for_one_machine(self) -> "ClusterSettings":
         """The same for a run without a cluster: one line after the other, a failed step at once a failed line.
@@ -173,7 +201,7 @@ def load_cluster(path: Path = CLUSTER_FILE) -> ClusterSettings:
     raw = read_yaml(path, "--cluster")
     try:
         if not isinstance(raw, dict):
-            raise SettingsError("expected keys `parallelism`, `state`, `secrets` and `steps`")
+            raise SettingsError("expected keys `parallelism`, `state`, `volumes`, `secrets` and `steps`")
         return ClusterSettings.model_validate(raw)
     except ValidationError as error:
         raise BadInputError(f"{path}: {explain(error, ClusterSettings)}") from error
@@ -192,7 +220,8 @@ def place(task: PipelineTask, name: Step, cluster: ClusterSettings) -> PipelineT
     task.set_caching_options(step.cache)
     task.set_cpu_request(step.cpu.request).set_cpu_limit(step.cpu.limit)
     task.set_memory_request(step.memory.request).set_memory_limit(step.memory.limit)
-    kubernetes.mount_pvc(task, pvc_name=cluster.state.claim, mount_path=cluster.state.mount)
+    for volume in cluster.mounted(name):
+        kubernetes.mount_pvc(task, pvc_name=volume.claim, mount_path=volume.mount)
     if step.image is not None:
         task.set_container_image(step.image)
     if step.accelerator is not None:

@@ -10,14 +10,14 @@ from kfp import compiler
 from morphad.errors import CheckFailedError, MorphadError
 from morphad.files import write_text
 from morphad.settings import load_settings
+from pipelines import prediction, training
 from pipelines.cluster import CLUSTER_FILE, load_cluster
-from pipelines.prediction import prediction_pipeline
-from pipelines.training import training_pipeline
 
 HEADER = "# Rendered from components/, pipelines/ and params.yaml: change those, then run `make compile`.\n"
-PIPELINES = {"training": training_pipeline, "batch-predict": prediction_pipeline}
+TRAINING, BATCH = "training", "batch-predict"
+PIPELINES = {TRAINING: training.training_pipeline, BATCH: prediction.prediction_pipeline}
+NAMES = {TRAINING: training.PIPELINE, BATCH: prediction.PIPELINE}  # in Kubeflow
 FOLDER = Path(__file__).with_name("compiled")
-COMPILED = FOLDER / "training.yaml"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m pipelines.compile", description=__doc__)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE", help="lines and settings")
     parser.add_argument("--cluster", type=Path, default=CLUSTER_FILE, metavar="FILE", help="what pods get")
-    parser.add_argument("--pipeline", choices=PIPELINES, default="training", help="the one that --out is for")
+    parser.add_argument("--pipeline", choices=PIPELINES, default=TRAINING, help="the one that --out is for")
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help=f"only this pipeline; default: all of them to {FOLDER}"
     )
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def render(params: Path, cluster: Path, name: str = "training") -> str:
+def render(params: Path, cluster: Path, name: str) -> str:
     """A pipeline as YAML: the pipeline spec and the Kubernetes platform spec.
 
     Args:

@@ -29,6 +29,7 @@ from urllib3.exceptions import HTTPError
 from morphad.errors import BadInputError, ServiceError
 from morphad.settings import LineSettings
 from pipelines.cluster import ClusterSettings, StepSettings, bytes_of
+from pipelines.paths import task_paths
 
 # Variables that a task gets where the caller has them, beside those that the secrets in cluster.yaml give to pods.
 _PREFIXES = ("AWS_", "MLFLOW_")
@@ -241,11 +242,10 @@ def task_mounts(lines: Iterable[LineSettings], addresses: set[str], environment:
     """Paths that tasks find where they are here, and whether read-only."""
     found: dict[Path, bool] = {}
     for line in lines:
-        if line.ingest.source in {"folder", "listing"}:
-            path = Path(line.ingest.path).absolute()
-            found[path if line.ingest.source == "folder" else path.parent] = True
-        if line.train.weights not in {"packaged", "none"}:
-            found[Path(line.train.weights).absolute()] = True
+        for _, key, name in task_paths(line):
+            path = Path(name).absolute()
+            # Beside a listing lie its images.
+            found[path.parent if key == "ingest.path" and line.ingest.source == "listing" else path] = True
     for variable, value in environment.items():
         if variable.endswith(_OF_FILES):
             found[Path(value).absolute()] = True

@@ -6,7 +6,7 @@ from pathlib import Path
 from morphad.cli.shared import Verb, Verbs
 from pipelines.client import Kubeflow
 from pipelines.cluster import CLUSTER_FILE
-from pipelines.compile import COMPILED
+from pipelines.compile import FOLDER
 from pipelines.connection import HOST_VARIABLE, NAMESPACE_VARIABLE, TOKEN_VARIABLE, Connection
 from pipelines.versions import CompiledPipeline, read_compiled
 
@@ -21,10 +21,12 @@ def add_remote(verbs: Verbs, name: str, verb: Verb, about: str) -> argparse.Argu
 
 
 def add_sources(parser: argparse.ArgumentParser) -> None:
-    """Let a verb be told which compiled pipeline it is about, and what that is compiled from."""
+    """Let a verb be told where its compiled pipeline is, and what that is compiled from; `pipeline` says which one."""
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE", help="lines and settings")
     parser.add_argument("--cluster", type=Path, default=CLUSTER_FILE, metavar="FILE", help="what pods get")
-    parser.add_argument("--compiled", type=Path, default=COMPILED, metavar="FILE", help="the compiled pipeline")
+    parser.add_argument(
+        "--compiled", type=Path, metavar="FILE", help=f"the compiled pipeline; default: that of {FOLDER.name}/"
+    )
 
 
 def open_kubeflow(options: argparse.Namespace) -> Kubeflow:
@@ -34,4 +36,5 @@ def open_kubeflow(options: argparse.Namespace) -> Kubeflow:
 
 def open_compiled(options: argparse.Namespace) -> CompiledPipeline:
     """The compiled pipeline that a verb's options name; it must not be stale."""
-    return read_compiled(options.compiled, options.params, options.cluster)
+    path = options.compiled or FOLDER / f"{options.pipeline}.yaml"
+    return read_compiled(options.pipeline, path, options.params, options.cluster)

@@ -10,7 +10,10 @@ from morphad.cli.shared import Verbs
 from morphad.errors import CheckFailedError
 from morphad.settings import ProjectSettings, load_settings
 from pipelines.client import Kubeflow, PipelineVersion, Trigger
+from pipelines.cluster import load_cluster
+from pipelines.compile import TRAINING
 from pipelines.options import add_remote, add_sources, open_compiled, open_kubeflow
+from pipelines.paths import check_lines
 from pipelines.reconcile import Change, Reconciler, Wanted, name_of, plan, under_way
 from pipelines.schedules import COMPILED_VERSION, SCHEDULES_FILE, ScheduleFile, load_schedules
 from pipelines.training import line_items
@@ -27,6 +30,7 @@ def add_verbs(verbs: Verbs) -> None:
     parser.add_argument("--check", action="store_true", help="exit code 1 if apply would change anything")
     for each in (parser, add_remote(verbs, "apply", _apply, "make the recurring runs follow the schedules")):
         add_sources(each)
+        each.set_defaults(pipeline=TRAINING)
         each.add_argument(
             "--schedules", type=Path, default=SCHEDULES_FILE, metavar="FILE", help="which lines retrain when"
         )
@@ -35,7 +39,7 @@ def add_verbs(verbs: Verbs) -> None:
 def _plan(options: argparse.Namespace) -> None:
     file, project, version_name = _read(options)
     kubeflow = open_kubeflow(options)
-    wanted = wanted_runs(file, project, find_version(kubeflow, version_name), experiments(kubeflow, file))
+    wanted = wanted_runs(file, project, find_version(kubeflow, TRAINING, version_name), experiments(kubeflow, file))
     changes = plan(wanted, Reconciler(kubeflow, file.owner, print).actual())
     waiting = {id(change): _waits_for(kubeflow, change) for change in changes}
     todo = [change for change in changes if change.kind != "keep" and not waiting[id(change)]]
@@ -51,7 +55,7 @@ def _plan(options: argparse.Namespace) -> None:
 def _apply(options: argparse.Namespace) -> None:
     file, project, version_name = _read(options)
     kubeflow = open_kubeflow(options)
-    version = find_version(kubeflow, version_name)
+    version = find_version(kubeflow, TRAINING, version_name)
     wanted = wanted_runs(file, project, version, experiments(kubeflow, file, make=True))
     Reconciler(kubeflow, file.owner, lambda text: print(text, flush=True)).apply(wanted, datetime.now(UTC))
     enabled = sum(run.enabled for run in wanted)
@@ -60,8 +64,9 @@ def _apply(options: argparse.Namespace) -> None:
 
 def _read(options: argparse.Namespace) -> tuple[ScheduleFile, ProjectSettings, str]:
     """Schedules, settings, and the version's name; all that can be wrong here is found before a call."""
-    project = load_settings(options.params)
+    project, cluster = load_settings(options.params), load_cluster(options.cluster)
     file = load_schedules(options.schedules, project)
+    check_lines(project, (line for name in file.schedules for line in file.lines_of(name, project)), cluster)
     compiled = open_compiled(options)
     pinned = file.pipeline_version != COMPILED_VERSION
     return file, project, file.pipeline_version if pinned else compiled.version

@@ -1,11 +1,14 @@
 """Runs in Kubeflow in words: which lines, which steps, how each ended, and where to look further."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from pipelines.client import Run
-from pipelines.cluster import STEPS, Step
+from pipelines.cluster import BATCH_STEPS, STEPS, Step
+from pipelines.compile import BATCH, TRAINING
+
+_STEPS: dict[str, tuple[Step, ...]] = {TRAINING: STEPS, BATCH: BATCH_STEPS}
 
 _WORDS = {
     "PENDING": "waiting",
@@ -19,12 +22,19 @@ _WORDS = {
 }
 
 
-def listed(runs: Iterable[Run], now: datetime) -> list[str]:
-    """A table of runs, one in a row."""
-    rows = [("run", "began (UTC)", "state", "took", "by", "lines")]
+def listed(runs: Iterable[Run], pipelines: Mapping[str, str], now: datetime) -> list[str]:
+    """A table of runs, one in a row.
+
+    Args:
+        runs: The runs.
+        pipelines: Which pipeline each identifier in Kubeflow is.
+        now: For the time that runs under way took.
+    """
+    rows = [("run", "pipeline", "began (UTC)", "state", "took", "by", "lines")]
     rows += [
         (
             run.id,
+            pipelines[run.pipeline_id],
             f"{run.created:%Y-%m-%d %H:%M:%S}",
             _word(run.state),
             _span(run.created, run.ended or now),
@@ -33,11 +43,11 @@ def listed(runs: Iterable[Run], now: datetime) -> list[str]:
         )
         for run in runs
     ]
-    return _table(rows) if len(rows) > 1 else ["no runs of the pipeline yet; start them with `morphad pipeline submit`"]
+    return _table(rows) if len(rows) > 1 else ["no runs yet; start them with `morphad pipeline submit`"]
 
 
-def told(run: Run, now: datetime, namespace: str | None) -> list[str]:
-    """A run step by step.
+def told(run: Run, pipeline: str, now: datetime, namespace: str | None) -> list[str]:
+    """A run of a pipeline step by step.
 
     Kubeflow's API tells of tasks neither the line nor why one failed: with several lines in a run their steps are
     counted, and the way to the logs is shown.
@@ -51,23 +61,27 @@ def told(run: Run, now: datetime, namespace: str | None) -> list[str]:
     ]
     if run.error:
         lines.append(f"  Kubeflow says: {run.error}")
-    lines += ["", *_table([("step", "state", "took"), *(_step(run, step, now) for step in STEPS)])]
+    names = [step.replace("_", "-") for step in _STEPS[pipeline]]  # as Kubeflow has them
+    lines += ["", *_table([("step", "state", "took"), *(_step(run, name, now) for name in names)])]
     pods = f"kubectl -n {namespace or 'kubeflow'} {{}} -l pipeline/runid={run.id}"
     if any(task.name.startswith("executor") and task.state == "PENDING" for task in run.tasks):
         lines += ["", f"A pod waits for a node, an image, a volume or a secret: {pods.format('describe pods')}"]
     if run.state == "FAILED":
         logs = pods.format("logs") + " --all-containers --prefix --tail=30"
-        lines += ["", f"Why: the summary of step notify in Kubeflow's pages tells it for each line; or: {logs}"]
+        table = "the summary of step notify in Kubeflow's pages tells it for each line; or: "
+        lines += ["", f"Why: {table if pipeline == TRAINING else ''}{logs}"]
     return lines
 
 
 def lines_of(run: Run) -> list[str]:
     """The lines of a run; none: it was started with the pipeline's own."""
+    if "line" in run.parameters:  # a batch prediction's
+        return [str(run.parameters["line"])]
     items = run.parameters.get("lines") or []
     return [str(item.get("line")) for item in items if isinstance(item, dict)]
 
 
-def _step(run: Run, step: Step, now: datetime) -> tuple[str, str, str]:
+def _step(run: Run, step: str, now: datetime) -> tuple[str, str, str]:
     tasks = [task for task in run.tasks if task.name == step]
     if not tasks:
         drivers = [task.state for task in run.tasks if task.name == f"{step}-driver"]

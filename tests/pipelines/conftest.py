@@ -22,25 +22,36 @@ def fake() -> Iterator["FakeKubeflow"]:  # noqa: F821 - imported below, for mach
 @pytest.fixture(scope="session")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The training pipeline as it is compiled from this repository's sources."""
+    return _compiled(tmp_path_factory, "training")
+
+
+@pytest.fixture(scope="session")
+def compiled_batch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The batch prediction pipeline as it is compiled from this repository's sources."""
+    return _compiled(tmp_path_factory, "batch-predict")
+
+
+def _compiled(tmp_path_factory: pytest.TempPathFactory, pipeline: str) -> Path:
     from pipelines.cluster import CLUSTER_FILE
 
-    path = tmp_path_factory.mktemp("compiled") / "training.yaml"
-    path.write_text(compile_once(REPO / "params.yaml", CLUSTER_FILE))
+    path = tmp_path_factory.mktemp("compiled") / f"{pipeline}.yaml"
+    path.write_text(compile_once(REPO / "params.yaml", CLUSTER_FILE, pipeline))
     return path
 
 
 @functools.cache
-def compile_once(params: Path, cluster: Path) -> str:
+def compile_once(params: Path, cluster: Path, pipeline: str) -> str:
     """What the sources are compiled to."""
     from pipelines.compile import render
 
-    return render(params, cluster)
+    return render(params, cluster, pipeline)
 
 
 @pytest.fixture
 def command(
     fake: "FakeKubeflow",  # noqa: F821
     compiled: Path,
+    compiled_batch: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Callable[..., tuple[int, str]]:
@@ -57,7 +68,8 @@ def command(
 
     def run(*words: str | os.PathLike[str]) -> tuple[int, str]:
         takes_compiled = words[:2] != ("pipeline", "status") and "--compiled" not in words
-        code = main([*map(str, words), *(["--compiled", str(compiled)] if takes_compiled else [])])
+        path = compiled_batch if {"submit-batch", "batch-predict"} & set(words) else compiled
+        code = main([*map(str, words), *(["--compiled", str(path)] if takes_compiled else [])])
         printed = capsys.readouterr()
         return code, printed.out + printed.err
 

@@ -10,7 +10,10 @@ from ruamel.yaml import YAML
 pytest.importorskip("kfp", reason="kfp is not installed: pip install 'morphad[kubeflow]'")
 
 from morphad.errors import BadInputError
+from morphad.settings import resolve
 from pipelines.cluster import CLUSTER_FILE, STEPS, load_cluster
+from pipelines.compile import BATCH, TRAINING, render
+from pipelines.paths import check_lines
 
 Change = Callable[[dict[str, Any]], object]
 
@@ -34,6 +37,15 @@ def load_changed(folder: Path, change: Change) -> None:
         (lambda s: s["steps"]["train"]["cpu"].update(request="8500m"), "at most `limit` 8"),
         (lambda s: s["steps"]["train"].update(cpu={"request": 4}), "steps.train.cpu.request = 4"),
         (lambda s: s["steps"]["ingest"].update(secrets=["s4"]), "'s4' is not a name under `secrets`"),
+        (lambda s: s["steps"]["ingest"].update(volumes=["images"]), "'images' is not a name under `volumes`"),
+        (
+            lambda s: s["volumes"].update(images={"claim": "morphad-state", "mount": "/data"}),
+            "mounted as state already",
+        ),
+        (lambda s: s["volumes"].update(images={"claim": "c", "mount": "/state/x"}), "volumes.images.mount: '/state/x'"),
+        (lambda s: s["volumes"].update(images={"claim": "c", "mount": "/state/"}), "must lie apart"),
+        (lambda s: s["volumes"].update(images={"claim": "c", "mount": "data"}), "volumes.images.mount = 'data'"),
+        (lambda s: s["volumes"].update(images={"claim": "c"}), "volumes.images.mount"),
         (lambda s: s["steps"]["promote"].update(cache=True), "steps.promote.cache"),
         (lambda s: s["steps"]["split"].update(cache=True), "steps.split.cache"),
         (lambda s: s["steps"]["train"]["tolerations"][0].update(value="x"), "`operator` Equal"),
@@ -47,6 +59,51 @@ def test_a_wrong_value_is_named(tmp_path: Path, change: Change, names: str) -> N
         load_changed(tmp_path, change)
     assert names in str(refused.value)
     assert str(refused.value).startswith(str(tmp_path / "cluster.yaml"))
+
+
+@pytest.mark.parametrize("pipeline", [TRAINING, BATCH])
+def test_images_on_a_volume_are_mounted_in_the_steps_that_are_named(pipeline: str, tmp_path: Path) -> None:
+    settings = YAML(typ="safe").load(CLUSTER_FILE)
+    settings["volumes"] = {"images": {"claim": "camera-images", "mount": "/data"}}
+    for name in ("ingest", "batch_plan", "batch_predict"):
+        settings["steps"][name]["volumes"] = ["images"]
+    YAML(typ="safe").dump(settings, tmp_path / "cluster.yaml")
+    rendered = render(CLUSTER_FILE.parents[1] / "params.yaml", tmp_path / "cluster.yaml", pipeline)
+    _, platform = YAML(typ="safe").load_all(rendered)
+    mounts = {
+        name.removeprefix("exec-"): [(mount["constant"], mount["mountPath"]) for mount in pod["pvcMount"]]
+        for name, pod in platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].items()
+    }
+    state, images = ("morphad-state", "/state"), ("camera-images", "/data")
+    steps = {name for name, found in mounts.items() if found == [state, images]}
+    assert steps == ({"ingest"} if pipeline == TRAINING else {"batch-plan", "batch-predict"})
+    assert all(mounts[name] == [state] for name in mounts.keys() - steps)
+
+
+def test_what_pods_read_must_lie_on_a_volume_of_their_step(tmp_path: Path) -> None:
+    settings = YAML(typ="safe").load(CLUSTER_FILE)
+    settings["volumes"] = {"images": {"claim": "camera-images", "mount": "/data/"}}
+    settings["steps"]["ingest"]["volumes"] = ["images"]
+    YAML(typ="safe").dump(settings, tmp_path / "cluster.yaml")
+    cluster = load_cluster(tmp_path / "cluster.yaml")
+
+    def check(verdicts: str = "", weights: str = "packaged", **ingest: str) -> None:
+        line = {"ingest": {**ingest, "verdicts": verdicts}, "train": {"weights": weights}}
+        check_lines(resolve({"lines": {"pcb": line}}), ["pcb"], cluster)
+
+    check(source="folder", path="/data/pcb", verdicts="/data/verdicts.csv", weights="/state/weights.safetensors")
+    check(source="listing", path="/state/pcb.csv")
+    check(source="s3", path="s3://camera/pcb", verdicts="s3://camera/verdicts.csv")
+    check(source="demo", path="mono")
+    for given, names in (
+        ({"path": "camera"}, "lines.pcb.ingest.path = 'camera': pods of step ingest have a volume at /state, /data"),
+        ({"path": "/database"}, "lines.pcb.ingest.path = '/database'"),
+        ({"path": "/data", "verdicts": "verdicts.csv"}, "lines.pcb.ingest.verdicts = 'verdicts.csv'"),
+        ({"path": "/data", "weights": "/data/w.pt"}, "steps.train.volumes"),
+    ):
+        with pytest.raises(BadInputError) as refused:
+            check(**given)
+        assert names in str(refused.value)
 
 
 @pytest.mark.parametrize(

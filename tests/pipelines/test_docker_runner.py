@@ -72,11 +72,13 @@ class TestWithoutAnEngine:
         assert task_environment({"PLANT_TOKEN"}) == {**given, "HOME": "/tmp"}  # noqa: S108
 
     def test_folders_of_images_are_mounted_where_they_are_and_read_only(self, tmp_path: Path) -> None:
-        camera, table, weights, authority = (tmp_path / name for name in ("camera", "t/rows.csv", "w.pt", "ca.pem"))
-        for file in (camera / "0.png", table, weights, authority):
+        camera, table, weights, authority, verdicts = (
+            tmp_path / name for name in ("camera", "t/rows.csv", "w.pt", "ca.pem", "verdicts.csv")
+        )
+        for file in (camera / "0.png", table, weights, authority, verdicts):
             file.parent.mkdir(exist_ok=True)
             file.touch()
-        trained = line(path=str(camera))
+        trained = line(path=str(camera), verdicts=str(verdicts))
         trained = trained.model_copy(update={"train": trained.train.model_copy(update={"weights": str(weights)})})
         lines = [trained, line(source="listing", path=str(table)), line(source="demo", path="mono")]
         lines += [line(path=str(tmp_path / "gone"))]
@@ -84,6 +86,7 @@ class TestWithoutAnEngine:
             camera: True,
             table.parent: True,
             weights: True,
+            verdicts: True,
             authority: True,
         }
 

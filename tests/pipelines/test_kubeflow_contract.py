@@ -23,6 +23,7 @@ pytest.importorskip("kfp", reason="kfp is not installed: pip install 'morphad[ku
 from fake_kubeflow import FakeKubeflow, serving
 
 from pipelines.client import Kubeflow, Trigger
+from pipelines.compile import TRAINING
 from pipelines.connection import Connection
 from pipelines.versions import CompiledPipeline, make_experiment, upload
 
@@ -124,7 +125,7 @@ def test_every_call_and_its_answer_keep_the_contract(
     between: tuple[FakeKubeflow, str], kubeflow: Kubeflow, compiled: Path
 ) -> None:
     fake, _ = between
-    version, new = upload(kubeflow, CompiledPipeline(compiled, "1" * 64))
+    version, new = upload(kubeflow, CompiledPipeline(TRAINING, compiled, "1" * 64))
     assert new
     assert kubeflow.version(version.pipeline_id, version.name) == version
     experiment = make_experiment(kubeflow, "morphad")

@@ -18,6 +18,7 @@ from fake_kubeflow import FakeKubeflow
 from morphad.cli import main
 from morphad.settings import line_from_json, load_settings
 from pipelines.client import Kubeflow
+from pipelines.compile import TRAINING
 from pipelines.connection import Connection
 from pipelines.training import PIPELINE
 from pipelines.versions import CompiledPipeline, upload
@@ -40,16 +41,16 @@ def test_the_same_content_is_uploaded_once(command: Command, fake: FakeKubeflow,
 
 def test_other_content_is_another_version(fake: FakeKubeflow, compiled: Path, tmp_path: Path) -> None:
     kubeflow = Kubeflow(Connection(fake.address))
-    first, _ = upload(kubeflow, CompiledPipeline(compiled, "1" * 64))
-    second, new = upload(kubeflow, CompiledPipeline(compiled, "2" * 64))
+    first, _ = upload(kubeflow, CompiledPipeline(TRAINING, compiled, "1" * 64))
+    second, new = upload(kubeflow, CompiledPipeline(TRAINING, compiled, "2" * 64))
     assert new
     assert (first.pipeline_id, first.id == second.id) == (second.pipeline_id, False)
     # Back to the first content: its version is found again, though it is not the newest.
-    assert upload(kubeflow, CompiledPipeline(compiled, "1" * 64)) == (first, False)
+    assert upload(kubeflow, CompiledPipeline(TRAINING, compiled, "1" * 64)) == (first, False)
 
 
 def test_an_upload_killed_at_any_request_is_ended_by_the_next(fake: FakeKubeflow, compiled: Path) -> None:
-    package = CompiledPipeline(compiled, "1" * 64)
+    package = CompiledPipeline(TRAINING, compiled, "1" * 64)
 
     def work() -> None:
         upload(Kubeflow(Connection(fake.address)), package)
@@ -78,7 +79,7 @@ def test_two_uploads_at_once_leave_one_version(fake: FakeKubeflow, compiled: Pat
     ends: list[bool] = []
 
     def work() -> None:
-        ends.append(upload(Kubeflow(Connection(fake.address)), CompiledPipeline(compiled, "1" * 64))[1])
+        ends.append(upload(Kubeflow(Connection(fake.address)), CompiledPipeline(TRAINING, compiled, "1" * 64))[1])
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -154,6 +155,67 @@ def test_nothing_is_started_of_a_pipeline_that_is_not_there(command: Command, fa
         assert "morphad pipeline upload" in said
 
 
+def test_a_batch_prediction_is_uploaded_and_started(command: Command, fake: FakeKubeflow, compiled_batch: Path) -> None:
+    needed = next(YAML(typ="safe").load_all(compiled_batch))["root"]["inputDefinitions"]["parameters"]
+    code, said = command("pipeline", "submit-batch", "pv-mono", "s3://camera/2026-11")
+    assert code == 2
+    assert "run `morphad pipeline upload --pipeline batch-predict`" in said
+    name = f"morphad-batch-predict-{hashlib.sha256(compiled_batch.read_bytes()).hexdigest()[:12]}"
+    code, said = command("pipeline", "upload", "--pipeline", "batch-predict")
+    assert (code, said) == (0, f"{name}: uploaded\n")
+    code, said = command("pipeline", "submit-batch", "pv-mono", "/state/new.csv", "--root", "s3://camera", "--shards=9")
+    assert code == 0, said
+    (run,) = fake.runs.values()
+    given = run["runtime_config"]["parameters"]
+    (item,) = given.pop("lines")
+    assert given == {"line": "pv-mono", "images": "/state/new.csv", "root": "s3://camera", "shards": 9}
+    assert set(given) | {"lines"} == set(needed)
+    assert line_from_json(item["settings_json"]) == load_settings(PARAMS).line("pv-mono")
+    assert run["run_id"] in said
+    # Training is another pipeline, of which nothing is there.
+    assert command("pipeline", "submit")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (["pv-momo", "s3://camera"], "no line 'pv-momo'"),
+        (["pv-mono", "s3://camera", "--shards", "0"], "--shards 0: expected a number from 1 to 500"),
+        (["pv-mono", "incoming"], "images 'incoming': pods of step batch_plan have a volume at /state only"),
+        (["pv-mono", "/state/../data"], "images '/state/../data'"),
+        (["pv-mono", "s3://b/t.csv", "--root", "/data"], "--root '/data': pods of step batch_predict"),
+    ],
+)
+def test_a_batch_that_pods_could_not_work_on_is_not_started(
+    command: Command, fake: FakeKubeflow, words: list[str], names: str
+) -> None:
+    code, said = command("pipeline", "submit-batch", *words)
+    assert code == 2
+    assert names in said
+    assert fake.requests == []
+
+
+def test_one_pipeline_is_not_taken_for_the_other(command: Command, fake: FakeKubeflow, compiled: Path) -> None:
+    code, said = command("pipeline", "upload", "--pipeline", "batch-predict", "--compiled", compiled)
+    assert code == 2
+    assert f"{compiled}: is the pipeline training, expected batch-predict" in said
+    assert fake.requests == []
+
+
+@pytest.mark.parametrize("verb", [("pipeline", "submit"), ("schedule", "plan"), ("schedule", "apply")])
+def test_lines_whose_images_pods_would_not_find_are_not_started(
+    verb: tuple[str, str], command: Command, fake: FakeKubeflow, tmp_path: Path
+) -> None:
+    settings = YAML(typ="safe").load(PARAMS)
+    settings["lines"]["pv-mono"]["ingest"] = {"source": "folder", "path": "/data/pv-mono"}
+    YAML(typ="safe").dump(settings, tmp_path / "params.yaml")
+    code, said = command(*verb, "--params", tmp_path / "params.yaml")
+    assert code == 2
+    assert "lines.pv-mono.ingest.path = '/data/pv-mono': pods of step ingest have a volume at /state only" in said
+    assert "steps.ingest.volumes" in said
+    assert fake.requests == []
+
+
 def node(name: str, state: str, began: int, ended: int | None) -> dict[str, Any]:
     """A node of the workflow as the API tells of it."""
     end = "0001-01-01T00:00:00Z" if ended is None else f"2026-11-23T02:{ended:02}:00Z"
@@ -177,10 +239,10 @@ def test_runs_are_listed_with_lines_states_and_who_began_them(command: Command, 
     code, said = command("pipeline", "status")
     assert code == 0
     head, *rows = said.splitlines()
-    assert head.split() == ["run", "began", "(UTC)", "state", "took", "by", "lines"]
+    assert head.split() == ["run", "pipeline", "began", "(UTC)", "state", "took", "by", "lines"]
     assert len(rows) == 2
     (row,) = [row for row in rows if row.startswith(run["run_id"])]
-    assert row.split(maxsplit=1)[1] == "2026-11-23 02:00:00  done     1 h 05 min  schedule  pv-mono"
+    assert row.split(maxsplit=1)[1] == "training  2026-11-23 02:00:00  done     1 h 05 min  schedule  pv-mono"
     assert "of-another" not in said
     assert len(command("pipeline", "status", "--limit", "1")[1].splitlines()) == 2
     assert command("pipeline", "status", "--limit", "0")[0] == 2
@@ -211,6 +273,34 @@ def test_a_run_is_told_step_by_step(command: Command, fake: FakeKubeflow) -> Non
     assert "took 40 min 00 s" in said
     # How the identifier begins is enough.
     assert command("pipeline", "status", run["run_id"][:9])[1] == said
+
+
+def test_batch_predictions_are_listed_and_told_too(command: Command, fake: FakeKubeflow) -> None:
+    assert command("pipeline", "upload")[0] == 0
+    assert command("pipeline", "upload", "--pipeline", "batch-predict")[0] == 0
+    assert command("pipeline", "submit", "--lines", "pv-poly")[0] == 0
+    assert command("pipeline", "submit-batch", "pv-mono", "s3://camera/new")[0] == 0
+    run = next(run for run in fake.runs.values() if "line" in run["runtime_config"]["parameters"])
+    rows = command("pipeline", "status")[1].splitlines()[1:]
+    assert [(row.split()[1], row.split()[-1]) for row in rows] == [
+        ("batch-predict", "pv-mono"),
+        ("training", "pv-poly"),
+    ]
+    run["state"] = "FAILED"
+    run["run_details"] = {
+        "task_details": [
+            node("batch-plan", "SUCCEEDED", 0, 1),
+            node("batch-predict", "SUCCEEDED", 1, 5),
+            node("batch-predict", "FAILED", 1, 3),
+        ]
+    }
+    said = command("pipeline", "status", run["run_id"])[1]
+    steps = {line.split()[0]: line.split(maxsplit=1)[1] for line in said.splitlines() if line.startswith("batch-")}
+    assert steps["batch-plan"].split(maxsplit=1)[0] == "done"
+    assert steps["batch-predict"].startswith("1 FAILED, 1 done")
+    assert steps["batch-merge"] == "to come"
+    assert "lines: pv-mono" in said
+    assert "notify" not in said
 
 
 def test_a_step_that_hangs_or_never_began_shows(command: Command, fake: FakeKubeflow) -> None:

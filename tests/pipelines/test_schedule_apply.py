@@ -23,6 +23,7 @@ from fake_kubeflow import FakeKubeflow
 from morphad.errors import CheckFailedError, MorphadError, ServiceError
 from morphad.settings import line_from_json, load_settings
 from pipelines.client import Kubeflow
+from pipelines.compile import TRAINING
 from pipelines.connection import Connection
 from pipelines.reconcile import Reconciler, Wanted
 from pipelines.schedule import experiments, wanted_runs
@@ -53,7 +54,7 @@ class Schedules:
 
     def wanted(self, kubeflow: Kubeflow) -> list[Wanted]:
         file: ScheduleFile = load_schedules(self.path, PROJECT)
-        version, _ = upload(kubeflow, CompiledPipeline(self.path, "0" * 64))
+        version, _ = upload(kubeflow, CompiledPipeline(TRAINING, self.path, "0" * 64))
         return wanted_runs(file, PROJECT, version, experiments(kubeflow, file, make=True))
 
     def apply(self, owner: str = "plant") -> None:
