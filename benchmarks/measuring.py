@@ -1,8 +1,10 @@
 """What every model is measured by: the same images, the same figures, and where they were measured."""
 
+import multiprocessing
 import subprocess
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,31 @@ from morphad.data.images import decode
 from morphad.data.loading import in_order, read_mask
 from morphad.data.sources import SourceImage, find_images
 from morphad.decision.metrics import evaluate
+from morphad.files import read_json, write_json
 from morphad.model.detector import Detector
 from morphad.settings import EvaluateSettings, IngestSettings, train_settings
 from morphad.spool import MapSpool
 
 Row = dict[str, Any]
+
+
+def run_missing(jobs: Mapping[str, tuple[Callable[..., Row], tuple[Any, ...]]], out: Path) -> dict[str, Row]:
+    """Run what `out` does not hold yet, each in a process of its own, and write after each; give all that it holds.
+
+    Args:
+        jobs: By the key of the run, a function of a module and its arguments.
+        out: JSON, rows by their keys; those that are not among the jobs stay.
+    """
+    runs: dict[str, Row] = read_json(out) if out.exists() else {}
+    for key, (function, arguments) in jobs.items():
+        if key in runs:
+            continue
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            row = pool.submit(function, *arguments).result()
+        runs = {**(read_json(out) if out.exists() else {}), key: row}  # another program may have written meanwhile
+        write_json(out, runs)
+        print(f"{key}: AUROC {100 * row['image_auroc']:.1f}", flush=True)
+    return runs
 
 
 def read_set(folder: Path) -> tuple[list[SourceImage], list[SourceImage]]:

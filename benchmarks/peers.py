@@ -9,11 +9,9 @@ table gives the mean over the seeds; FILE.json every run. A run that is in FILE.
 """
 
 import argparse
-import multiprocessing
 import time
 import warnings
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +20,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as transforms
 
-from benchmarks.measuring import Row, figures, how, measure_morphad, read_set
+from benchmarks.measuring import Row, figures, how, measure_morphad, read_set, run_missing
 from morphad.data.images import decode
 from morphad.data.loading import in_order
-from morphad.files import read_json, write_json
 from morphad.model.weights import packaged_lite0, read_weights
 
 BACKBONE = "tf_efficientnet_lite0"
@@ -172,22 +169,13 @@ def main() -> None:
     unknown = set(models) - set(MODELS)
     if unknown:
         parser.error(f"no model {sorted(unknown)[0]!r}; there are {', '.join(MODELS)}")
-    runs: dict[str, Row] = read_json(options.out) if options.out.exists() else {}
-    for folder in options.folders:
-        for seed in seeds:
-            for name in models:
-                key = f"{folder.name}/{name}/{seed}"
-                if key in runs:
-                    continue
-                with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-                    runs[key] = pool.submit(run, name, folder, seed).result()
-                write_json(options.out, runs)
-                row = runs[key]
-                print(
-                    f"{key}: AUROC {100 * row['image_auroc']:.1f}, fit {row['fit_seconds']:.0f} s, "
-                    f"{row['images_per_second']:.0f} images/s",
-                    flush=True,
-                )
+    jobs = {
+        f"{folder.name}/{name}/{seed}": (run, (name, folder, seed))
+        for folder in options.folders
+        for seed in seeds
+        for name in models
+    }
+    runs = run_missing(jobs, options.out)
     print(table(runs))
 
 

@@ -1,0 +1,199 @@
+"""One class is good, nine are not: ten runs on Fashion-MNIST or MNIST, morphad from scratch beside plain baselines.
+
+    apt-get install dataset-fashion-mnist
+    python -m benchmarks.one_class /usr/share/datasets/fashion-mnist [--models morphad,geometric] --out FILE.json
+
+A folder holds the four IDX files as they are published, compressed or not. Each run learns on the good class's images
+of the training files and scores all 10,000 test images. morphad's network, cases, margin, kernel-size loss and
+training are those of the preset `paper` with the sizes of `SETTINGS`; nothing is chosen by a test label.
+"""
+
+import argparse
+import gzip
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from benchmarks.measuring import Row, revision, run_missing
+from benchmarks.self_supervised import BASELINES, Budget
+from morphad.decision.metrics import image_metrics
+from morphad.errors import BadInputError
+from morphad.model.device import autocast_dtype
+from morphad.model.morphology import Case, case_table, transform
+from morphad.model.network import MorphologyNetwork
+from morphad.model.training import train_network
+from morphad.settings import train_settings
+
+MODELS = ("morphad", *BASELINES)
+BORDER = 2  # px around the 28 x 28 of an image, black as its ground
+# Chosen on training images of classes 0 and 1 against training images of the others; see docs/results.md.
+SETTINGS: dict[str, Any] = {
+    "preset": "paper",
+    "image_size": (32, 32),
+    "backbone": "small",
+    "cases": {"heights": tuple(range(1, 8)), "widths": tuple(range(1, 8))},
+    "optimiser": {"steps": 1500, "batch_size": 128, "learning_rate": 2e-3},
+    "score": {"layers": ("stage2",)},
+}
+SCORED_CASES = 24
+REFERENCES = 1500  # training images that a score is compared with
+SCORE = "neighbours"
+BUDGET = Budget(steps=1500, batch_size=128, learning_rate=2e-3)
+_PART = 500  # images a forward pass
+
+
+def read_idx(path: Path) -> NDArray[np.uint8]:
+    """The array of an IDX file of bytes, compressed with gzip or not.
+
+    Raises:
+        BadInputError: The file is missing, or is no whole IDX file of bytes.
+    """
+    try:
+        data = path.read_bytes()
+        if data[:2] == b"\x1f\x8b":
+            data = gzip.decompress(data)
+    except (OSError, EOFError) as error:
+        raise BadInputError(f"{path}: cannot be read ({error})") from error
+    if len(data) < 4 or data[:3] != b"\x00\x00\x08":
+        raise BadInputError(f"{path}: not an IDX file of bytes")
+    shape = tuple(np.frombuffer(data, ">u4", data[3], 4).tolist()) if len(data) >= 4 + 4 * data[3] else ()
+    body = data[4 + 4 * data[3] :]
+    if len(body) != math.prod(shape) or not shape:
+        raise BadInputError(f"{path}: holds {len(body)} bytes where its head tells {shape}")
+    return np.frombuffer(body, np.uint8).reshape(shape)
+
+
+def read_part(folder: Path, part: str) -> tuple[Tensor, NDArray[np.uint8]]:
+    """Images [N, 1, 32, 32] uint8 and labels [N] of the part `train` or `t10k`."""
+    found = {}
+    for kind in ("images", "labels"):
+        files = sorted(folder.glob(f"{part}-{kind}*"))
+        if not files:
+            raise BadInputError(
+                f"{folder}: no file {part}-{kind}-idx*-ubyte.gz; expected the four files of (Fashion-)MNIST"
+            )
+        found[kind] = read_idx(files[0])
+    images = torch.from_numpy(found["images"].copy())[:, None]
+    return functional.pad(images, (BORDER,) * 4), found["labels"]
+
+
+def run(folder: Path, good: int, name: str, seed: int) -> Row:
+    """Learn one class and rank the test images."""
+    images, labels = read_part(folder, "train")
+    test, truth = read_part(folder, "t10k")
+    training = images[torch.from_numpy(labels == good)]
+    started = time.perf_counter()
+    told: dict[str, Any] = {}
+    if name == "morphad":
+        scores, told["case_accuracy"] = morphological_scores(training, test, seed)
+    else:
+        with torch.random.fork_rng(devices=[]):
+            scores = {name: BASELINES[name](training, BUDGET, seed)(test)}
+    aurocs = {
+        kind: image_metrics(truth != good, values.double().numpy())["image_auroc"] for kind, values in scores.items()
+    }
+    chosen = SCORE if name == "morphad" else name
+    return {
+        "image_auroc": aurocs[chosen],
+        "scores": aurocs,
+        **told,
+        "seconds": round(time.perf_counter() - started, 1),
+        "threads": torch.get_num_threads(),
+        "revision": revision(),
+    }
+
+
+def morphological_scores(training: Tensor, test: Tensor, seed: int) -> tuple[dict[str, Tensor], float | None]:
+    """Scores [N] of test images by several readings of one trained network, and its case accuracy."""
+    settings = train_settings(SETTINGS)
+    table = case_table(settings.cases)
+    network = MorphologyNetwork(settings, table, seed)
+    trained = train_network(network, training, settings, table, seed, None, "one class")
+    order = torch.randperm(len(training), generator=torch.Generator().manual_seed(seed))
+    references = training[order[:REFERENCES]]
+    step = (len(table) - 1) / max(1, min(SCORED_CASES, len(table)) - 1)
+    chosen = sorted({round(i * step) for i in range(min(SCORED_CASES, len(table)))})
+    totals: dict[str, Tensor] = {}
+    with torch.inference_mode():
+        for index in chosen:
+            good, given = (_embedded(network, images, table[index]) for images in (references, test))
+            for kind, reading in READINGS.items():
+                values = reading(network, index, good, given) / len(chosen)
+                totals[kind] = totals.get(kind, torch.zeros(len(test))) + values
+    return totals, trained.case_accuracy
+
+
+def _log_probability(network: MorphologyNetwork, case: int, good: Tensor, given: Tensor) -> Tensor:
+    return -(network.case_head.scale * network.case_cosines(given)).log_softmax(1)[:, case]
+
+
+def _cosine(network: MorphologyNetwork, case: int, good: Tensor, given: Tensor) -> Tensor:
+    """The preset's own score: how far the cosine to the true case falls behind that of good images."""
+    usual = network.case_cosines(good)[:, case]
+    return (usual.mean() - network.case_cosines(given)[:, case]) / usual.std().clamp_min(1e-4)
+
+
+def _neighbours(network: MorphologyNetwork, case: int, good: Tensor, given: Tensor) -> Tensor:
+    """Mean distance on the unit sphere to the two nearest good images seen through the same case."""
+    near = torch.cdist(functional.normalize(given), functional.normalize(good)).topk(2, largest=False)
+    distances: Tensor = near.values.mean(1)
+    return distances
+
+
+def _gaussian(network: MorphologyNetwork, case: int, good: Tensor, given: Tensor) -> Tensor:
+    """Mahalanobis distance from good images seen through the same case, on the unit sphere."""
+    good, given = functional.normalize(good).double(), functional.normalize(given).double()
+    covariance = torch.cov(good.T) + 1e-2 * good.var(0).mean() * torch.eye(good.shape[1])
+    gaps = given - good.mean(0)
+    squares: Tensor = (gaps @ torch.linalg.inv(covariance) * gaps).sum(1)
+    return squares.clamp_min(0).sqrt().float()
+
+
+READINGS: dict[str, Callable[[MorphologyNetwork, int, Tensor, Tensor], Tensor]] = {
+    "log_probability": _log_probability,
+    "cosine": _cosine,
+    "neighbours": _neighbours,
+    "gaussian": _gaussian,
+}
+
+
+def _embedded(network: MorphologyNetwork, images: Tensor, case: Case) -> Tensor:
+    dtype = autocast_dtype("auto", torch.device("cpu"))
+    parts = []
+    for part in torch.split(images, _PART):
+        with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
+            parts.append(network.embed(transform(part, case)))
+    return torch.cat(parts)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure what FILE.json lacks."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--models", default=",".join(MODELS), help="of " + ", ".join(MODELS))
+    parser.add_argument("--classes", default="0,1,2,3,4,5,6,7,8,9")
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--out", required=True, type=Path)
+    options = parser.parse_args(arguments)
+    models = options.models.split(",")
+    if unknown := set(models) - set(MODELS):
+        parser.error(f"no model {min(unknown)!r}; there are {', '.join(MODELS)}")
+    jobs = {
+        f"{options.folder.name}/{good}/{name}/{seed}": (run, (options.folder, int(good), name, int(seed)))
+        for seed in options.seeds.split(",")
+        for good in options.classes.split(",")
+        for name in models
+    }
+    run_missing(jobs, options.out)
+
+
+if __name__ == "__main__":
+    main()
