@@ -91,8 +91,7 @@ def fit_transformations(
             surprise -= network.head(embedded).log_softmax(1)[:, index]
         return surprise / count
 
-    scorer: Scorer = torch.inference_mode()(score)
-    return scorer
+    return torch.inference_mode()(score)
 
 
 def fit_cutpaste(images: Tensor, budget: Budget, seed: int) -> Scorer:
@@ -113,10 +112,10 @@ def fit_cutpaste(images: Tensor, budget: Budget, seed: int) -> Scorer:
 
     def score(given: Tensor) -> Tensor:
         gaps = torch.cat(list(_embedded(network, given))).double() - mean
-        return (gaps @ precision * gaps).sum(1).clamp_min(0).sqrt()
+        squares: Tensor = (gaps @ precision * gaps).sum(1)
+        return squares.clamp_min(0).sqrt()
 
-    scorer: Scorer = torch.inference_mode()(score)
-    return scorer
+    return torch.inference_mode()(score)
 
 
 class _Network(nn.Module):
