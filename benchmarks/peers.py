@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as transforms
 
 from benchmarks.measuring import Row, figures, how, measure_morphad, read_set, run_missing
+from benchmarks.results import by_set
 from morphad.data.images import decode
 from morphad.data.loading import in_order
 from morphad.model.weights import packaged_lite0, read_weights
@@ -142,21 +143,6 @@ def run(name: str, folder: Path, seed: int) -> Row:
     return {**found, **how(started, fitted, scored, len(test))}
 
 
-def table(runs: dict[str, Row]) -> str:
-    """Markdown: a row a set, a column a model, image AUROC in percent, the mean over the seeds and their range."""
-    names = [name for name in MODELS if any(key.split("/")[1] == name for key in runs)]
-    sets = list(dict.fromkeys(key.split("/")[0] for key in runs))
-    lines = ["| set | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-    for folder in sets:
-        cells = []
-        for name in names:
-            values = [100 * row["image_auroc"] for key, row in runs.items() if key.startswith(f"{folder}/{name}/")]
-            spread = f" ({min(values):.1f} to {max(values):.1f})" if len(values) > 1 else ""
-            cells.append(f"{np.mean(values):.1f}{spread}" if values else "-")
-        lines.append(f"| {folder} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
 def main() -> None:
     """Measure what FILE.json lacks, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -176,7 +162,8 @@ def main() -> None:
         for name in models
     }
     runs = run_missing(jobs, options.out)
-    print(table(runs))
+    models = [name for name in MODELS if any(key.split("/")[1] == name for key in runs)]
+    print(by_set(runs, "image_auroc", list(dict.fromkeys(key.split("/")[0] for key in runs)), models))
 
 
 def _load(extractor: nn.Module) -> None:

@@ -1,0 +1,237 @@
+"""The page docs/results.md from the runs that are kept in benchmarks/results: `python -m benchmarks.results`."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from morphad.files import read_json, write_text
+
+Row = dict[str, Any]
+Runs = Mapping[str, Row]  # by set/model/seed, or set/class/model/seed
+
+FOLDER = Path(__file__).parent / "results"
+PAGE = Path(__file__).parent.parent / "docs" / "results.md"
+OURS = "morphad"
+TITLES = {"image_auroc": "Image AUROC", "image_ap": "Average precision", "pixel_auroc": "Pixel AUROC", "aupro": "AUPRO"}
+
+
+def render(peers: Runs, ablations: Runs, one_class: Runs, texts: Mapping[str, str]) -> str:
+    """The whole page.
+
+    Args:
+        peers: Runs of benchmarks/peers.py.
+        ablations: Of benchmarks/ablations.py.
+        one_class: Of benchmarks/one_class.py.
+        texts: What people wrote, by section: intro, peers, ablations, one_class, open.
+    """
+    models, sets = _names(peers, 1), _names(peers, 0)
+    parts = ["# Results", texts.get("intro", ""), "## Side by side", texts.get("peers", "")]
+    for metric, title in TITLES.items():
+        measured = [name for name in sets if any(_values(peers, name, model, metric) for model in models)]
+        if measured:
+            parts += [f"### {title}", by_set(peers, metric, measured, models, mean=metric == "image_auroc")]
+            if metric == "image_auroc":
+                parts += [wins(peers), *signed_rank(_means(peers, sets, models), "sets")]
+    parts += ["### Image AUROC by kind of defect, mean over the seeds", by_defect(peers)]
+    parts += ["### How sure a figure is: 95 % bootstrap interval of the image AUROC, seed 0", intervals(peers)]
+    if ablations:
+        parts += ["## What each ingredient is worth", texts.get("ablations", ""), ablation_table(ablations)]
+    if one_class:
+        parts += ["## One class good, nine not", texts.get("one_class", ""), *one_class_tables(one_class)]
+    parts += ["## Not done, and limits", texts.get("open", ""), "## Revisions", revisions(peers, ablations, one_class)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def by_set(runs: Runs, metric: str, sets: Sequence[str], models: Sequence[str], *, mean: bool = False) -> str:
+    """A row a set, a column a model, percent: mean over the seeds, their range, how many; the best mean is bold."""
+    rows = []
+    for name in sets:
+        found = [_values(runs, name, model, metric) for model in models]
+        rows.append([name, *_bold([_spread(values) for values in found], [_mean(values) for values in found])])
+    if mean:
+        means = _means(runs, sets, models)
+        whole = [_mean(list(means[model].values())) if len(means[model]) == len(sets) else None for model in models]
+        if any(value is not None for value in whole):
+            cells = ["-" if value is None else f"{100 * value:.1f}" for value in whole]
+            rows.append([f"mean of {len(sets)} sets", *_bold(cells, whole)])
+    return markdown(["set", *models], rows)
+
+
+def by_defect(runs: Runs) -> str:
+    """A row a kind of defect, a column a model, percent, the mean over the seeds."""
+    models = _names(runs, 1)
+    rows = []
+    for name in _names(runs, 0):
+        of_set = {key: row for key, row in runs.items() if key.split("/")[0] == name}
+        kinds = dict.fromkeys(kind for row in of_set.values() for kind in row["per_defect"])
+        for kind in kinds:
+            found = [
+                [row["per_defect"][kind] for key, row in of_set.items() if key.split("/")[1] == model]
+                for model in models
+            ]
+            means = [_mean(values) for values in found]
+            rows.append([name, kind, *_bold([_percent(value) for value in means], means)])
+    return markdown(["set", "kind", *models], rows)
+
+
+def intervals(runs: Runs) -> str:
+    """A row a set, a column a model: low to high, percent, of seed 0."""
+    models = _names(runs, 1)
+    rows = []
+    for name in _names(runs, 0):
+        found = [runs.get(f"{name}/{model}/0", {}).get("interval") for model in models]
+        rows.append([name, *("-" if ends is None else f"{100 * ends[0]:.1f} to {100 * ends[1]:.1f}" for ends in found)])
+    return markdown(["set", *models], rows)
+
+
+def wins(runs: Runs) -> str:
+    """One sentence on each set where another model's mean is above ours."""
+    lines = []
+    for name in _names(runs, 0):
+        means = {model: _mean(_values(runs, name, model, "image_auroc")) for model in _names(runs, 1)}
+        ours = means.pop(OURS, None)
+        if ours is None:
+            continue
+        ahead = {model: value for model, value in means.items() if value is not None and value > ours}
+        if ahead:
+            told = ", ".join(f"{model} ({100 * (value - ours):+.1f})" for model, value in ahead.items())
+            lines.append(f"- {name}: ahead of {OURS} by mean image AUROC, in points: {told}.")
+        else:
+            lines.append(f"- {name}: no other model is ahead of {OURS}.")
+    return "\n".join(lines)
+
+
+def signed_rank(means: Mapping[str, Mapping[str, float]], over: str) -> list[str]:
+    """Wilcoxon's signed-rank test of ours against each other model, two-sided, over what both were measured on."""
+    if OURS not in means:
+        return []
+    rows = []
+    for model, values in means.items():
+        shared = [name for name in means[OURS] if name in values]
+        gaps = np.array([means[OURS][name] - values[name] for name in shared])
+        if model == OURS or not shared:
+            continue
+        p = float(stats.wilcoxon(gaps).pvalue) if np.any(gaps) else 1.0
+        rows.append([model, str(len(shared)), f"{100 * gaps.mean():+.2f}", str(int((gaps > 0).sum())), f"{p:.3g}"])
+    if not rows:
+        return []
+    head = [f"{OURS} against", over, "mean gap, points", f"{OURS} ahead on", "p, Wilcoxon signed-rank, two-sided"]
+    return [markdown(head, rows)]
+
+
+def ablation_table(runs: Runs) -> str:
+    """A row a variant: image AUROC on each set, and the mean change against its preset with the same seeds."""
+    sets, variants = _names(runs, 0), _names(runs, 1)
+    rows = []
+    for variant in variants:
+        base = "paper" if variant.startswith("paper") else "default"
+        cells = [_spread(_values(runs, name, variant, "image_auroc")) for name in sets]
+        gaps = []
+        for key, row in runs.items():
+            name, of, seed = key.split("/")
+            if of == variant and f"{name}/{base}/{seed}" in runs:
+                gaps.append(row["image_auroc"] - runs[f"{name}/{base}/{seed}"]["image_auroc"])
+        accuracies = [row["case_accuracy"] for key, row in runs.items() if key.split("/")[1] == variant]
+        named = _mean([value for value in accuracies if value is not None])
+        change = "-" if variant == base or not gaps else f"{100 * np.mean(gaps):+.2f} ({len(gaps)})"
+        rows.append([variant, *cells, change, _percent(named)])
+    return markdown(["variant", *sets, "mean change, points (runs)", "cases named right, %"], rows)
+
+
+def one_class_tables(runs: Runs) -> list[str]:
+    """A row a class, a column a model; Wilcoxon's test over the classes; other readings of our network."""
+    parts = []
+    for data in _names(runs, 0):
+        of_data = {key.split("/", 1)[1]: row for key, row in runs.items() if key.startswith(f"{data}/")}
+        models, classes = _names(of_data, 1), sorted(_names(of_data, 0), key=int)
+        parts += [f"### {data}, image AUROC, by the good class"]
+        parts += [by_set(of_data, "image_auroc", classes, models, mean=True).replace("| set |", "| good class |")]
+        parts += signed_rank(_means(of_data, classes, models), "classes")
+        readings = dict.fromkeys(kind for key, row in of_data.items() if f"/{OURS}/" in key for kind in row["scores"])
+        rows = []
+        for kind in readings:
+            found = [row["scores"][kind] for key, row in of_data.items() if f"/{OURS}/" in key]
+            rows.append([kind.replace("_", " "), _percent(_mean(found)), str(len(found))])
+        if rows:
+            parts += [f"Readings of the same {OURS} networks:", markdown(["score", "mean", "runs"], rows)]
+    return parts
+
+
+def revisions(*kinds: Runs) -> str:
+    """Which revision of this repository each model's runs were made with, and how many runs and threads."""
+    found: dict[tuple[str, str, str], int] = {}
+    for runs in kinds:
+        for key, row in runs.items():
+            entry = (key.split("/")[-2], str(row.get("revision", "")), str(row.get("threads", "")))
+            found[entry] = found.get(entry, 0) + 1
+    rows = [[*entry, str(count)] for entry, count in sorted(found.items())]
+    return markdown(["model or variant", "revision", "threads", "runs"], rows)
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return (
+        "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+        .replace("| --- |", "|---|")
+        .replace(" --- |", "---|")
+    )
+
+
+def _names(runs: Runs, place: int) -> list[str]:
+    """What stands at a place of the keys, in order of appearance; our model first."""
+    names = list(dict.fromkeys(key.split("/")[place] for key in runs))
+    return sorted(names, key=lambda name: name != OURS)
+
+
+def _values(runs: Runs, name: str, model: str, metric: str) -> list[float]:
+    found = (row.get(metric) for key, row in runs.items() if key.split("/")[:2] == [name, model])
+    return [value for value in found if value is not None]
+
+
+def _means(runs: Runs, sets: Sequence[str], models: Sequence[str]) -> dict[str, dict[str, float]]:
+    found = {model: {name: _values(runs, name, model, "image_auroc") for name in sets} for model in models}
+    return {m: {name: float(np.mean(v)) for name, v in of_model.items() if v} for m, of_model in found.items()}
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _spread(values: Sequence[float]) -> str:
+    if not values:
+        return "-"
+    if len(values) == 1:
+        return f"{100 * values[0]:.1f}"
+    return f"{100 * np.mean(values):.1f} ({100 * min(values):.1f} to {100 * max(values):.1f}; {len(values)})"
+
+
+def _bold(cells: Sequence[str], values: Sequence[float | None]) -> list[str]:
+    best = max((round(value, 3) for value in values if value is not None), default=None)
+    return [
+        f"**{cell}**" if value is not None and round(value, 3) == best else cell
+        for cell, value in zip(cells, values, strict=True)
+    ]
+
+
+def main() -> None:
+    """Write the page."""
+    runs = {}
+    for name in ("peers", "ablations", "one_class"):
+        path = FOLDER / f"{name}.json"
+        runs[name] = read_json(path) if path.exists() else {}
+    sections = (FOLDER / "texts.md").read_text(encoding="utf-8").split("\n# ")
+    texts = {title.strip("# \n"): text.strip() for title, _, text in (part.partition("\n") for part in sections)}
+    write_text(PAGE, render(runs["peers"], runs["ablations"], runs["one_class"], texts))
+    print(f"written: {PAGE}")
+
+
+if __name__ == "__main__":
+    main()
