@@ -15,7 +15,7 @@ pytest.importorskip("kfp", reason="kfp is not installed: pip install 'morphad[ku
 from morphad import cli
 from pipelines import cli as pipelines_cli
 from pipelines import compile as compiling
-from pipelines.cluster import load_cluster
+from pipelines.cluster import CLUSTER_FILE, load_cluster
 
 REPO = Path(__file__).resolve().parents[1]
 PAGE = (REPO / "docs" / "operations.md").read_text(encoding="utf-8")
@@ -26,8 +26,12 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 
-def manifests() -> list[dict[str, Any]]:
+def documents() -> list[dict[str, Any]]:
     return [document for block in blocks("yaml") for document in YAML(typ="safe").load_all(block)]
+
+
+def manifests() -> list[dict[str, Any]]:
+    return [document for document in documents() if "kind" in document]
 
 
 def commands() -> list[str]:
@@ -49,13 +53,27 @@ def test_a_wrong_manifest_would_be_found() -> None:
 
 
 def test_manifests_name_the_claim_and_its_mount() -> None:
-    claim, *pods = manifests()
+    (claim, *_) = manifests()
     assert claim["metadata"]["name"] == CLUSTER.state.claim
     assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
-    for pod in pods:
+    for pod in (manifest for manifest in manifests() if manifest["kind"] in {"Job", "Pod"}):
         spec = pod["spec"]["template"]["spec"] if pod["kind"] == "Job" else pod["spec"]
         assert [volume["persistentVolumeClaim"]["claimName"] for volume in spec["volumes"]] == [CLUSTER.state.claim]
         assert [mount["mountPath"] for mount in spec["containers"][0]["volumeMounts"]] == [CLUSTER.state.mount]
+
+
+def test_images_on_a_volume_are_settings_of_the_cluster_that_fit_the_claim(tmp_path: Path) -> None:
+    (excerpt,) = (document for document in documents() if "kind" not in document)
+    settings = YAML(typ="safe").load(CLUSTER_FILE)
+    settings["volumes"] = excerpt["volumes"]
+    for name, step in excerpt["steps"].items():
+        settings["steps"][name] |= step
+    YAML(typ="safe").dump(settings, tmp_path / "cluster.yaml")
+    claims = {manifest["metadata"]["name"] for manifest in manifests() if manifest["kind"] == "PersistentVolumeClaim"}
+    cluster = load_cluster(tmp_path / "cluster.yaml")
+    for step in ("ingest", "batch_plan", "batch_predict"):
+        assert {volume.claim for volume in cluster.mounted(step)} == claims
+    assert CLUSTER.mounted("ingest") == [CLUSTER.state]
 
 
 def test_secrets_have_the_names_and_keys_of_the_cluster_file(tmp_path: Path) -> None:
@@ -87,8 +105,8 @@ def test_commands_are_morphads(line: str) -> None:
     parser.parse_args(words)  # ends the process for words that it does not know
 
 
-def test_the_pipeline_compiles_as_the_page_says(tmp_path: Path) -> None:
-    (line,) = [line for line in commands() if line.startswith("python -m pipelines.compile")]
+@pytest.mark.parametrize("line", [line for line in commands() if line.startswith("python -m pipelines.compile")])
+def test_the_pipelines_compile_as_the_page_says(line: str, tmp_path: Path) -> None:
     words = shlex.split(line)[3:]
     out = tmp_path / words[words.index("--out") + 1]
     assert (
@@ -115,6 +133,9 @@ def test_messages_on_the_page_are_those_of_the_code() -> None:
         "changed by others meanwhile",
         "A pod waits",
         "CUDA does not work here",
+        "trained on the CPU although",
+        "was ended by",
+        "have a volume at",
     ):
         assert words in PAGE, words
         assert words in sources, words

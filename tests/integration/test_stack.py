@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -88,6 +90,24 @@ def test_champion_is_in_postgresql_and_its_files_in_the_bucket(
     with contextlib.closing(stack.database._connect("mlflow")) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT name, version FROM model_versions")
         assert cursor.fetchall() == [(f"morphad-{LINE}", 1)]
+
+
+LOAD_TWICE = """
+import os, pathlib, sys, mlflow
+for setting in ({"MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false"}, {}):
+    os.environ.pop("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", None)
+    os.environ.update(setting)
+    mlflow.pyfunc.load_model(sys.argv[1])
+    print("/presigned/" in pathlib.Path(sys.argv[2]).read_text())
+"""
+
+
+def test_plain_mlflow_loads_the_champion_through_the_server_if_it_is_told_to(stack: Stack, project: Workspace) -> None:
+    """What the README says of services: left to itself, MLflow's client goes to S3 under the server's name for it."""
+    words = [sys.executable, "-P", "-c", LOAD_TWICE, f"models:/morphad-{LINE}@champion", str(stack.tracking.log)]
+    environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}
+    done = subprocess.run(words, env=environment, text=True, capture_output=True, check=False)
+    assert (done.returncode, done.stdout.split()) == (0, ["False", "True"]), done.stderr
 
 
 def test_up_again_says_that_it_runs_and_changes_nothing(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,7 +26,7 @@ from pipelines.cluster import load_cluster
 from pipelines.docker_runner import Engine, check_reach, task_environment, task_mounts
 
 # Any image with a shell; it is not downloaded.
-IMAGE = os.environ.get("MORPHAD_TEST_SHELL_IMAGE", "docker.io/library/python:3.11-slim")
+IMAGE = os.environ.get("MORPHAD_TEST_SHELL_IMAGE", "python:3.11-slim")
 # podman without systemd: its own runtime and cgroups, events in a file.
 CONTAINERS_CONF = """
 [containers]
