@@ -4,10 +4,11 @@
 
 writes FOLDER/pv-mono and FOLDER/pv-poly, each split as `make demo` splits it (seed 0): test/ is the frozen holdout,
 train/good are the images of the roles train and calibration, because a benchmark sets no threshold. Cells of the middle
-probabilities are left out by the source, near copies of held-out images by the split. Written files are symbolic links.
+probabilities are left out by the source, near copies of held-out images by the split.
 """
 
 import argparse
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -62,7 +63,7 @@ def export(line: str, folder: Path) -> dict[str, int]:
     for path, place in places(manifest).items():
         target = folder / place / Path(path).name
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.symlink_to(files[path])
+        shutil.copyfile(files[path], target)
         counts[place] = counts.get(place, 0) + 1
     return counts
 
