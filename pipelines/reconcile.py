@@ -197,15 +197,17 @@ class Reconciler:
     """
 
     def __init__(self, kubeflow: Kubeflow, owner: str, say: Callable[[str], object]) -> None:
-        self._kubeflow = kubeflow
+        self.kubeflow = kubeflow
         self._owner = owner
         self._say = say
+        self._unreadable: set[str] = set()
 
     def actual(self) -> list[Owned]:
         """The owner's recurring runs as they are now; of those that Kubeflow cannot read it is told that they are."""
-        runs = list(self._kubeflow.recurring_runs())
+        runs = list(self.kubeflow.recurring_runs())
         for run in runs:
-            if run.error:
+            if run.error and run.id not in self._unreadable:  # told once
+                self._unreadable.add(run.id)
                 self._say(f"Kubeflow cannot read recurring run {run.id} ({run.error}): if it is yours, delete it there")
         return owned(runs, self._owner)
 
@@ -245,10 +247,10 @@ class Reconciler:
             self._create(change.wanted, now)
             self._say(f"{name}: made")
         if change.kind == "enable":
-            self._kubeflow.enable_recurring_run(change.old[0].run.id)
+            self.kubeflow.enable_recurring_run(change.old[0].run.id)
             self._say(f"{name}: enabled")
         if change.kind == "disable":
-            self._kubeflow.disable_recurring_run(change.old[0].run.id)
+            self.kubeflow.disable_recurring_run(change.old[0].run.id)
             self._say(f"{name}: disabled")
         if change.kind in {"recreate", "delete"}:
             for old in change.old:
@@ -259,17 +261,17 @@ class Reconciler:
         if trigger.start is not None and trigger.start <= now:
             # From a start that has gone by, Kubeflow would at once make up for what was missed since.
             trigger = replace(trigger, start=None)
-        self._kubeflow.create_recurring_run(wanted.name, wanted.description, trigger, wanted.enabled)
+        self.kubeflow.create_recurring_run(wanted.name, wanted.description, trigger, wanted.enabled)
 
     def _retire(self, old: Owned, name: str) -> None:
         """Stop a recurring run, and delete it unless a run of it is under way, which might be ended with it."""
         if old.run.enabled:
-            self._kubeflow.disable_recurring_run(old.run.id)
-        busy = under_way(self._kubeflow, old)
+            self.kubeflow.disable_recurring_run(old.run.id)
+        busy = under_way(self.kubeflow, old)
         if busy:
             self._say(f"{name}: {old.run.id} is disabled; apply deletes it once run {', '.join(busy)} has ended")
             return
-        self._kubeflow.delete_recurring_run(old.run.id)
+        self.kubeflow.delete_recurring_run(old.run.id)
         self._say(f"{name}: {old.run.id} deleted")
 
 

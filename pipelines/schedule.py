@@ -26,50 +26,61 @@ _SIGNS = {"keep": "=", "create": "+", "recreate": "~", "enable": ">", "disable":
 
 def add_verbs(verbs: Verbs) -> None:
     """Add `schedule plan` and `schedule apply`."""
-    parser = add_remote(verbs, "plan", _plan, "tell what apply would make, make anew and delete; change nothing")
-    parser.add_argument("--check", action="store_true", help="exit code 1 if apply would change anything")
-    for each in (parser, add_remote(verbs, "apply", _apply, "make the recurring runs follow the schedules")):
-        add_sources(each)
-        each.set_defaults(pipeline=TRAINING)
-        each.add_argument(
+    planning = add_remote(verbs, "plan", _plan, "tell what apply would make, make anew and delete; change nothing")
+    planning.add_argument("--check", action="store_true", help="exit code 1 if apply would change anything")
+    applying = add_remote(verbs, "apply", _apply, "tell the plan, then make the recurring runs follow the schedules")
+    for parser in (planning, applying):
+        add_sources(parser)
+        parser.set_defaults(pipeline=TRAINING)
+        parser.add_argument(
             "--schedules", type=Path, default=SCHEDULES_FILE, metavar="FILE", help="which lines retrain when"
         )
 
 
 def _plan(options: argparse.Namespace) -> None:
-    file, project, version_name = _read(options)
-    kubeflow = open_kubeflow(options)
-    wanted = wanted_runs(file, project, find_version(kubeflow, TRAINING, version_name), experiments(kubeflow, file))
-    changes = plan(wanted, Reconciler(kubeflow, file.owner, print).actual())
-    waiting = {id(change): _waits_for(kubeflow, change) for change in changes}
-    todo = [change for change in changes if change.kind != "keep" and not waiting[id(change)]]
-    print(f"{options.schedules} at {kubeflow.connection.host}, owner {file.owner}, pipeline version {version_name}")
-    for change in changes:
-        for line in told(change, file, waiting[id(change)]):
-            print(line)
-    print(f"{len(todo)} to change, {sum(change.kind == 'keep' for change in changes)} as they should be")
-    if options.check and todo:
+    file, project, version, reconciler = _open(options)
+    if _show_plan(file, project, version, reconciler) and options.check:
         raise CheckFailedError("Kubeflow differs from the schedules; run `morphad schedule apply`")
 
 
 def _apply(options: argparse.Namespace) -> None:
-    file, project, version_name = _read(options)
-    kubeflow = open_kubeflow(options)
-    version = find_version(kubeflow, TRAINING, version_name)
-    wanted = wanted_runs(file, project, version, experiments(kubeflow, file, make=True))
-    Reconciler(kubeflow, file.owner, lambda text: print(text, flush=True)).apply(wanted, datetime.now(UTC))
+    file, project, version, reconciler = _open(options)
+    _show_plan(file, project, version, reconciler)
+    wanted = wanted_runs(file, project, version, experiments(reconciler.kubeflow, file, make=True))
+    reconciler.apply(wanted, datetime.now(UTC))
     enabled = sum(run.enabled for run in wanted)
     print(f"{len(wanted)} recurring runs follow {options.schedules}, {enabled} of them enabled")
 
 
-def _read(options: argparse.Namespace) -> tuple[ScheduleFile, ProjectSettings, str]:
-    """Schedules, settings, and the version's name; all that can be wrong here is found before a call."""
-    project, cluster = load_settings(options.params), load_cluster(options.cluster)
+def _open(options: argparse.Namespace) -> tuple[ScheduleFile, ProjectSettings, PipelineVersion, Reconciler]:
+    """Schedules, settings, version and the way to Kubeflow; all that can be wrong here is found before a call."""
+    project = load_settings(options.params)
     file = load_schedules(options.schedules, project)
-    check_lines(project, (line for name in file.schedules for line in file.lines_of(name, project)), cluster)
+    lines = (line for name in file.schedules for line in file.lines_of(name, project))
+    check_lines(project, lines, load_cluster(options.cluster))
     compiled = open_compiled(options)
     pinned = file.pipeline_version != COMPILED_VERSION
-    return file, project, file.pipeline_version if pinned else compiled.version
+    kubeflow = open_kubeflow(options)
+    version = find_version(kubeflow, TRAINING, file.pipeline_version if pinned else compiled.version)
+    _say(f"{options.schedules} at {kubeflow.connection.host}, owner {file.owner}, pipeline version {version.name}")
+    return file, project, version, Reconciler(kubeflow, file.owner, _say)
+
+
+def _show_plan(file: ScheduleFile, project: ProjectSettings, version: PipelineVersion, reconciler: Reconciler) -> int:
+    """Tell what there is to do, and give how many changes that are."""
+    kubeflow = reconciler.kubeflow
+    changes = plan(wanted_runs(file, project, version, experiments(kubeflow, file)), reconciler.actual())
+    waiting = {id(change): _waits_for(kubeflow, change) for change in changes}
+    todo = sum(change.kind != "keep" and not waiting[id(change)] for change in changes)
+    for change in changes:
+        for line in told(change, file, waiting[id(change)]):
+            _say(line)
+    _say(f"{todo} to change, {sum(change.kind == 'keep' for change in changes)} as they should be")
+    return todo
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
 
 
 def wanted_runs(

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tiny import TRAIN
+
 if TYPE_CHECKING:
     from stack.object_store import ObjectStore
     from stack.stack import Stack
@@ -40,18 +42,7 @@ def tiny_detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from morphad.model.detector import Detector
     from morphad.settings import CalibrateSettings, train_settings
 
-    settings = train_settings(
-        {
-            "device": "cpu",
-            "image_size": (32, 32),
-            "colour": "grey",
-            "backbone": "small",
-            "weights": "none",
-            "cases": {"heights": (1, 3), "widths": (1, 3)},
-            "optimiser": {"steps": 2, "batch_size": 4, "precision": "float32"},
-            "score": {"layers": ("stage2",), "channels": 8},
-        }
-    )
+    settings = train_settings(TRAIN)
     random = np.random.default_rng(0)
     good = random.normal(120, 10, (40, 32, 32)).clip(0, 255).astype(np.uint8)
     detector = Detector(settings, seed=0).fit(good[:20])

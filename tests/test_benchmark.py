@@ -12,21 +12,12 @@ import pytest
 from morphad import benchmark, settings
 from morphad.cli import main
 from morphad.errors import BadInputError
+from tiny import TRAIN
 
 KEYS = {
     "image_auroc", "image_ap", "pixel_auroc", "aupro", "per_defect", "fit_seconds", "images_per_second", "peak_rss_mb",
     "n_train", "n_test",
 }  # fmt: skip
-TINY: dict[str, Any] = {
-    "device": "cpu",
-    "image_size": (32, 32),
-    "colour": "grey",
-    "backbone": "small",
-    "weights": "none",
-    "cases": {"heights": (1, 3), "widths": (1, 3)},
-    "optimiser": {"steps": 1, "batch_size": 4, "precision": "float32"},
-    "score": {"layers": ("stage2",), "channels": 8, "memory": 50},
-}
 
 
 class HereExecutor:
@@ -51,7 +42,7 @@ class HereExecutor:
 
 @pytest.fixture
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settings, "PRESETS", MappingProxyType({"default": TINY, "paper": TINY}))
+    monkeypatch.setattr(settings, "PRESETS", MappingProxyType({"default": TRAIN, "paper": TRAIN}))
     monkeypatch.setattr(benchmark, "ProcessPoolExecutor", HereExecutor)
 
 

@@ -26,19 +26,10 @@ from morphad.data.manifest import read_manifest
 from morphad.registry import Registry
 from morphad.settings import load_settings
 from morphad.workspace import Workspace
+from tiny import TRAIN
 
 VERBS = ("ingest", "validate", "split", "train", "calibrate", "evaluate", "register", "promote")
 LINE = "weave"
-TRAIN: dict[str, Any] = {
-    "device": "cpu",
-    "image_size": [32, 32],
-    "colour": "grey",
-    "backbone": "small",
-    "weights": "none",
-    "cases": {"heights": [1, 3], "widths": [1, 3]},
-    "optimiser": {"steps": 2, "batch_size": 4, "precision": "float32"},
-    "score": {"layers": ["stage2"], "channels": 8, "memory": 50},
-}
 
 
 @dataclass

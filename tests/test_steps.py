@@ -18,24 +18,16 @@ from morphad.model import loop
 from morphad.registry import detector_hash
 from morphad.settings import IngestSettings, LineSettings, SplitSettings, resolve
 from morphad.workspace import Workspace
+from tiny import TRAIN
 
 LINE = "weave"
-TRAIN: dict[str, Any] = {
-    "device": "cpu",
-    "image_size": [32, 32],
-    "colour": "grey",
-    "backbone": "small",
-    "weights": "none",
-    "cases": {"heights": [1, 3], "widths": [1, 3]},
-    "optimiser": {"steps": 4, "batch_size": 4, "precision": "float32", "checkpoint_every": 2},
-    "score": {"layers": ["stage2"], "channels": 8, "memory": 50},
-}
+OPTIMISER = {**TRAIN["optimiser"], "steps": 4, "checkpoint_every": 2}
 
 
 def settings_of(camera: Path, **sections: Any) -> LineSettings:
     own = {
         "ingest": {"path": str(camera)},
-        "train": TRAIN,
+        "train": {**TRAIN, "optimiser": OPTIMISER},
         "calibrate": {"false_reject_rate": 0.2},
         "evaluate": {"bootstrap": 100},
         **sections,

@@ -21,20 +21,12 @@ from morphad.workspace import Workspace
 from stack.__main__ import main as stack_main
 from stack.stack import Stack
 from stack.tracking import BUCKET
+from tiny import TRAIN
 
 LINE = "weave"
 SETTINGS: dict[str, Any] = {
     "ingest": {"path": "camera"},
-    "train": {
-        "device": "cpu",
-        "image_size": [32, 32],
-        "colour": "grey",
-        "backbone": "small",
-        "weights": "none",
-        "cases": {"heights": [1, 3], "widths": [1, 3]},
-        "optimiser": {"steps": 2, "batch_size": 4, "precision": "float32"},
-        "score": {"layers": ["stage2"], "channels": 8, "memory": 50},
-    },
+    "train": TRAIN,
     "calibrate": {"false_reject_rate": 0.2},
     "evaluate": {"bootstrap": 100},
     "register": {"timeout_seconds": 20, "retries": 1},

@@ -80,3 +80,19 @@ def test_a_run_needs_a_line_and_its_images(documents: list[dict[str, Any]]) -> N
     needed = {name for name, parameter in parameters.items() if not parameter.get("isOptional")}
     assert needed == {"line", "images"}
     assert parameters["lines"]["defaultValue"] == line_items(load_settings(REPO / "params.yaml"))
+
+
+def test_types_of_artifacts_are_those_that_the_user_interface_draws(documents: list[dict[str, Any]]) -> None:
+    outputs = {
+        f"{name.removeprefix('comp-')}.{key}": artifact["artifactType"]["schemaTitle"]
+        for name, component in documents[0]["components"].items()
+        if name.startswith("comp-batch-")
+        for key, artifact in component.get("outputDefinitions", {}).get("artifacts", {}).items()
+    }
+    assert outputs == {
+        "batch-plan.model": "system.Model",
+        "batch-plan.batch": "system.Dataset",
+        "batch-predict.predictions": "system.Dataset",
+        "batch-merge.predictions": "system.Dataset",
+        "batch-merge.summary": "system.Markdown",
+    }

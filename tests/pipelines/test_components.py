@@ -18,6 +18,7 @@ from morphad.files import sha256_file
 from morphad.linestate import LineState
 from morphad.model import loop
 from morphad.settings import line_to_json, resolve
+from tiny import TRAIN
 
 
 @pytest.fixture
@@ -27,16 +28,7 @@ def camera(tmp_path: Path, make_set: Callable[..., Path]) -> Path:
 
 @pytest.fixture
 def settings_json(camera: Path) -> str:
-    train_settings = {
-        "device": "cpu",
-        "image_size": [32, 32],
-        "colour": "grey",
-        "backbone": "small",
-        "weights": "none",
-        "cases": {"heights": [1, 3], "widths": [1, 3]},
-        "optimiser": {"steps": 4, "batch_size": 4, "precision": "float32", "checkpoint_every": 2},
-        "score": {"layers": ["stage2"], "channels": 8, "memory": 20},
-    }
+    train_settings = {**TRAIN, "optimiser": {**TRAIN["optimiser"], "steps": 4, "checkpoint_every": 2}}
     raw = {"lines": {"weave": {"ingest": {"path": str(camera)}, "train": train_settings}}}
     return line_to_json(resolve(raw).line("weave"))
 

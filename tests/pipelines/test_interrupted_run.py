@@ -25,19 +25,11 @@ from docker.client import DockerClient
 from morphad.cli import main
 from morphad.registry import Registry
 from morphad.settings import RegisterSettings
+from tiny import TRAIN
 
 REPO = Path(__file__).resolve().parents[2]
 STEPS = 60
-TRAIN: dict[str, Any] = {
-    "device": "cpu",
-    "image_size": [48, 48],
-    "colour": "grey",
-    "backbone": "small",
-    "weights": "none",
-    "cases": {"heights": [1, 3], "widths": [1, 3]},
-    "optimiser": {"steps": STEPS, "batch_size": 16, "precision": "float32", "checkpoint_every": 5},
-    "score": {"layers": ["stage2"], "channels": 8, "memory": 50},
-}
+SLOW = {**TRAIN["optimiser"], "steps": STEPS, "batch_size": 16, "checkpoint_every": 5}
 IMAGE = os.environ.get("MORPHAD_TEST_IMAGE", "") if os.environ.get("DOCKER_HOST") else ""
 FIGURES = ("metrics.json", "roc.json", "predictions.csv")
 
@@ -53,7 +45,7 @@ def make_project(tmp_path_factory: pytest.TempPathFactory, make_set: Callable[..
         make_set(folder / "camera", good=60)
         line = {
             "ingest": {"path": "camera"},
-            "train": TRAIN,
+            "train": {**TRAIN, "image_size": [48, 48], "optimiser": SLOW},
             "calibrate": {"false_reject_rate": 0.1},
             "evaluate": {"bootstrap": 100},
             "promote": {"bootstrap": 100, "min_auroc": 0.5},

@@ -177,6 +177,8 @@ def test_the_commands_keep_the_contract(
     for words in (
         ("pipeline", "upload"),
         ("pipeline", "submit"),
+        ("pipeline", "upload", "--pipeline", "batch-predict"),
+        ("pipeline", "submit-batch", "pv-mono", "s3://camera/new"),
         ("pipeline", "status"),
         ("schedule", "plan"),
         ("schedule", "apply"),

@@ -14,6 +14,7 @@ pytest.importorskip("elpv_dataset", reason="the demonstration images are not ins
 
 from morphad.registry import Registry
 from morphad.settings import RegisterSettings
+from tiny import hardly_trained
 
 REPO = Path(__file__).resolve().parents[2]
 LINES = ("pv-mono", "pv-poly")
@@ -38,16 +39,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for code in ("components", "pipelines"):
         (folder / code).symlink_to(REPO / code)
     yaml = YAML()
-    settings = yaml.load(REPO / "params.yaml")
+    settings = hardly_trained(yaml.load(REPO / "params.yaml"))
     settings["seed"] = 5
-    settings["defaults"]["ingest"]["limit"] = 40
-    settings["defaults"]["train"] = {
-        "image_size": [64, 64],
-        "optimiser": {"steps": 2, "batch_size": 8},
-        "score": {"memory": 100, "channels": 20},
-    }
-    settings["defaults"]["calibrate"]["false_reject_rate"] = 0.2
-    settings["defaults"]["promote"]["min_auroc"] = 0.5
     settings["lines"]["broken"] = {"ingest": {"source": "folder", "path": "no-such-folder"}}
     yaml.dump(settings, folder / "params.yaml")
     return folder

@@ -16,6 +16,7 @@ pytest.importorskip("elpv_dataset", reason="the demonstration images are not ins
 
 from morphad.registry import Registry
 from morphad.settings import RegisterSettings
+from tiny import hardly_trained
 
 REPO = Path(__file__).resolve().parents[2]
 LINE = "pv-mono"
@@ -48,15 +49,7 @@ def python(project: Path, *arguments: str) -> "subprocess.CompletedProcess[str]"
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with a champion, and its images with two that cannot be read in `incoming`."""
     folder = tmp_path_factory.mktemp("project")
-    settings = YAML().load(REPO / "params.yaml")
-    settings["defaults"]["ingest"]["limit"] = 40
-    settings["defaults"]["train"] = {
-        "image_size": [64, 64],
-        "optimiser": {"steps": 2, "batch_size": 8},
-        "score": {"memory": 100, "channels": 20},
-    }
-    settings["defaults"]["calibrate"]["false_reject_rate"] = 0.2
-    settings["defaults"]["promote"]["min_auroc"] = 0.5
+    settings = hardly_trained(YAML().load(REPO / "params.yaml"))
     YAML().dump(settings, folder / "params.yaml")
     further = {"register": ["--reason", "drift: brightness"]}
     calls = [[verb, LINE, *further.get(verb, ())] for verb in VERBS]

@@ -107,6 +107,8 @@ def test_from_nothing_to_a_schedule_of_every_line_and_nothing_more_the_second_ti
     assert not fake.recurring_runs
     code, said = command("schedule", "apply", "--schedules", schedules.path)
     assert code == 0, said
+    planned, done = said.index("+ pv-mono-nightly"), said.index("pv-mono-nightly: made")
+    assert planned < said.index("2 to change") < done
     assert {run["display_name"] for run in fake.recurring_runs.values()} == {"pv-mono-nightly", "pv-poly-nightly"}
     for run in fake.recurring_runs.values():
         assert run["trigger"] == {"cron_schedule": {"cron": "0 0 2 * * *"}}
