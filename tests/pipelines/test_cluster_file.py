@@ -80,6 +80,17 @@ def test_images_on_a_volume_are_mounted_in_the_steps_that_are_named(pipeline: st
     assert all(mounts[name] == [state] for name in mounts.keys() - steps)
 
 
+def test_a_secret_may_be_missing_where_the_file_says_so(tmp_path: Path) -> None:
+    settings = YAML(typ="safe").load(CLUSTER_FILE)
+    settings["secrets"]["s3"]["optional"] = True
+    YAML(typ="safe").dump(settings, tmp_path / "cluster.yaml")
+    rendered = render(CLUSTER_FILE.parents[1] / "params.yaml", tmp_path / "cluster.yaml", TRAINING)
+    _, platform = YAML(typ="safe").load_all(rendered)
+    pods = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values()
+    given = {(secret["secretName"], secret["optional"]) for pod in pods for secret in pod.get("secretAsEnv", ())}
+    assert given == {("morphad-s3", True), ("morphad-mlflow", False)}
+
+
 def test_what_pods_read_must_lie_on_a_volume_of_their_step(tmp_path: Path) -> None:
     settings = YAML(typ="safe").load(CLUSTER_FILE)
     settings["volumes"] = {"images": {"claim": "camera-images", "mount": "/data/"}}

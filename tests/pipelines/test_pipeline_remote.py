@@ -183,7 +183,7 @@ def test_a_batch_prediction_is_uploaded_and_started(command: Command, fake: Fake
         (["pv-mono", "s3://camera", "--shards", "0"], "--shards 0: expected a number from 1 to 500"),
         (["pv-mono", "incoming"], "images 'incoming': pods of step batch_plan have a volume at /state only"),
         (["pv-mono", "/state/../data"], "images '/state/../data'"),
-        (["pv-mono", "s3://b/t.csv", "--root", "/data"], "--root '/data': pods of step batch_predict"),
+        (["pv-mono", "/state/t.csv", "--root", "/data"], "--root '/data': pods of step batch_predict"),
     ],
 )
 def test_a_batch_that_pods_could_not_work_on_is_not_started(
