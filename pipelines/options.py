@@ -25,7 +25,7 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE", help="lines and settings")
     parser.add_argument("--cluster", type=Path, default=CLUSTER_FILE, metavar="FILE", help="what pods get")
     parser.add_argument(
-        "--compiled", type=Path, metavar="FILE", help=f"the compiled pipeline; default: that of {FOLDER.name}/"
+        "--compiled", type=Path, metavar="FILE", help="the compiled pipeline; default: in pipelines/compiled"
     )
 
 

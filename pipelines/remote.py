@@ -36,7 +36,9 @@ def add_verbs(verbs: Verbs) -> None:
     batch = add_remote(verbs, "submit-batch", _submit_batch, "start a batch prediction in Kubeflow")
     batch.add_argument("line", metavar="LINE", help="a product line of the settings")
     batch.add_argument(
-        "images", metavar="IMAGES", help="folder of pods, s3://bucket/prefix, or .csv or .parquet with a column path"
+        "images",
+        metavar="IMAGES",
+        help="s3://bucket/prefix; a folder, or a .csv or .parquet with a column path, that pods have",
     )
     batch.add_argument("--root", default="", metavar="PLACE", help="where a table's paths begin; default: its folder")
     batch.add_argument("--shards", type=int, default=4, metavar="N", help="parts, each in its own pod (default: 4)")
