@@ -306,7 +306,7 @@ class TestFolder:
     @pytest.mark.parametrize(
         ("text", "told"),
         [
-            ('{"format_version": 2}', "format version 2, this morphad reads 1"),
+            ('{"format_version": 1}', "format version 1, this morphad reads 2"),
             ("[]", "format version None"),
             ("{}", "format version None"),
             ('{"format_version": 1', "not valid JSON"),

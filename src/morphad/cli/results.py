@@ -31,7 +31,7 @@ def add_verbs(verbs: Verbs) -> None:
     benchmark = verbs.add("benchmark", _benchmark, "fit and score every set in MVTec AD layout")
     benchmark.add_argument("root", metavar="ROOT", type=Path, help="a folder of sets, or one set")
     benchmark.add_argument("--sets", metavar="a,b", help="only these folders of ROOT")
-    benchmark.add_argument("--preset", choices=("default", "paper"), default="default")
+    benchmark.add_argument("--preset", choices=("default", "fast", "paper"), default="default")
     benchmark.add_argument("--seed", type=int, default=0)
     benchmark.add_argument("--out", type=Path, required=True, metavar="FILE.json")
 

@@ -109,15 +109,16 @@ class DensityScorer(Scorer):
         self._seed = seed
         self._layers = settings.layers
         self._looks = [parse_case(name) for name in settings.looks]
-        self._densities = [self._make_densities(settings, seed) for _ in self._looks]
+        self._densities = [self._make_densities(settings, seed, first=i == 0) for i in range(len(self._looks))]
         self._centres = self._scales = self._weights = torch.empty(0)
 
     @staticmethod
-    def _make_densities(settings: ScoreSettings, seed: int) -> list[Density]:
+    def _make_densities(settings: ScoreSettings, seed: int, *, first: bool) -> list[Density]:
+        """The densities of a look: with both kinds, the memory goes with the first look alone, for it takes longest."""
         densities: list[Density] = []
         if settings.density in ("gaussian", "both"):
             densities.append(GaussianDensity(settings.channels, seed))
-        if settings.density in ("memory", "both"):
+        if settings.density == "memory" or (settings.density == "both" and first):
             densities.append(MemoryDensity(settings.memory, settings.neighbours, seed))
         return densities
 
