@@ -24,6 +24,7 @@ FROM_DEFAULT: dict[str, Mapping[str, Any]] = {
     "softmax for the margin": {"margin": {"kind": "softmax"}},
     "cosine margin": {"margin": {"kind": "additive_cosine", "margin": 0.2}},
     "no kernel-size loss": {"kernel_size_weight": 0.0},
+    "one look": {"score": {"looks": ("identity",)}},
     "square cases only": {"cases": {"square": True}},
     "Gaussian only": {"score": {"density": "gaussian"}},
     "memory only": {"score": {"density": "memory"}},

@@ -52,7 +52,7 @@ def read_set(folder: Path) -> tuple[list[SourceImage], list[SourceImage]]:
 
 
 def figures(
-    test: Sequence[SourceImage], scores: ArrayLike, maps: Iterable[NDArray[np.float32]], seed: int
+    test: Sequence[SourceImage], scores: ArrayLike, maps: Iterable[NDArray[np.float32]] | None, seed: int
 ) -> dict[str, Any]:
     """Image and pixel figures, the bootstrap interval (95 %) of the image AUROC, and the image AUROC of each kind."""
     found = evaluate(
