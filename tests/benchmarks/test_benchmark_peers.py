@@ -1,0 +1,29 @@
+"""The parts of the peers' benchmark that need no peer."""
+
+import torch
+
+from benchmarks.peers import MODELS, OURS, farthest_points, thumbnail
+from morphad.settings import PRESETS
+
+
+def test_the_greedy_choice_takes_the_farthest_row_each_time() -> None:
+    torch.manual_seed(0)
+    rows = torch.randn(60, 5)
+    chosen = farthest_points(rows, 12)
+    assert len(set(chosen)) == 12
+    for count in range(1, 12):
+        gaps = torch.cdist(rows, rows[chosen[:count]]).amin(1)
+        assert torch.isclose(gaps[chosen[count]], gaps.max(), atol=1e-3)
+
+
+def test_copies_score_nothing_and_what_is_like_no_training_image_much() -> None:
+    images = torch.randn(5, 3, 48, 48)
+    scores, maps = thumbnail(images, 0)(torch.cat([images[3:4] * 2 + 1, torch.randn(1, 3, 48, 48)]))
+    assert maps is None
+    assert scores[0].abs() < 1e-5  # a copy, brighter
+    assert scores[1] > 0.5
+
+
+def test_our_models_are_presets() -> None:
+    assert set(OURS.values()) <= set(PRESETS)
+    assert set(OURS) <= set(MODELS)
