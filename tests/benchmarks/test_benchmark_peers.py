@@ -1,7 +1,9 @@
 """The parts of the peers' benchmark that need no peer."""
 
+import numpy as np
 import torch
 
+from benchmarks.parted import choose
 from benchmarks.peers import MODELS, OURS, farthest_points, thumbnail
 from morphad.settings import PRESETS
 
@@ -27,3 +29,13 @@ def test_copies_score_nothing_and_what_is_like_no_training_image_much() -> None:
 def test_our_models_are_presets() -> None:
     assert set(OURS.values()) <= set(PRESETS)
     assert set(OURS) <= set(MODELS)
+
+
+def test_near_copies_do_not_part() -> None:
+    rng = np.random.default_rng(0)
+    origins = rng.normal(size=(20, 576))
+    rows = np.repeat(origins, 3, axis=0) + rng.normal(size=(60, 576)) * 0.1
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    chosen = choose(rows, 16, 0).reshape(20, 3)
+    assert chosen.sum() == 15  # five groups of three; a sixth does not fit
+    assert (chosen.all(1) | ~chosen.any(1)).all()
