@@ -34,7 +34,7 @@ def render(peers: Runs, ablations: Runs, one_class: Runs, texts: Mapping[str, st
         if measured:
             parts += [f"### {title}", by_set(peers, metric, measured, models, mean=metric == "image_auroc")]
             if metric == "image_auroc":
-                parts += [wins(peers), *signed_rank(_means(peers, sets, models), "sets")]
+                parts += [wins(peers), *signed_rank(_means(peers, _counted(sets), models), "sets")]
     parts += ["### Image AUROC by kind of defect, mean over the seeds", by_defect(peers)]
     parts += ["### How sure a figure is: 95 % bootstrap interval of the image AUROC, seed 0", intervals(peers)]
     if ablations:
@@ -52,11 +52,14 @@ def by_set(runs: Runs, metric: str, sets: Sequence[str], models: Sequence[str], 
         found = [_values(runs, name, model, metric) for model in models]
         rows.append([name, *_bold([_spread(values) for values in found], [_mean(values) for values in found])])
     if mean:
-        means = _means(runs, sets, models)
-        whole = [_mean(list(means[model].values())) if len(means[model]) == len(sets) else None for model in models]
+        counted = _counted(sets)
+        means = _means(runs, counted, models)
+        whole = [_mean(list(means[model].values())) if len(means[model]) == len(counted) else None for model in models]
         if any(value is not None for value in whole):
             cells = ["-" if value is None else f"{100 * value:.1f}" for value in whole]
-            rows.append([f"mean of {len(sets)} sets", *_bold(cells, whole)])
+            without = ", ".join(name for name in sets if name not in counted)
+            told = f"mean of {len(counted)} sets" + (f", without {without}" if without else "")
+            rows.append([told, *_bold(cells, whole)])
     return markdown(["set", *models], rows)
 
 
@@ -185,6 +188,11 @@ def _names(runs: Runs, place: int) -> list[str]:
     """What stands at a place of the keys, in order of appearance; our model first."""
     names = list(dict.fromkeys(key.split("/")[place] for key in runs))
     return sorted(names, key=lambda name: name != OURS)
+
+
+def _counted(sets: Sequence[str]) -> list[str]:
+    """Without sets that were measured again with near copies kept together."""
+    return [name for name in sets if f"{name}_parted" not in sets]
 
 
 def _values(runs: Runs, name: str, model: str, metric: str) -> list[float]:

@@ -43,6 +43,12 @@ def test_a_set_has_the_mean_the_range_and_the_best_in_bold() -> None:
     assert cells(table, "mean of 2 sets") == ["mean of 2 sets", "**97.0**", "93.0", "-"]  # not on every set: no mean
 
 
+def test_a_set_that_was_split_anew_counts_once() -> None:
+    runs = {"tile/padim/0": row(0.99), "tile_parted/padim/0": row(0.8), "screw/padim/0": row(0.9)}
+    table = by_set(runs, "image_auroc", ["tile", "tile_parted", "screw"], ["padim"], mean=True)
+    assert "| mean of 2 sets, without tile | **85.0** |" in table
+
+
 def test_sets_where_another_model_is_ahead_are_named() -> None:
     told = wins(RUNS).splitlines()
     assert told[0] == "- bottle: ahead of morphad by mean image AUROC, in points: stfpm (+0.9)."
