@@ -253,7 +253,12 @@ class ScoreSettings(Settings):
         strict=False,
         description="density: cases that images are looked at through",
     )
-    density: Literal["gaussian", "memory", "both"] = "both"
+    densities: tuple[Literal["gaussian", "subspace", "memory"], ...] = Field(
+        default=("gaussian", "subspace", "memory"),
+        min_length=1,
+        strict=False,
+        description="density: a Gaussian a position, principal components of whole images, a memory of patches",
+    )
     channels: int = Field(default=176, ge=1, description="gaussian: random channels kept per position")
     memory: int = Field(default=2000, ge=1, description="memory: patches kept, chosen by coverage")
     neighbours: int = Field(default=1, ge=1, description="memory: neighbours averaged in a distance")

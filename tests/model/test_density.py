@@ -1,14 +1,17 @@
 """Patch densities against plain formulas."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from scipy.spatial.distance import cdist, mahalanobis
 from sklearn.covariance import EmpiricalCovariance
+from sklearn.decomposition import PCA
 from torch import Tensor
 
 from morphad.errors import BadInputError
-from morphad.model.density import SHRINKAGE, Density, GaussianDensity, MemoryDensity, _greedy_centres
+from morphad.model.density import SHRINKAGE, Density, GaussianDensity, MemoryDensity, SubspaceDensity, _greedy_centres
 
 
 def features(count: int, channels: int = 12, height: int = 3, width: int = 2, seed: int = 0) -> Tensor:
@@ -174,23 +177,80 @@ class TestGreedyCentres:
         assert density.finish().state()["memory"].shape == (10, 100)
 
 
-def make(kind: str) -> Density:
-    return GaussianDensity(5, 3) if kind == "gaussian" else MemoryDensity(15, 2, 3)
+class TestSubspace:
+    def fitted(self, good: Tensor, batch: int = 7) -> SubspaceDensity:
+        density = SubspaceDensity(seed=0)
+        for part in torch.split(good, batch):
+            density.update(part)
+        return density.finish()
+
+    def test_distance_is_what_principal_components_leave_of_each_cell(self) -> None:
+        good, new = features(40), features(6, seed=1)
+        components = PCA(SubspaceDensity.VARIANCE, svd_solver="full").fit(good.flatten(1).double().numpy())
+        rows = new.flatten(1).double().numpy()
+        left = rows - components.inverse_transform(components.transform(rows))
+
+        distances = self.fitted(good).distances(new)
+
+        assert distances.dtype == torch.float32
+        np.testing.assert_allclose(distances, np.linalg.norm(left.reshape(new.shape), axis=1), rtol=1e-3)
+
+    def test_what_varies_in_good_images_too_is_no_defect(self) -> None:
+        light = torch.linspace(-9, 9, 40)[:, None, None, None] * torch.linspace(1, 2, 4)
+        good = features(1, height=3, width=4) + light + 0.01 * features(40, height=3, width=4)
+        brighter, spoilt = good[:1] + 8, good[:1].clone()
+        spoilt[:, :, 1, 2] += 8
+        density = self.fitted(good)
+        light_again = good[:1] + torch.linspace(1, 2, 4)
+        assert density.distances(light_again).max() < 1
+        assert density.distances(spoilt).flatten().argmax() == 6
+        assert density.distances(brighter).max() < density.distances(spoilt).max()
+
+    def test_cells_of_a_large_map_are_its_averages(self) -> None:
+        good, new = features(30, height=14, width=21), features(6, height=14, width=21, seed=1)
+        coarse = [images.unfold(2, 2, 2).unfold(3, 3, 3).mean((4, 5)) for images in (good, new)]
+        expected = self.fitted(coarse[0]).distances(coarse[1])
+        found = self.fitted(good).distances(new)
+        assert found.shape == (6, 14, 21)
+        torch.testing.assert_close(found[:, 1::2, 1::3].amax((1, 2)), expected.amax((1, 2)), rtol=0.35, atol=0.1)
+
+    def test_no_more_images_are_kept_than_the_sample(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(SubspaceDensity, "SAMPLE", 10)
+        assert self.fitted(features(40)).state()["components"].shape[0] <= 10
+
+    def test_images_that_are_all_alike_have_no_components(self) -> None:
+        same = features(1).expand(9, -1, -1, -1)
+        density = self.fitted(same)
+        assert density.distances(same).max() < 1e-3
+        assert density.distances(same + 1).min() > 1
+
+    def test_one_image_is_too_few(self) -> None:
+        density = SubspaceDensity(seed=3)
+        density.update(features(1))
+        with pytest.raises(BadInputError, match=r"at least 2 good images, got 1"):
+            density.finish()
 
 
-@pytest.mark.parametrize("kind", ["gaussian", "memory"])
-class TestBoth:
+MAKE: dict[str, Callable[[], Density]] = {
+    "gaussian": lambda: GaussianDensity(5, 3),
+    "subspace": lambda: SubspaceDensity(3),
+    "memory": lambda: MemoryDensity(15, 2, 3),
+}
+
+
+@pytest.mark.parametrize("kind", list(MAKE))
+class TestEveryDensity:
     def test_a_stored_density_gives_the_same_distances(self, kind: str) -> None:
-        density, new = make(kind), features(6, seed=1)
+        density, new = MAKE[kind](), features(6, seed=1)
         density.update(features(20))
         density.finish()
-        other = make(kind)
+        other = MAKE[kind]()
         other.load_state({name: tensor.clone() for name, tensor in density.state().items()})
         assert torch.equal(other.distances(new), density.distances(new))
 
     def test_finished_twice_it_is_that_of_all_images(self, kind: str) -> None:
         good, new = features(20), features(6, seed=1)
-        in_turns, at_once = make(kind), make(kind)
+        in_turns, at_once = MAKE[kind](), MAKE[kind]()
         in_turns.update(good[:15])
         first = in_turns.finish().distances(new)
         in_turns.update(good[15:])
@@ -201,7 +261,7 @@ class TestBoth:
         assert not torch.equal(first, second)
 
     def test_odd_images_lie_farther_than_good_ones(self, kind: str) -> None:
-        density = make(kind)
+        density = MAKE[kind]()
         density.update(features(100, height=5, width=4))
         density.finish()
         odd = features(6, height=5, width=4, seed=1)

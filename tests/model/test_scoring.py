@@ -64,10 +64,11 @@ def fitted(score: dict[str, Any], count: int = 40) -> tuple[Scorer, MorphologyNe
 
 
 KINDS: dict[str, dict[str, Any]] = {
-    "gaussian": {"density": "gaussian"},
-    "memory": {"density": "memory"},
-    "both": {"density": "both"},
-    "looks": {"density": "gaussian", "looks": ("identity", "dilation_3x3", "erosion_5x1")},
+    "gaussian": {"densities": ("gaussian",)},
+    "memory": {"densities": ("memory",)},
+    "subspace": {"densities": ("subspace",)},
+    "all": {},
+    "looks": {"densities": ("gaussian",), "looks": ("identity", "dilation_3x3", "erosion_5x1")},
     "transformation": {"kind": "transformation", "cases": 3},
 }
 
@@ -149,7 +150,7 @@ class TestEveryScore:
 
 class TestDensityScore:
     def test_weights_are_shares(self, of: Callable[..., tuple[Scorer, MorphologyNetwork]]) -> None:
-        for kind, components in (("gaussian", 1), ("memory", 1), ("both", 2), ("looks", 3)):
+        for kind, components in (("gaussian", 1), ("memory", 1), ("subspace", 1), ("all", 3), ("looks", 3)):
             state = of(kind)[0].state()
             assert state["weights"].shape == state["centres"].shape == state["scales"].shape == (components,)
             assert float(state["weights"].sum()) == pytest.approx(1, abs=1e-6)
@@ -166,7 +167,7 @@ class TestDensityScore:
         assert 0.2 < float(scores.std()) < 5
 
     def test_identical_images_give_a_score_that_still_works(self) -> None:
-        chosen = settings(density="both")
+        chosen = settings()
         table = case_table(chosen.cases)
         network = MorphologyNetwork(chosen, table, 0).eval()
         scorer = make_scorer(chosen.score, table, 0, None)
@@ -178,7 +179,7 @@ class TestDensityScore:
 
     @pytest.mark.parametrize(("height", "width"), [(1024, 32), (32, 640)])
     def test_long_images_are_smoothed_too(self, height: int, width: int) -> None:
-        chosen = settings(density="gaussian", layers=("stage3",))
+        chosen = settings(densities=("gaussian",), layers=("stage3",))
         table = case_table(chosen.cases)
         network = MorphologyNetwork(chosen, table, 0).eval()
         scorer = DensityScorer(chosen.score, 0, None)

@@ -11,7 +11,7 @@ from torch.nn import functional
 from torchvision.transforms.v2 import functional as transforms
 
 from morphad.errors import BadInputError
-from morphad.model.density import Density, GaussianDensity, MemoryDensity
+from morphad.model.density import Density, GaussianDensity, MemoryDensity, SubspaceDensity
 from morphad.model.morphology import Case, parse_case, transform
 from morphad.model.network import MorphologyNetwork
 from morphad.model.selfmade import with_defects
@@ -114,11 +114,13 @@ class DensityScorer(Scorer):
 
     @staticmethod
     def _make_densities(settings: ScoreSettings, seed: int, *, first: bool) -> list[Density]:
-        """The densities of a look: with both kinds, the memory goes with the first look alone, for it takes longest."""
+        """The densities of a look; beside others, the memory goes with the first look alone, for it takes longest."""
         densities: list[Density] = []
-        if settings.density in ("gaussian", "both"):
+        if "gaussian" in settings.densities:
             densities.append(GaussianDensity(settings.channels, seed))
-        if settings.density == "memory" or (settings.density == "both" and first):
+        if "subspace" in settings.densities:
+            densities.append(SubspaceDensity(seed))
+        if "memory" in settings.densities and (first or len(settings.densities) == 1):
             densities.append(MemoryDensity(settings.memory, settings.neighbours, seed))
         return densities
 
