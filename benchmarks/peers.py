@@ -52,13 +52,17 @@ def padim(images: Tensor, seed: int) -> Scorer:
 def patchcore(images: Tensor, seed: int) -> Scorer:
     """PatchCore (Roth et al., 2022): a coreset of 1 % of the patches, 9 neighbours.
 
-    The coreset is anomalib's greedy choice, measured in the features themselves and not in its random projections of
-    them, which have twice as many dimensions: the same choice up to their error, at a tenth of the time.
+    The coreset is anomalib's greedy choice in its random projection, by one matrix product a pick: the same up to
+    rounding, in a fraction of the time.
     """
     from anomalib.models.components.sampling.k_center_greedy import KCenterGreedy
     from anomalib.models.image.patchcore.torch_model import PatchcoreModel
 
-    KCenterGreedy.select_coreset_idxs = lambda sampler: farthest_points(sampler.embedding, sampler.coreset_size)
+    def choose(sampler: Any) -> list[int]:
+        sampler.model.fit(sampler.embedding)
+        return farthest_points(sampler.model.transform(sampler.embedding), sampler.coreset_size)
+
+    KCenterGreedy.select_coreset_idxs = choose
     torch.manual_seed(seed)
     model = PatchcoreModel(layers=["blocks.2", "blocks.4"], backbone=BACKBONE, pre_trained=False, num_neighbors=9)
     _load(model.feature_extractor.feature_extractor)
