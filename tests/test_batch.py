@@ -98,7 +98,7 @@ def test_shards_are_repeated_to_the_byte_and_joined_as_if_there_were_none(
     figures = batch.merge(tables[::-1], tmp_path / "joined.parquet")
     joined = pd.read_parquet(tmp_path / "joined.parquet")
     # An image's score rounds differently in the company of others: it is the same up to float32.
-    pd.testing.assert_frame_equal(joined, whole, rtol=1e-5)
+    pd.testing.assert_frame_equal(joined, whole, rtol=1e-5, atol=1e-5)
     assert figures == {"images": 50, "unreadable": 3, "undecided": 0} | {
         kind: int((joined["rejected"] == verdict).sum()) for kind, verdict in (("rejected", True), ("accepted", False))
     }
