@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: setup demo test check unit compile images stack stack-down clean
+.PHONY: setup demo test check unit compile results images stack stack-down clean
 
 setup: .venv/.ready
 
@@ -33,6 +33,10 @@ unit: setup
 
 compile: setup
 	env -u MORPHAD_IMAGE $(BIN)/python -m pipelines.compile
+
+# docs/results.md from the runs in benchmarks/results.
+results: setup
+	$(BIN)/python -m benchmarks.results
 
 # The images cpu, cuda and serve, with docker or podman. Options are told in docker/build:
 # make images TARGETS="cpu serve" IMAGE_BUILD_ARGS="--build-arg EXTRAS=demo"
