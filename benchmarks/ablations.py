@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.measuring import Row, measure_morphad, run_missing
+from benchmarks.measuring import Row, chosen, measure_morphad, run_missing
 from morphad.model.scoring import DensityScorer
 
 EQUAL_WEIGHTS = "equal weights"
@@ -72,9 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--out", required=True, type=Path)
     options = parser.parse_args(arguments)
-    variants = options.variants.split(",")
-    if unknown := set(variants) - set(VARIANTS):
-        parser.error(f"no variant {min(unknown)!r}; there are {', '.join(VARIANTS)}")
+    variants = chosen(parser, "variant", options.variants, VARIANTS)
     jobs = {
         f"{folder.name}/{variant}/{seed}": (run, (variant, folder, int(seed)))
         for variant in variants

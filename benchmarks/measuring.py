@@ -1,9 +1,10 @@
 """What every model is measured by: the same images, the same figures, and where they were measured."""
 
+import argparse
 import multiprocessing
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,14 @@ from morphad.settings import EvaluateSettings, IngestSettings, train_settings
 from morphad.spool import MapSpool
 
 Row = dict[str, Any]
+
+
+def chosen(parser: argparse.ArgumentParser, what: str, given: str, known: Collection[str]) -> list[str]:
+    """The names in `given`, which commas part; one that is not known ends the program with a word on it."""
+    names = given.split(",")
+    if unknown := set(names) - set(known):
+        parser.error(f"no {what} {min(unknown)!r}; there are {', '.join(known)}")
+    return names
 
 
 def run_missing(jobs: Mapping[str, tuple[Callable[..., Row], tuple[Any, ...]]], out: Path) -> dict[str, Row]:

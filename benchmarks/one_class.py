@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.measuring import Row, revision, run_missing
+from benchmarks.measuring import Row, chosen, revision, run_missing
 from benchmarks.self_supervised import BASELINES, Budget
 from morphad.decision.metrics import image_metrics
 from morphad.errors import BadInputError
@@ -183,9 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--out", required=True, type=Path)
     options = parser.parse_args(arguments)
-    models = options.models.split(",")
-    if unknown := set(models) - set(MODELS):
-        parser.error(f"no model {min(unknown)!r}; there are {', '.join(MODELS)}")
+    models = chosen(parser, "model", options.models, MODELS)
     jobs = {
         f"{options.folder.name}/{good}/{name}/{seed}": (run, (options.folder, int(good), name, int(seed)))
         for seed in options.seeds.split(",")

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.transforms.v2 import functional as transforms
 
-from benchmarks.measuring import Row, figures, how, measure_morphad, read_set, run_missing
+from benchmarks.measuring import Row, chosen, figures, how, measure_morphad, read_set, run_missing
 from benchmarks.results import by_set
 from morphad.data.images import decode
 from morphad.data.loading import in_order
@@ -177,10 +177,8 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--out", required=True, type=Path)
     options = parser.parse_args()
-    models, seeds = options.models.split(","), [int(seed) for seed in options.seeds.split(",")]
-    unknown = set(models) - set(MODELS)
-    if unknown:
-        parser.error(f"no model {sorted(unknown)[0]!r}; there are {', '.join(MODELS)}")
+    models = chosen(parser, "model", options.models, MODELS)
+    seeds = [int(seed) for seed in options.seeds.split(",")]
     jobs = {
         f"{folder.name}/{name}/{seed}": (run, (name, folder, seed))
         for folder in options.folders

@@ -126,7 +126,7 @@ class TestMemory:
         density = MemoryDensity(size=4, neighbours=1, seed=0)
         for seed in range(30):
             density.update(features(5, seed=seed))
-            assert len(density._pool) <= 2 * 4 * MemoryDensity.CANDIDATES_PER_PATCH
+            assert len(density._candidates._rows) <= 2 * 4 * MemoryDensity.CANDIDATES_PER_PATCH
         assert density.finish().state()["memory"].shape == (4, 12)
 
     def test_candidates_come_from_all_images_alike(self) -> None:
@@ -134,7 +134,7 @@ class TestMemory:
         for image in range(200):  # the image's number is in its patches
             density.update(torch.full((1, 2, 4, 4), float(image)))
         density.finish()
-        numbers = density._pool[:, 0]
+        numbers = density._candidates.rows()[:, 0]
         assert len(numbers) == 8 * MemoryDensity.CANDIDATES_PER_PATCH
         assert abs(float(numbers.mean()) - 99.5) < 10
         assert len(numbers.unique()) > 150

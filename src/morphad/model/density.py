@@ -135,35 +135,27 @@ class MemoryDensity(Density):
         self._size = size
         self._neighbours = neighbours
         self._seed = seed
-        self._generator = torch.Generator().manual_seed(seed)
-        self._pool = self._keys = torch.empty(0)
+        self._candidates = _UniformSample(size * self.CANDIDATES_PER_PATCH, seed)
         self._memory = self._mean = self._whitening = torch.empty(0)
 
     def update(self, features: Tensor) -> None:
         """As in `Density`."""
-        rows = _places(features).flatten(0, 1)
-        # A patch stays if its random key is among the smallest: a uniform sample of all patches seen, in one pass.
-        keys = torch.rand(len(rows), generator=self._generator).to(rows.device)
-        if self._pool.numel():
-            rows, keys = torch.cat([self._pool, rows]), torch.cat([self._keys, keys])
-        self._pool, self._keys = rows, keys
-        if len(keys) > 2 * self._size * self.CANDIDATES_PER_PATCH:  # not every time: moving the patches takes long
-            self._thin()
+        self._candidates.add(_places(features).flatten(0, 1))
 
     def finish(self) -> "MemoryDensity":
         """As in `Density`."""
-        self._thin()
-        if min(len(self._pool), self._size) < self._neighbours or len(self._pool) < 2:
+        pool = self._candidates.rows()
+        if min(len(pool), self._size) < self._neighbours or len(pool) < 2:
             raise BadInputError(
                 f"a memory of {self._size} patches for {self._neighbours} neighbours needs as many and at least 2, got "
-                f"{len(self._pool)}; add images or lower train.score.neighbours"
+                f"{len(pool)}; add images or lower train.score.neighbours"
             )
-        rows = self._pool.double()
+        rows = pool.double()
         covariance = torch.cov(rows.T).reshape(rows.shape[1], rows.shape[1])
         values, vectors = torch.linalg.eigh(covariance)
         self._mean = rows.mean(0).float()
         self._whitening = (vectors * (values.clamp_min(0) + SHRINKAGE).rsqrt()).float()
-        whitened = self._whitened(self._pool)
+        whitened = self._whitened(pool)
         self._memory = whitened[_greedy_centres(self._projected(whitened), self._size)].clone()
         return self
 
@@ -189,13 +181,6 @@ class MemoryDensity(Density):
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """As in `Density`."""
         self._memory, self._mean, self._whitening = state["memory"], state["mean"], state["whitening"]
-
-    def _thin(self) -> None:
-        """Let only the candidates with the smallest keys stay."""
-        wanted = self._size * self.CANDIDATES_PER_PATCH
-        if len(self._keys) > wanted:
-            self._keys, kept = self._keys.topk(wanted, largest=False)
-            self._pool = self._pool[kept]
 
     def _whitened(self, rows: Tensor) -> Tensor:
         return (rows - self._mean) @ self._whitening
@@ -226,28 +211,20 @@ class SubspaceDensity(Density):
     SAMPLE = 2000  # good images at most
 
     def __init__(self, seed: int) -> None:
-        self._generator = torch.Generator().manual_seed(seed)
-        self._pool = self._keys = torch.empty(0)
+        self._images = _UniformSample(self.SAMPLE, seed)
         self._mean = self._components = torch.empty(0)
 
     def update(self, features: Tensor) -> None:
         """As in `Density`."""
-        rows = _cells(features, self.CELLS).flatten(1)
-        # As for the memory: an image stays if its random key is among the smallest.
-        keys = torch.rand(len(rows), generator=self._generator).to(rows.device)
-        if self._pool.numel():
-            rows, keys = torch.cat([self._pool, rows]), torch.cat([self._keys, keys])
-        if len(keys) > self.SAMPLE:
-            keys, kept = keys.topk(self.SAMPLE, largest=False)
-            rows = rows[kept]
-        self._pool, self._keys = rows, keys
+        self._images.add(_cells(features, self.CELLS).flatten(1))
 
     def finish(self) -> "SubspaceDensity":
         """As in `Density`."""
-        if len(self._pool) < 2:
-            raise BadInputError(f"a subspace needs at least 2 good images, got {len(self._pool)}; add images")
-        self._mean = self._pool.mean(0)
-        centred = (self._pool - self._mean).double()
+        rows = self._images.rows()
+        if len(rows) < 2:
+            raise BadInputError(f"a subspace needs at least 2 good images, got {len(rows)}; add images")
+        self._mean = rows.mean(0)
+        centred = (rows - self._mean).double()
         # There are fewer images than values, so the components come from the images' products with each other.
         values, vectors = torch.linalg.eigh(centred @ centred.T)
         values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)
@@ -272,6 +249,39 @@ class SubspaceDensity(Density):
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """As in `Density`."""
         self._mean, self._components = state["mean"], state["components"]
+
+
+class _UniformSample:
+    """A uniform sample of all rows [N, D] that were added, `size` at most, in one pass.
+
+    Args:
+        size: Rows kept.
+        seed: Of the random keys: a row stays if its key is among the smallest.
+    """
+
+    def __init__(self, size: int, seed: int) -> None:
+        self._size = size
+        self._generator = torch.Generator().manual_seed(seed)
+        self._rows = self._keys = torch.empty(0)
+
+    def add(self, rows: Tensor) -> None:
+        """Take in rows."""
+        keys = torch.rand(len(rows), generator=self._generator).to(rows.device)
+        if self._rows.numel():
+            rows, keys = torch.cat([self._rows, rows]), torch.cat([self._keys, keys])
+        self._rows, self._keys = rows, keys
+        if len(keys) > 2 * self._size:  # not every time: moving the rows takes long
+            self._thin()
+
+    def rows(self) -> Tensor:
+        """The sample of what was added so far; more may be added afterwards."""
+        self._thin()
+        return self._rows
+
+    def _thin(self) -> None:
+        if len(self._keys) > self._size:
+            self._keys, kept = self._keys.topk(self._size, largest=False)
+            self._rows = self._rows[kept]
 
 
 def _cells(features: Tensor, count: int) -> Tensor:

@@ -92,11 +92,12 @@ def make_scorer(settings: ScoreSettings, table: Sequence[Case], seed: int, dtype
 class DensityScorer(Scorer):
     """Distance of patch features from those of good images, seen through one or more morphological looks.
 
-    A look is a case that train and test images alike are transformed by; each look and kind of density is a component
-    with a map. Good images that the densities were not fitted on set each component's scale (the deviation of its maps'
-    maxima) and, once more with self-made defects, its weight: by how many such deviations the defects raise the
-    maximum, which is the linear discriminant's weight for independent components. The fused map is the weighted mean,
-    and the image's score is the maximum of its map.
+    A look is a case that train and test images alike are transformed by; each look and kind of density is a
+    component with a map, the memory beside other kinds with the first look alone. Good images that the densities
+    were not fitted on set each component's scale (the deviation of its maps' maxima) and, once more with self-made
+    defects, its weight: by how many such deviations the defects raise the maximum, which is the linear
+    discriminant's weight for independent components. The fused map is the weighted mean, and the image's score is
+    the maximum of its map.
     """
 
     HELD_OUT = 5  # one image in so many sets scales and weights, before it joins the others
