@@ -10,6 +10,8 @@ import getpass
 import inspect
 import os
 import re
+import threading
+import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,6 +43,10 @@ _OF_FILES = ("_FILE", "_BUNDLE", "_PATH")  # ends of names whose values are file
 
 _LABEL = "morphad.state"
 _KILLED = 137
+_ENDED = {"exited", "dead"}
+_PATIENCE = 300  # seconds for one request: an engine that copies an image's layers is busy for minutes
+_REMOVAL = 60  # seconds for a container to be removed
+_LAST_WORDS = 5  # seconds for a followed log to end after its container
 _KNOWN = ["client", "image", "command", "volumes", "container_run_args"]
 _BROKEN = (DockerException, RequestException, HTTPError, ConnectionResetError)
 
@@ -167,16 +173,17 @@ class Engine:
             return 1
         step = self._step(command)
         limits = {} if step is None else self._limits(step)
-        client.api.timeout = None  # the engine may be busy, and podman's log begins with the first word
+        client.api.timeout = _PATIENCE
         try:
             container = client.containers.run(
                 image=image, command=command, volumes=volumes, detach=True, **arguments, **limits
             )
             try:
-                _print_log(container)
-                code = int(container.wait()["StatusCode"])
+                log = _Log(container)
+                code = _exit_code(container)
+                log.end()
             finally:
-                container.remove(force=True)
+                _remove(container)
         except APIError as error:  # the engine is there and refuses, or somebody removed the container
             print(f"container engine: {error.explanation or error}")
             return 1
@@ -212,15 +219,69 @@ def task_environment(secrets: Collection[str]) -> dict[str, str]:
     return {**given, "HOME": "/tmp", "LOGNAME": _user_name()}  # noqa: S108 - each container has its own
 
 
-def _print_log(container: Container) -> None:
-    """Print what a container says, line by line, until it ends."""
-    decoder, rest = codecs.getincrementaldecoder("utf-8")(errors="replace"), ""
-    for chunk in container.logs(stream=True, follow=True):
-        *lines, rest = (rest + decoder.decode(chunk)).split("\n")
+def _exit_code(container: Container) -> int:
+    """Wait for a container's end by asking again and again: no request is open for as long as a task takes."""
+    pause = 0.05
+    while (state := container.attrs["State"])["Status"] not in _ENDED:
+        time.sleep(pause)
+        pause = min(2 * pause, 1.0)
+        container.reload()
+    return int(state["ExitCode"])
+
+
+def _remove(container: Container) -> None:
+    """Remove a container; where the engine does not manage to, `Engine.remove_leftovers` of the next run does."""
+    container.client.api.timeout = _REMOVAL
+    try:
+        container.remove(force=True)
+    except _BROKEN as error:
+        print(f"container {container.short_id} of a task that is over was left: {error}")
+
+
+class _Log:
+    """Prints what a container says as it says it.
+
+    An engine may never end a log that is followed although its container has ended (podman does so now and then when
+    both happen at once), so the log is followed beside the task, and what was missed is read after its end.
+    """
+
+    def __init__(self, container: Container) -> None:
+        self._container = container
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._printed, self._rest = 0, ""
+        self._lock, self._whole, self._ended = threading.Lock(), False, False
+        self._follower = threading.Thread(target=self._follow, daemon=True)
+        self._follower.start()
+
+    def end(self) -> None:
+        """Print the rest of an ended container's log."""
+        self._follower.join(_LAST_WORDS)
+        with self._lock:
+            self._ended = True
+            if not self._whole:
+                self._print(self._container.logs()[self._printed :])
+            if self._rest:
+                print(self._rest)
+
+    def _follow(self) -> None:
+        try:
+            # A client of its own: a task may be silent for longer than a request may take.
+            version = self._container.client.api.api_version
+            container = DockerClient.from_env(version=version, timeout=None).containers.get(self._container.id)
+            for chunk in container.logs(stream=True, follow=True):
+                with self._lock:
+                    if self._ended:
+                        return
+                    self._print(chunk)
+            self._whole = True
+        except _BROKEN:
+            return  # `end` reads what is missing
+
+    def _print(self, chunk: bytes) -> None:
+        self._printed += len(chunk)
+        *lines, self._rest = (self._rest + self._decoder.decode(chunk)).split("\n")
         for line in lines:
             print(line)
-    if rest:
-        print(rest)
 
 
 def check_reach(addresses: set[str], environment: Mapping[str, str], network: str) -> None:

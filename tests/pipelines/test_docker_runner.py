@@ -19,6 +19,7 @@ from docker.errors import DockerException
 from docker.models.containers import Container
 from kfp import dsl, local
 from kfp.local import docker_task_handler
+from requests.exceptions import RequestException
 
 from morphad.errors import BadInputError, ServiceError
 from morphad.settings import LineSettings, resolve
@@ -122,7 +123,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator["subprocess.Po
             process = subprocess.Popen(command, cwd=folder, start_new_session=True)
             patch.setenv("DOCKER_HOST", address)
         try:
-            _wait_for_image()
+            _wait_for_engine()
             yield process
         finally:
             if process is not None:
@@ -130,7 +131,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator["subprocess.Po
                 process.wait()
 
 
-def _wait_for_image() -> None:
+def _wait_for_engine() -> None:
+    """Skip where no engine answers, has IMAGE, and runs a container of it within a minute for each request."""
     for attempt in range(150):
         try:
             client = DockerClient.from_env()
@@ -143,6 +145,13 @@ def _wait_for_image() -> None:
         client.images.get(IMAGE)
     except DockerException as error:
         pytest.skip(f"no image with a shell to run ({IMAGE}; name one in MORPHAD_TEST_SHELL_IMAGE): {error}")
+    try:
+        container = client.containers.create(IMAGE, ["true"], network_mode="host")
+        container.start()
+        container.wait(timeout=60)
+        container.remove(force=True)
+    except (DockerException, RequestException) as error:
+        pytest.skip(f"the container engine runs nothing here: {error}")
 
 
 @pytest.fixture
@@ -235,6 +244,29 @@ class TestWithAnEngine:
         client = DockerClient.from_env(timeout=2)
         assert engine._run(client, IMAGE, ["sh", "-c", "sleep 4; echo awake; exit 5"], {}) == 5
         assert "awake" in capsys.readouterr().out
+
+    def test_a_followed_log_that_never_ends_holds_nothing_up(
+        self, engine: Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """As podman's now and then does not, though its container has ended; this one stops after the first words."""
+        whole, never = Container.logs, threading.Event()
+
+        def logs(container: Container, **given: Any) -> Any:
+            if not given.get("follow"):
+                return whole(container, **given)
+
+            def begun() -> Iterator[bytes]:
+                yield next(iter(whole(container, **given)))
+                never.wait(60)
+                yield b"too late\n"
+
+            return begun()
+
+        monkeypatch.setattr(Container, "logs", logs)
+        words = "echo first; sleep 1; echo über; printf last; exit 4"
+        assert engine._run(DockerClient.from_env(), IMAGE, ["sh", "-c", words], {}) == 4
+        assert capsys.readouterr().out == "first\nüber\nlast\n"
+        never.set()
 
     def test_a_killed_container_is_a_failed_task(
         self, engine: Engine, service: object, capsys: pytest.CaptureFixture[str]
