@@ -205,11 +205,9 @@ class DensityScorer(Scorer):
 
     def _smoothed(self, maps: Tensor) -> Tensor:
         """Maps [B, h, w] brought to input size [B, H, W] and smoothed."""
-        size = list(self._input_size)
-        full = functional.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)
-        sigma = max(0.5, self.SMOOTHING * min(size))
-        smoothed: Tensor = transforms.gaussian_blur(full, [2 * round(3 * sigma) + 1] * 2, [sigma, sigma])
-        return smoothed[:, 0]
+        height, width = self._input_size
+        sigma = max(0.5, self.SMOOTHING * min(height, width))
+        return _smoothing(maps.shape[1], height, sigma, maps) @ maps @ _smoothing(maps.shape[2], width, sigma, maps).T
 
 
 class TransformationScorer(Scorer):
@@ -275,6 +273,14 @@ class TransformationScorer(Scorer):
             place_cosines = network.case_cosines(embedded.movedim(1, -1).flatten(0, 2))[:, index]
             places.append(1 - place_cosines.reshape(len(images), *embedded.shape[2:]))
         return torch.stack(whole, 1), torch.stack(places, 1)
+
+
+def _smoothing(places: int, size: int, sigma: float, like: Tensor) -> Tensor:
+    """[size, places]: what interpolates and then smooths one side of a map; far faster than smoothing all pixels."""
+    rows = torch.eye(places, dtype=like.dtype, device=like.device)[None]
+    rows = functional.interpolate(rows, size=size, mode="linear", align_corners=False)
+    smoothed: Tensor = transforms.gaussian_blur(rows, [2 * round(3 * sigma) + 1, 1], [sigma, sigma])
+    return smoothed[0].T
 
 
 def _to_grid(features: Tensor, grid: tuple[int, int]) -> Tensor:
