@@ -3,25 +3,17 @@
 import argparse
 import multiprocessing
 import subprocess
-import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
 
-from morphad.benchmark import COLUMNS
-from morphad.data.images import decode
-from morphad.data.loading import in_order, read_mask
-from morphad.data.sources import SourceImage, find_images
-from morphad.decision.metrics import evaluate
+from morphad.benchmark import measure
 from morphad.files import read_json, write_json
-from morphad.model.detector import Detector
-from morphad.settings import EvaluateSettings, IngestSettings, train_settings
-from morphad.spool import MapSpool
+
+RESAMPLES = 1000  # behind the interval of an image AUROC
 
 Row = dict[str, Any]
 
@@ -53,60 +45,24 @@ def run_missing(jobs: Mapping[str, tuple[Callable[..., Row], tuple[Any, ...]]], 
     return runs
 
 
-def read_set(folder: Path) -> tuple[list[SourceImage], list[SourceImage]]:
-    """Images of train/good, and of test/, of a set in MVTec AD layout."""
-    images = find_images(IngestSettings(source="folder", path=str(folder)))
-    training = [image for image in images if image.origin.startswith("train/") and image.label == "good"]
-    return training, [image for image in images if image.origin.startswith("test/")]
-
-
-def figures(
-    test: Sequence[SourceImage], scores: ArrayLike, maps: Iterable[NDArray[np.float32]] | None, seed: int
-) -> dict[str, Any]:
-    """Image and pixel figures, the bootstrap interval (95 %) of the image AUROC, and the image AUROC of each kind."""
-    found = evaluate(
-        [image.label for image in test],
-        scores,
-        settings=EvaluateSettings(bootstrap=1000),
-        kinds=[image.defect for image in test],
-        masks=(read_mask(image.mask) if image.mask else None for image in test),
-        maps=maps,
-        seed=seed,
-    )
-    interval = found["intervals"]["image_auroc"]
-    return {
-        **{column: found[column] for column in COLUMNS},
-        "interval": interval and [interval["low"], interval["high"]],
-        "per_defect": {kind: row["auroc"] for kind, row in found["per_defect"].items()},
-    }
-
-
 def measure_morphad(folder: Path, settings: Mapping[str, Any], seed: int) -> Row:
-    """Fit a detector with these training settings (a preset and what differs from it) and score the test images."""
-    training, test = read_set(folder)
-    detector = Detector(train_settings(dict(settings)), seed)
-    started = time.perf_counter()
-    detector.fit(in_order(_pixels, training), what=folder.name)
-    fitted = time.perf_counter()
-    scores: list[float] = []
-    with MapSpool() as maps:
-        for prediction in detector.predict(in_order(_pixels, test)):
-            scores.append(prediction.score)
-            maps.append(prediction.heatmap)
-        scored = time.perf_counter()
-        found = figures(test, scores, maps, seed)
-    accuracy = detector.training_.case_accuracy if detector.training_ else None
-    return {**found, "case_accuracy": accuracy, **how(started, fitted, scored, len(test))}
+    """Measure a detector with these training settings (a preset and what differs from it)."""
+    row = measure(folder, settings, seed, RESAMPLES)
+    return {**{key: row[key] for key in row if key not in {"peak_rss_mb", "n_train", "n_test"}}, **where()}
 
 
 def how(started: float, fitted: float, scored: float, count: int) -> dict[str, Any]:
-    """Times of a run, and with which revision and how many threads it was made."""
+    """Times of a run, and where it was made."""
     return {
         "fit_seconds": round(fitted - started, 2),
         "images_per_second": round(count / (scored - fitted), 2),
-        "threads": torch.get_num_threads(),
-        "revision": revision(),
+        **where(),
     }
+
+
+def where() -> dict[str, Any]:
+    """With which revision and how many threads a run was made."""
+    return {"threads": torch.get_num_threads(), "revision": revision()}
 
 
 def revision() -> str:
@@ -119,7 +75,3 @@ def revision() -> str:
 
     changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/src", ":/benchmarks/*.py")
     return git("rev-parse", "--short=10", "HEAD") + ("+" if changed else "")
-
-
-def _pixels(image: SourceImage) -> NDArray[np.uint8]:
-    return decode(image.file).pixels

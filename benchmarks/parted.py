@@ -18,7 +18,7 @@ from scipy.sparse.csgraph import connected_components
 from torch.nn import functional
 from torchvision.transforms.v2 import functional as transforms
 
-from benchmarks.measuring import read_set
+from morphad.benchmark import read_set
 from morphad.data.images import decode
 from morphad.data.sources import SourceImage
 from morphad.errors import BadInputError

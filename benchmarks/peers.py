@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.transforms.v2 import functional as transforms
 
-from benchmarks.measuring import Row, chosen, figures, how, measure_morphad, read_set, run_missing
+from benchmarks.measuring import RESAMPLES, Row, chosen, how, measure_morphad, run_missing
 from benchmarks.results import by_set
+from morphad.benchmark import figures, read_set
 from morphad.data.images import decode
 from morphad.data.loading import in_order
 from morphad.model.weights import packaged_lite0, read_weights
@@ -147,7 +148,7 @@ MODELS = (*OURS, *PEERS)
 
 
 def run(name: str, folder: Path, seed: int) -> Row:
-    """Fit one model on one set and score its test images; see `measuring.figures`."""
+    """Fit one model on one set and score its test images; see `morphad.benchmark.figures`."""
     warnings.simplefilter("ignore")
     if name in OURS:
         return measure_morphad(folder, {"preset": OURS[name]}, seed)
@@ -165,7 +166,7 @@ def run(name: str, folder: Path, seed: int) -> Row:
                 full = transforms.resize(place[None], list(size), antialias=True)
                 maps.append(full[0].numpy().astype(np.float32))
     scored = time.perf_counter()
-    found = figures(test, torch.cat(scores).double().numpy(), maps or None, seed)
+    found = figures(test, torch.cat(scores).double().numpy(), maps or None, seed, RESAMPLES)
     return {**found, **how(started, fitted, scored, len(test))}
 
 

@@ -16,7 +16,7 @@ from tiny import TRAIN
 
 KEYS = {
     "image_auroc", "image_ap", "pixel_auroc", "aupro", "per_defect", "fit_seconds", "images_per_second", "peak_rss_mb",
-    "n_train", "n_test",
+    "n_train", "n_test", "interval", "case_accuracy",
 }  # fmt: skip
 
 
@@ -85,29 +85,27 @@ class TestRun:
 
     def test_figures_of_equal_seeds_are_equal(self, sets: Path) -> None:
         timed = {"fit_seconds", "images_per_second", "peak_rss_mb"}
-        first, second = (benchmark.measure(sets / "net", "default", 5) for _ in range(2))
+        first, second = (benchmark.measure(sets / "net", {"preset": "default"}, 5) for _ in range(2))
         assert {key: first[key] for key in KEYS - timed} == {key: second[key] for key in KEYS - timed}
 
     def test_labels_of_the_test_images_do_not_reach_the_scores(
         self, make_set: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from morphad.decision import metrics
-
         seen: list[tuple[list[str], list[float]]] = []
-        evaluate = metrics.evaluate
+        evaluate = benchmark.evaluate
 
         def watch(labels: list[str], scores: list[float], **others: Any) -> dict[str, Any]:
             seen.append((labels, scores))
             return evaluate(labels, scores, **others)
 
-        monkeypatch.setattr(metrics, "evaluate", watch)
+        monkeypatch.setattr(benchmark, "evaluate", watch)
         root = make_set(tmp_path / "set", good=20, test_good=4, defects=4)
-        benchmark.measure(root, "default", 0)
+        benchmark.measure(root, {"preset": "default"}, 0)
         # Good and defect change their names; the order of the files stays.
         (root / "ground_truth").rename(tmp_path / "masks")
         (root / "test" / "good").rename(root / "test" / "crack")
         (root / "test" / "spot").rename(root / "test" / "good")
-        benchmark.measure(root, "default", 0)
+        benchmark.measure(root, {"preset": "default"}, 0)
 
         (labels, scores), (other_labels, other_scores) = seen
         assert labels == ["good"] * 4 + ["defect"] * 4
@@ -143,7 +141,7 @@ class TestRun:
     def test_a_set_without_test_images_is_told(self, make_set: Callable[..., Path], tmp_path: Path) -> None:
         root = make_set(tmp_path / "set", good=20, test_good=0, defects=0)
         with pytest.raises(BadInputError, match=r"expected images in train/good and in test/; got 20 and 0"):
-            benchmark.measure(root, "default", 0)
+            benchmark.measure(root, {"preset": "default"}, 0)
 
 
 def test_a_damaged_image_comes_back_from_the_other_process_as_one_sentence(

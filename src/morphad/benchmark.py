@@ -3,13 +3,25 @@
 import multiprocessing
 import resource
 import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from morphad.data.images import decode
+from morphad.data.loading import in_order, read_mask
+from morphad.data.sources import SourceImage, find_images
+from morphad.decision.metrics import evaluate
 from morphad.errors import BadInputError
 from morphad.files import check_writable, write_json
+from morphad.model.detector import Detector
+from morphad.progress import track
+from morphad.settings import EvaluateSettings, IngestSettings, train_settings
+from morphad.spool import MapSpool
 
 COLUMNS = ("image_auroc", "image_ap", "pixel_auroc", "aupro")
 
@@ -27,29 +39,55 @@ def run(root: Path, names: list[str] | None, preset: str, seed: int, out: Path) 
         # A fresh process, so that the peak of its memory is this set's own.
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             try:
-                results[folder.name] = pool.submit(measure, folder, preset, seed).result()
+                results[folder.name] = pool.submit(measure, folder, {"preset": preset}, seed).result()
             except BrokenProcessPool as error:
                 raise BadInputError(f"{folder}: its process was killed, most likely for want of memory") from error
         write_json(out, results)
     return _table(results) + f"\nwritten to {out}"
 
 
-def measure(folder: Path, preset: str, seed: int) -> dict[str, Any]:
+def measure(folder: Path, settings: Mapping[str, Any], seed: int, resamples: int = 100) -> dict[str, Any]:
     """Fit on train/good of one set and score its test images.
 
-    Returns:
-        image_auroc, image_ap, pixel_auroc, aupro, per_defect {kind: image AUROC}, fit_seconds, images_per_second
-        (decoding, score and heatmap), peak_rss_mb, n_train, n_test.
-    """
-    from morphad.data.images import decode
-    from morphad.data.loading import in_order, read_mask
-    from morphad.data.sources import find_images
-    from morphad.decision.metrics import evaluate
-    from morphad.model.detector import Detector
-    from morphad.progress import track
-    from morphad.settings import EvaluateSettings, IngestSettings, train_settings
-    from morphad.spool import MapSpool
+    Args:
+        folder: A set in MVTec AD layout.
+        settings: Of training: a preset and what differs from it.
+        seed: Of the fit and of the resamples.
+        resamples: Behind the interval of the image AUROC.
 
+    Returns:
+        What `figures` gives; fit_seconds, images_per_second (decoding, score and heatmap), peak_rss_mb, n_train,
+        n_test, and case_accuracy: the share of cases named right at the end of training, None untrained.
+    """
+    training, test = read_set(folder)
+    started = time.perf_counter()
+    detector = Detector(train_settings(dict(settings)), seed)
+    detector.fit(_pixels(training, f"reading {folder.name}"), what=folder.name)
+    fitted = time.perf_counter()
+    scores: list[float] = []
+    with MapSpool() as maps:
+        for prediction in detector.predict(_pixels(test, f"scoring {folder.name}")):
+            scores.append(prediction.score)
+            maps.append(prediction.heatmap)
+        scored = time.perf_counter()
+        found = figures(test, scores, maps, seed, resamples)
+    return {
+        **found,
+        "case_accuracy": detector.training_.case_accuracy if detector.training_ else None,
+        "fit_seconds": round(fitted - started, 2),
+        "images_per_second": round(len(test) / (scored - fitted), 2),
+        "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "n_train": len(training),
+        "n_test": len(test),
+    }
+
+
+def read_set(folder: Path) -> tuple[list[SourceImage], list[SourceImage]]:
+    """Images of train/good, and of test/, of a set in MVTec AD layout.
+
+    Raises:
+        BadInputError: One of the two is empty.
+    """
     images = find_images(IngestSettings(source="folder", path=str(folder)))
     training = [image for image in images if image.origin.startswith("train/") and image.label == "good"]
     test = [image for image in images if image.origin.startswith("test/")]
@@ -57,38 +95,41 @@ def measure(folder: Path, preset: str, seed: int) -> dict[str, Any]:
         raise BadInputError(
             f"{folder}: expected images in train/good and in test/; got {len(training)} and {len(test)}"
         )
+    return training, test
 
-    def pixels(of: list[Any], what: str) -> Any:
-        return track(in_order(lambda image: decode(image.file).pixels, of), f"{what} {folder.name}", total=len(of))
 
-    started = time.perf_counter()
-    detector = Detector(train_settings({"preset": preset}), seed)
-    detector.fit(pixels(training, "reading"), what=folder.name)
-    fitted = time.perf_counter()
-    scores: list[float] = []
-    with MapSpool() as maps:
-        for prediction in detector.predict(pixels(test, "scoring")):
-            scores.append(prediction.score)
-            maps.append(prediction.heatmap)
-        scored = time.perf_counter()
-        figures = evaluate(
-            [image.label for image in test],
-            scores,
-            settings=EvaluateSettings(bootstrap=100),
-            kinds=[image.defect for image in test],
-            masks=(read_mask(image.mask) if image.mask else None for image in test),
-            maps=maps,
-            seed=seed,
-        )
+def figures(
+    test: Sequence[SourceImage],
+    scores: ArrayLike,
+    maps: Iterable[NDArray[np.float32]] | None,
+    seed: int,
+    resamples: int = 100,
+) -> dict[str, Any]:
+    """How well scores and heatmaps tell the test images of a set apart.
+
+    Returns:
+        image_auroc, image_ap, pixel_auroc, aupro; interval: the 95 % bootstrap interval of the image AUROC, [low, high]
+        or None; per_defect {kind: image AUROC}.
+    """
+    found = evaluate(
+        [image.label for image in test],
+        scores,
+        settings=EvaluateSettings(bootstrap=resamples),
+        kinds=[image.defect for image in test],
+        masks=(read_mask(image.mask) if image.mask else None for image in test),
+        maps=maps,
+        seed=seed,
+    )
+    interval = found["intervals"]["image_auroc"]
     return {
-        **{name: figures[name] for name in COLUMNS},
-        "per_defect": {kind: row["auroc"] for kind, row in figures["per_defect"].items()},
-        "fit_seconds": round(fitted - started, 2),
-        "images_per_second": round(len(test) / (scored - fitted), 2),
-        "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-        "n_train": len(training),
-        "n_test": len(test),
+        **{column: found[column] for column in COLUMNS},
+        "interval": interval and [interval["low"], interval["high"]],
+        "per_defect": {kind: row["auroc"] for kind, row in found["per_defect"].items()},
     }
+
+
+def _pixels(images: Sequence[SourceImage], what: str) -> Iterator[NDArray[np.uint8]]:
+    return track(in_order(lambda image: decode(image.file).pixels, images), what, total=len(images))
 
 
 def _sets(root: Path, names: list[str] | None) -> list[Path]:
