@@ -8,6 +8,7 @@ from kfp import kubernetes
 from kfp.dsl import PipelineTask
 from pydantic import Field, ValidationError, model_validator
 
+from components.image import IMAGE, with_cuda
 from morphad.errors import BadInputError
 from morphad.explain import explain
 from morphad.settings import Settings, SettingsError, read_yaml
@@ -126,7 +127,7 @@ class StateSettings(VolumeSettings):
 class StepSettings(Settings):
     """What the pods of one step get."""
 
-    image: str | None = Field(default=None, min_length=1, description="in place of the project's image, such as CUDA's")
+    image: str | None = Field(default=None, min_length=1, description="in place of the project's")
     cpu: CpuSettings = CpuSettings()
     memory: MemorySettings = MemorySettings()
     accelerator: AcceleratorSettings | None = None
@@ -222,8 +223,8 @@ def place(task: PipelineTask, name: Step, cluster: ClusterSettings) -> PipelineT
     task.set_memory_request(step.memory.request).set_memory_limit(step.memory.limit)
     for volume in cluster.mounted(name):
         kubernetes.mount_pvc(task, pvc_name=volume.claim, mount_path=volume.mount)
-    if step.image is not None:
-        task.set_container_image(step.image)
+    if (image := _image(step)) is not None:
+        task.set_container_image(image)
     if step.accelerator is not None:
         task.set_accelerator_type(step.accelerator.type).set_accelerator_limit(step.accelerator.count)
     if step.retry is not None:
@@ -246,3 +247,10 @@ def place(task: PipelineTask, name: Step, cluster: ClusterSettings) -> PipelineT
             task, secret_name=secret.name, secret_key_to_env=dict(secret.environment), optional=secret.optional
         )
     return task
+
+
+def _image(step: StepSettings) -> str | None:
+    """What a step runs in, in place of the project's image: its own, or with NVIDIA's GPUs the one with CUDA."""
+    if step.image is not None or step.accelerator is None or not step.accelerator.type.startswith("nvidia.com/"):
+        return step.image
+    return with_cuda(IMAGE)

@@ -113,10 +113,10 @@ class TestBuildScript:
             assert f"{options} --build-arg EXTRAS=demo --target" in line
         assert [line.split()[:2] for line in done.stdout.splitlines()[1:]] == [[tag, "2097"] for tag in names]
 
-    def test_components_run_in_the_image_that_is_built(self, tmp_path: Path) -> None:
-        done = self.build(CONTAINER_ENGINE=str(self.engine(tmp_path, "docker")), TARGETS="cpu")
+    def test_components_run_in_the_images_that_are_built(self, tmp_path: Path) -> None:
+        done = self.build(CONTAINER_ENGINE=str(self.engine(tmp_path, "docker")), TARGETS="cpu cuda")
         compiled = (ROOT / "pipelines/compiled/training.yaml").read_text()
-        assert set(re.findall(r"image: (\S+)", compiled)) == {done.stdout.splitlines()[1].split()[0]}
+        assert set(re.findall(r"image: (\S+)", compiled)) == {line.split()[0] for line in done.stdout.splitlines()[1:]}
 
     def test_no_engine_is_told(self, tmp_path: Path) -> None:
         done = self.build(CONTAINER_ENGINE=str(tmp_path / "nothing"))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,8 @@ from kfp import components
 from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
+from components.image import with_cuda
+from morphad.errors import BadInputError
 from morphad.settings import line_from_json, load_settings
 from pipelines.cluster import SHARED_MEMORY, STEPS, Step, load_cluster
 
@@ -81,7 +84,41 @@ def test_the_image_is_given_at_compile_time(tmp_path: Path) -> None:
     done = compile_with("--out", str(tmp_path / "training.yaml"), MORPHAD_IMAGE="registry/plant-python:7")
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "training.yaml").read_text()
-    assert text.count("image: registry/plant-python:7\n") == len(STEPS)
+    assert text.count("image: registry/plant-python:7\n") == len(STEPS) - 1
+    assert text.count("image: registry/plant-python:7-cuda\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("image", "cuda"),
+    [
+        ("localhost:5000/plant/python:7", "localhost:5000/plant/python:7-cuda"),
+        ("plant/python:7-cuda", "plant/python:7-cuda"),
+        ("localhost:5000/plant/python", None),
+        ("python", None),
+        (f"plant/python:7@sha256:{'0' * 64}", None),
+    ],
+)
+def test_the_image_with_cuda_is_told_from_the_tag(image: str, cuda: str | None) -> None:
+    if cuda:
+        assert with_cuda(image) == cuda
+        return
+    with pytest.raises(BadInputError, match=rf"^image '{image}': .*as `image` of those steps"):
+        with_cuda(image)
+
+
+def test_an_image_of_a_step_goes_before_that_with_cuda(tmp_path: Path) -> None:
+    cluster = YAML(typ="safe").load(REPO / "pipelines" / "cluster.yaml")
+    cluster["steps"]["train"]["image"] = "plant/own-python:1"
+    YAML(typ="safe").dump(cluster, tmp_path / "cluster.yaml")
+    out = tmp_path / "training.yaml"
+    done = compile_with(
+        "--cluster", str(tmp_path / "cluster.yaml"), "--out", str(out), MORPHAD_IMAGE="plant/python@sha256:0"
+    )
+    assert done.returncode == 0, done.stderr
+    assert set(re.findall(r"image: (\S+)", out.read_text())) == {"plant/python@sha256:0", "plant/own-python:1"}
+    done = compile_with("--out", str(tmp_path / "other.yaml"), MORPHAD_IMAGE="plant/python@sha256:0")
+    assert done.returncode == 2
+    assert "compile: image 'plant/python@sha256:0': " in done.stderr
 
 
 def test_both_documents_are_what_kubeflow_reads(
@@ -159,9 +196,11 @@ def test_a_step_gets_what_the_file_of_the_cluster_says(
     assert environment == []
 
 
-def test_every_step_runs_in_one_image_and_installs_nothing(executors: dict[str, dict[str, Any]]) -> None:
+def test_every_step_runs_in_the_project_s_image_and_installs_nothing(executors: dict[str, dict[str, Any]]) -> None:
     assert set(executors) == set(STEPS)
-    assert {container["image"] for container in executors.values()} == {"localhost/morphad-python:0.1.0"}
+    images = {name: container["image"] for name, container in executors.items()}
+    assert images.pop("train") == "localhost/morphad-python:0.1.0-cuda"  # it has a GPU
+    assert set(images.values()) == {"localhost/morphad-python:0.1.0"}
     assert not any("pip install" in word for container in executors.values() for word in container["command"])
 
 
