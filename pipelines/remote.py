@@ -61,7 +61,7 @@ def _upload(options: argparse.Namespace) -> None:
 
 def _submit(options: argparse.Namespace) -> None:
     project = load_settings(options.params)
-    items = line_items(project, dict.fromkeys(options.lines.split(",")) if options.lines else None)
+    items = line_items(project, None if options.lines is None else dict.fromkeys(options.lines.split(",")))
     seed = project.seed if options.seed is None else options.seed
     if not 0 <= seed < 2**31:
         raise BadInputError(f"--seed {seed}: expected a number from 0 to {2**31 - 1}")

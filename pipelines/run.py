@@ -47,21 +47,24 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         CheckFailedError: A line did not come to its end; the others did.
         BadInputError: Wrong settings, an image or a package is missing, or another run is under way.
-        ServiceError: The container engine did not answer.
+        ServiceError: The container engine or MLflow did not answer.
     """
     project = load_settings(options.params)
-    names = list(dict.fromkeys(options.lines.split(","))) if options.lines else list(project.lines)
+    names = list(project.lines) if options.lines is None else list(dict.fromkeys(options.lines.split(",")))
     lines = line_items(project, names)
     cluster = load_cluster(options.cluster).for_one_machine()
     pipeline = training_pipeline(cluster, project)
     out = options.out.resolve()
     state = (options.state or options.out / "state").resolve()
+    settings = [project.line(name) for name in names]
     if options.runner == "docker":
         engine = Engine(cluster, out, state)
         engine.check(pipeline, options.network)
-        tasks = _containers(engine, [project.line(name) for name in names], options.network)
+        tasks = _containers(engine, settings, options.network)
     else:
         tasks = _processes()
+    if options.runner != "docker" or options.network == "host":
+        _check_registries(names, settings)
     with _alone_on(state), tasks as runner:
         earlier = set(out.glob(f"{pipeline.name}-*"))
         with warnings.catch_warnings():
@@ -79,6 +82,18 @@ def run(options: argparse.Namespace) -> int:
     for number, name in enumerate(names):
         print(f"{name}: {next(folder.glob(f'*-iteration-{number}'), folder)}")
     return 0
+
+
+def _check_registries(names: Iterable[str], lines: Iterable[LineSettings]) -> None:
+    """See that MLflow's servers answer before a line is trained, not after. Files are made when needed."""
+    from morphad.registry import Registry  # noqa: PLC0415 - mlflow takes a second
+
+    registries = {
+        (found := Registry(line.register_)).uri: (found, name) for name, line in zip(names, lines, strict=True)
+    }
+    for uri, (registry, name) in registries.items():
+        if not uri.startswith("sqlite:"):
+            registry.champion(name)
 
 
 @contextmanager

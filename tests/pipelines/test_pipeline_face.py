@@ -52,6 +52,8 @@ def test_help_lists_the_verbs(call: Call) -> None:
         (["polish"], 2, "invalid choice: 'polish'"),
         (["run", "--runner", "kubernetes"], 2, "invalid choice: 'kubernetes'"),
         (["run", "--lines", "pcb,nobody"], 2, "'nobody'"),
+        (["run", "--lines", ""], 2, "no line ''"),  # a variable of a script that is not set is not all lines
+        (["submit", "--lines", ""], 2, "no line ''"),
         (["run", "--params", "gone.yaml"], 2, "gone.yaml: not found"),
         (["run", "--cluster", "gone.yaml"], 2, "gone.yaml: not found"),
         (["run", "--out", "params.yaml"], 2, "cannot write"),
@@ -73,6 +75,17 @@ def test_an_engine_that_is_not_there_is_a_service_that_does_not_answer(
     code, _, errors = call("pipeline", "run", "--runner", "docker")
     assert code == 3
     assert f"{tmp_path}/nobody.sock: No such file or directory" in errors
+    assert not (tmp_path / "pipeline-runs").exists()
+
+
+def test_a_registry_that_does_not_answer_is_told_before_anything_runs(
+    call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    code, said, errors = call("pipeline", "run")
+    assert code == 3
+    assert "MLflow at http://127.0.0.1:9: Connection refused" in errors
+    assert not said
     assert not (tmp_path / "pipeline-runs").exists()
 
 
