@@ -91,7 +91,8 @@ def test_a_planted_blob_stands_out_and_is_found(kind: str, of: Callable[..., tup
     peaks = bad.maps.flatten(1).argmax(1)
     near = functional.max_pool2d(masks[:, None].float(), 2 * GRID + 1, 1, GRID).bool()
     assert near.flatten(1)[torch.arange(12), peaks].sum() >= 11
-    assert torch.equal(bad.maps.flatten(1).amax(1).double(), bad.scores)
+    hundredth = bad.maps.flatten(1).sort(1).values[:, -round(SIDE * SIDE / 100) :].mean(1)
+    torch.testing.assert_close(bad.scores, hundredth.double(), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", list(KINDS))

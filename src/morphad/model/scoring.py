@@ -94,16 +94,17 @@ class DensityScorer(Scorer):
 
     A look is a case that train and test images alike are transformed by; each look and kind of density is a
     component with a map, the memory beside other kinds with the first look alone. Good images that the densities
-    were not fitted on set each component's scale (the deviation of its maps' maxima) and, once more with self-made
-    defects, its weight: by how many such deviations the defects raise the maximum, which is the linear
-    discriminant's weight for independent components. The fused map is the weighted mean, and the image's score is
-    the maximum of its map.
+    were not fitted on set each component's scale (the deviation of its maps' peaks) and, once more with self-made
+    defects, its weight: by how many such deviations the defects raise the peak, which is the linear discriminant's
+    weight for independent components. The fused map is the weighted mean, and the image's score is its peak: the mean
+    of the most abnormal hundredth of it.
     """
 
     HELD_OUT = 5  # one image in so many sets scales and weights, before it joins the others
     MIN_IMAGES = 2 * HELD_OUT
     SELF_MADE = 128  # images with self-made defects behind the weights, at least
-    SMOOTHING = 4 / 224  # standard deviation of the map's smoothing as a share of its shorter side
+    SMOOTHING = 2 / 224  # standard deviation of the map's smoothing as a share of its shorter side
+    PEAK = 0.01  # share of a map whose mean is its peak: a maximum alone follows the noise of single places
 
     def __init__(self, settings: ScoreSettings, seed: int, dtype: torch.dtype | None) -> None:
         super().__init__(dtype)
@@ -131,11 +132,11 @@ class DensityScorer(Scorer):
         held_out = torch.arange(len(images)) % self.HELD_OUT == self.HELD_OUT - 1
         self._take_in(network, images[~held_out], report)
         unseen = images[held_out]
-        clean = self._maxima(network, unseen)
+        clean = self._peaks(network, unseen)
         self._centres = clean.mean(0)
         self._scales = clean.std(0).clamp_min(1e-3 * self._centres.abs().max()).clamp_min(1e-6)
         rounds = -(-self.SELF_MADE // len(unseen))
-        spoilt = [self._maxima(network, with_defects(unseen, self._seed + i)) for i in range(rounds)]
+        spoilt = [self._peaks(network, with_defects(unseen, self._seed + i)) for i in range(rounds)]
         raised = ((torch.stack(spoilt).mean(0) - clean).mean(0) / self._scales).clamp_min(0)
         # Where self-made defects raise nothing there is no reason to prefer a component.
         self._weights = raised / raised.sum() if raised.sum() > 0 else torch.full_like(raised, 1 / len(raised))
@@ -146,7 +147,7 @@ class DensityScorer(Scorer):
         """As in `Scorer`."""
         maps = torch.stack(list(self._component_maps(network, images)), -1)
         fused = self._smoothed(((maps - self._centres) / self._scales) @ self._weights)
-        return Scored(fused.flatten(1).amax(1).double(), fused)
+        return Scored(self._peak(fused).double(), fused)
 
     def state(self) -> dict[str, Tensor]:
         """As in `Scorer`."""
@@ -194,14 +195,19 @@ class DensityScorer(Scorer):
             for density in densities:
                 yield density.distances(features)
 
-    def _maxima(self, network: MorphologyNetwork, images: Tensor) -> Tensor:
-        """[B, components]: the maximum of each component's smoothed map."""
+    def _peaks(self, network: MorphologyNetwork, images: Tensor) -> Tensor:
+        """[B, components]: the peak of each component's smoothed map."""
         return torch.cat(
             [
-                torch.stack([self._smoothed(m).flatten(1).amax(1) for m in self._component_maps(network, batch)], 1)
+                torch.stack([self._peak(self._smoothed(m)) for m in self._component_maps(network, batch)], 1)
                 for batch in torch.split(images, BATCH)
             ]
         )
+
+    def _peak(self, maps: Tensor) -> Tensor:
+        """[B]: the mean of the highest `PEAK` of each map [B, H, W]."""
+        pixels = maps.flatten(1)
+        return pixels.topk(max(1, round(self.PEAK * pixels.shape[1])), 1).values.mean(1)
 
     def _smoothed(self, maps: Tensor) -> Tensor:
         """Maps [B, h, w] brought to input size [B, H, W] and smoothed."""
