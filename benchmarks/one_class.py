@@ -12,7 +12,7 @@ import argparse
 import gzip
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.measuring import Row, chosen, revision, run_missing
+from benchmarks.readings import read, spread
 from benchmarks.self_supervised import BASELINES, Budget
 from morphad.decision.metrics import image_metrics
 from morphad.errors import BadInputError
-from morphad.model.device import autocast_dtype
-from morphad.model.morphology import Case, case_table, transform
+from morphad.model.morphology import case_table
 from morphad.model.network import MorphologyNetwork
 from morphad.model.training import train_network
 from morphad.settings import train_settings
@@ -47,7 +47,6 @@ SCORED_CASES = 24
 REFERENCES = 1500  # training images that a score is compared with
 SCORE = "neighbours"
 BUDGET = Budget(steps=400, batch_size=128, learning_rate=2e-3)
-_PART = 500  # images a forward pass
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
@@ -118,60 +117,9 @@ def morphological_scores(training: Tensor, test: Tensor, seed: int) -> tuple[dic
     network = MorphologyNetwork(settings, table, seed)
     trained = train_network(network, training, settings, table, seed, None, "one class")
     order = torch.randperm(len(training), generator=torch.Generator().manual_seed(seed))
-    references = training[order[:REFERENCES]]
-    step = (len(table) - 1) / max(1, min(SCORED_CASES, len(table)) - 1)
-    chosen = sorted({round(i * step) for i in range(min(SCORED_CASES, len(table)))})
-    totals: dict[str, Tensor] = {}
-    with torch.inference_mode():
-        for index in chosen:
-            good, given = (_embedded(network, images, table[index]) for images in (references, test))
-            for kind, reading in READINGS.items():
-                values = reading(network, index, good, given) / len(chosen)
-                totals[kind] = totals.get(kind, torch.zeros(len(test))) + values
-    return totals, trained.case_accuracy
-
-
-def _log_probability(network: MorphologyNetwork, case: int, good: Tensor, given: Tensor) -> Tensor:
-    return -(network.case_head.scale * network.case_cosines(given)).log_softmax(1)[:, case]
-
-
-def _cosine(network: MorphologyNetwork, case: int, good: Tensor, given: Tensor) -> Tensor:
-    """The preset's own score: how far the cosine to the true case falls behind that of good images."""
-    usual = network.case_cosines(good)[:, case]
-    return (usual.mean() - network.case_cosines(given)[:, case]) / usual.std().clamp_min(1e-4)
-
-
-def _neighbours(network: MorphologyNetwork, case: int, good: Tensor, given: Tensor) -> Tensor:
-    """Mean distance on the unit sphere to the two nearest good images seen through the same case."""
-    near = torch.cdist(functional.normalize(given), functional.normalize(good)).topk(2, largest=False)
-    distances: Tensor = near.values.mean(1)
-    return distances
-
-
-def _gaussian(network: MorphologyNetwork, case: int, good: Tensor, given: Tensor) -> Tensor:
-    """Mahalanobis distance from good images seen through the same case, on the unit sphere."""
-    good, given = functional.normalize(good).double(), functional.normalize(given).double()
-    covariance = torch.cov(good.T) + 1e-2 * good.var(0).mean() * torch.eye(good.shape[1])
-    gaps = given - good.mean(0)
-    squares: Tensor = (gaps @ torch.linalg.inv(covariance) * gaps).sum(1)
-    return squares.clamp_min(0).sqrt().float()
-
-
-READINGS: dict[str, Callable[[MorphologyNetwork, int, Tensor, Tensor], Tensor]] = {
-    "log_probability": _log_probability,
-    "cosine": _cosine,
-    "neighbours": _neighbours,
-    "gaussian": _gaussian,
-}
-
-
-def _embedded(network: MorphologyNetwork, images: Tensor, case: Case) -> Tensor:
-    dtype = autocast_dtype("auto", torch.device("cpu"))
-    parts = []
-    for part in torch.split(images, _PART):
-        with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
-            parts.append(network.embed(transform(part, case)))
-    return torch.cat(parts)
+    cases = spread(SCORED_CASES, len(table))
+    values = read(network, table, cases, training[order[:REFERENCES]], test)
+    return {kind: rows.mean(0) for kind, rows in values.items()}, trained.case_accuracy
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,0 +1,130 @@
+"""From scratch, without pretrained weights: the preset `paper`, what its parts are worth, and plain baselines.
+
+    python -m benchmarks.from_scratch FOLDER [FOLDER ...] [--models paper,rotations] [--seeds 0] --out FILE.json
+
+A folder is a set in MVTec AD layout. One network is trained for each variant of the preset; all readings of
+`benchmarks/readings.py` and the score of the patch densities are of that network. The baselines have morphad's small
+network, the same images, size and number of steps. A run that is in FILE.json already is not repeated.
+"""
+
+import argparse
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as transforms
+
+from benchmarks.measuring import RESAMPLES, Row, chosen, revision, run_missing
+from benchmarks.readings import OWN, choose, read, spread
+from benchmarks.self_supervised import BASELINES, Budget
+from morphad.benchmark import figures, read_set
+from morphad.data.images import decode
+from morphad.data.loading import in_order
+from morphad.data.sources import SourceImage
+from morphad.model.device import autocast_dtype
+from morphad.model.morphology import case_table
+from morphad.model.network import MorphologyNetwork
+from morphad.model.scoring import BATCH, DensityScorer
+from morphad.model.selfmade import with_defects
+from morphad.model.training import train_network
+from morphad.settings import TrainSettings, train_settings
+
+VARIANTS: dict[str, Mapping[str, Any]] = {
+    "paper": {},
+    "softmax": {"margin": {"kind": "softmax"}},
+    "additive cosine": {"margin": {"kind": "additive_cosine", "margin": 0.2}},
+    "multiplicative": {"margin": {"kind": "multiplicative", "margin": 2.0}},
+    "no kernel-size loss": {"kernel_size_weight": 0.0},
+    "100 square cases": {"cases": {"square": True, "heights": tuple(range(1, 35)), "widths": tuple(range(1, 35))}},
+    "361 cases": {"cases": {"heights": tuple(range(1, 12)), "widths": tuple(range(1, 12))}},
+    "untrained": {"optimiser": {"steps": 0}},
+}
+MODELS = (*VARIANTS, *BASELINES)
+SCORED_CASES = 48
+COUNTS = (1, 2, 4, 8, 16)  # of cases, chosen on self-made defects
+DENSITY = "patch densities"
+
+
+def run(name: str, folder: Path, seed: int) -> Row:
+    """Learn train/good and rank the test images."""
+    settings = train_settings({"preset": "paper", **VARIANTS.get(name, {})})
+    training, test = read_set(folder)
+    good, given = _prepared(training, settings), _prepared(test, settings)
+    started = time.perf_counter()
+    told: dict[str, Any] = {}
+    if name in BASELINES:
+        budget = Budget(settings.optimiser.steps, settings.optimiser.batch_size)
+        with torch.random.fork_rng(devices=[]):
+            scores = {name: BASELINES[name](good, budget, seed)(given)}
+        own = name
+    else:
+        scores, told = _morphological(good, given, settings, seed, folder.name)
+        own = OWN
+    found = {kind: figures(test, values.double().numpy(), None, seed, RESAMPLES) for kind, values in scores.items()}
+    return {
+        **{key: found[own][key] for key in ("image_auroc", "image_ap", "interval", "per_defect")},
+        "scores": {kind: row["image_auroc"] for kind, row in found.items()},
+        **told,
+        "seconds": round(time.perf_counter() - started, 1),
+        "threads": torch.get_num_threads(),
+        "revision": revision(),
+    }
+
+
+def _morphological(
+    good: Tensor, given: Tensor, settings: TrainSettings, seed: int, what: str
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Scores [N] of the given images by each reading of one network, and how well it names cases."""
+    table = case_table(settings.cases)
+    network = MorphologyNetwork(settings, table, seed)
+    trained = train_network(network, good, settings, table, seed, None, what)
+    held = torch.arange(len(good)) % 5 == 4
+    seen = torch.cat([given, good[held], with_defects(good[held], seed)])
+    parts = [len(given), int(held.sum()), int(held.sum())]
+    values = read(network, table, spread(SCORED_CASES, len(table)), good[~held], seen)
+    scores = {kind: rows[:, : parts[0]].mean(0) for kind, rows in values.items()}
+    for kind in (OWN, "neighbours"):
+        of_given, clean, spoilt = torch.split(values[kind], parts, 1)
+        order = choose(clean, spoilt, COUNTS[-1])
+        scores |= {f"{kind}, best {count} cases": of_given[order[:count]].mean(0) for count in COUNTS}
+    scorer = DensityScorer(settings.score, seed, autocast_dtype("auto", torch.device("cpu")))
+    with torch.inference_mode():
+        scorer.fit(network, good, lambda _: None)
+        scores[DENSITY] = torch.cat([scorer.score(network, part).scores for part in torch.split(given, BATCH)])
+    return scores, {"case_accuracy": trained.case_accuracy, "cases": len(table)}
+
+
+def _prepared(images: Sequence[SourceImage], settings: TrainSettings) -> Tensor:
+    """Grey [N, 1, H, W] uint8 at the preset's size."""
+    rows = []
+    for pixels in in_order(lambda image: decode(image.file).pixels, images):
+        tensor = torch.from_numpy(np.ascontiguousarray(pixels))
+        grey = tensor[None] if tensor.ndim == 2 else transforms.rgb_to_grayscale(tensor.permute(2, 0, 1))
+        rows.append(transforms.resize(grey, list(settings.image_size), antialias=True))
+    return torch.stack(rows)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure what FILE.json lacks, variant by variant."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("--models", default=",".join(MODELS), help="of " + ", ".join(MODELS))
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--out", required=True, type=Path)
+    options = parser.parse_args(arguments)
+    models = chosen(parser, "model", options.models, MODELS)
+    jobs = {
+        f"{folder.name}/{model}/{seed}": (run, (model, folder, int(seed)))
+        for seed in options.seeds.split(",")
+        for model in models
+        for folder in options.folders
+    }
+    run_missing(jobs, options.out)
+
+
+if __name__ == "__main__":
+    main()
