@@ -1,4 +1,4 @@
-"""What each ingredient is worth: one at a time taken from the preset `default`, or changed in the preset `paper`.
+"""What each ingredient of the preset `default` is worth: one at a time taken away or changed.
 
     python -m benchmarks.ablations FOLDER [FOLDER ...] [--variants default,no training] [--seeds 0] --out FILE.json
 
@@ -15,39 +15,28 @@ import torch
 from benchmarks.measuring import Row, chosen, measure_morphad, run_missing
 from morphad.model.scoring import DensityScorer
 
-EQUAL_WEIGHTS = "equal weights"
-PRETRAINED = {"backbone": "efficientnet_lite0", "weights": "packaged", "score": {"layers": ("blocks.1", "blocks.2")}}
-# What differs from the preset; a variant named as a preset is the preset itself.
-FROM_DEFAULT: dict[str, Mapping[str, Any]] = {
+EQUAL_WEIGHTS, MAXIMUM = "equal weights", "maximum of the map"
+# What differs from the preset; what of the score has no setting is changed in `run`.
+VARIANTS: dict[str, Mapping[str, Any]] = {
     "default": {},
     "no training": {"optimiser": {"steps": 0}},
+    "three times the training": {"optimiser": {"steps": 300, "learning_rate": 3e-3}},
     "softmax for the margin": {"margin": {"kind": "softmax"}},
     "cosine margin": {"margin": {"kind": "additive_cosine", "margin": 0.2}},
     "no kernel-size loss": {"kernel_size_weight": 0.0},
-    "one look": {"score": {"looks": ("identity",)}},
     "square cases only": {"cases": {"square": True}},
+    "one look": {"score": {"looks": ("identity",)}},
     "Gaussian only": {"score": {"densities": ("gaussian",)}},
     "subspace only": {"score": {"densities": ("subspace",)}},
     "memory only": {"score": {"densities": ("memory",)}},
+    "without Gaussian": {"score": {"densities": ("subspace", "memory")}},
     "without subspace": {"score": {"densities": ("gaussian", "memory")}},
+    "without memory": {"score": {"densities": ("gaussian", "subspace")}},
     EQUAL_WEIGHTS: {},
+    MAXIMUM: {},
     "without stride 4": {"score": {"layers": ("blocks.2", "blocks.4")}},
     "without stride 16": {"score": {"layers": ("blocks.1", "blocks.2")}},
 }
-TO_PAPER: dict[str, Mapping[str, Any]] = {
-    "paper": {},
-    "paper with softmax for the margin": {"margin": {"kind": "softmax"}},
-    "paper without kernel-size loss": {"kernel_size_weight": 0.0},
-    "paper scored by density": {"score": {"kind": "density"}},
-    "paper untrained and scored by density": {"score": {"kind": "density"}, "optimiser": {"steps": 0}},
-    "paper with packaged weights": PRETRAINED,
-}
-VARIANTS = {**FROM_DEFAULT, **TO_PAPER}
-
-
-def settings_of(variant: str) -> dict[str, Any]:
-    """Training settings of a variant, to lay over those of its preset."""
-    return {"preset": "paper" if variant in TO_PAPER else "default", **VARIANTS[variant]}
 
 
 def run(variant: str, folder: Path, seed: int) -> Row:
@@ -61,7 +50,9 @@ def run(variant: str, folder: Path, seed: int) -> Row:
             return scorer
 
         DensityScorer.fit = fit_and_forget  # type: ignore[method-assign,assignment]
-    return measure_morphad(folder, settings_of(variant), seed)
+    if variant == MAXIMUM:
+        DensityScorer.PEAK = 0.0
+    return measure_morphad(folder, {"preset": "default", **VARIANTS[variant]}, seed)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -18,14 +18,15 @@ OURS = "morphad"
 TITLES = {"image_auroc": "Image AUROC", "image_ap": "Average precision", "pixel_auroc": "Pixel AUROC", "aupro": "AUPRO"}
 
 
-def render(peers: Runs, ablations: Runs, one_class: Runs, texts: Mapping[str, str]) -> str:
+def render(peers: Runs, ablations: Runs, paper: Runs, one_class: Runs, texts: Mapping[str, str]) -> str:
     """The whole page.
 
     Args:
         peers: Runs of benchmarks/peers.py.
         ablations: Of benchmarks/ablations.py.
+        paper: Of benchmarks/paper.py.
         one_class: Of benchmarks/one_class.py.
-        texts: What people wrote, by section: intro, peers, ablations, one_class, open.
+        texts: What people wrote, by section: intro, peers, ablations, paper, one_class, open.
     """
     models, sets = _names(peers, 1), _names(peers, 0)
     parts = ["# Results", texts.get("intro", ""), "## Side by side", texts.get("peers", "")]
@@ -38,10 +39,18 @@ def render(peers: Runs, ablations: Runs, one_class: Runs, texts: Mapping[str, st
     parts += ["### Image AUROC by kind of defect, mean over the seeds", by_defect(peers)]
     parts += ["### How sure a figure is: 95 % bootstrap interval of the image AUROC, seed 0", intervals(peers)]
     if ablations:
-        parts += ["## What each ingredient is worth", texts.get("ablations", ""), ablation_table(ablations)]
+        parts += ["## What each ingredient is worth", texts.get("ablations", ""), ablation_table(ablations, "default")]
+    if paper:
+        parts += ["## From scratch: the preset `paper`", texts.get("paper", ""), ablation_table(paper, "paper")]
+        parts += ["Scores of the networks of `paper`:", reading_table(paper, "paper")]
     if one_class:
         parts += ["## One class good, nine not", texts.get("one_class", ""), *one_class_tables(one_class)]
-    parts += ["## Not done, and limits", texts.get("open", ""), "## Revisions", revisions(peers, ablations, one_class)]
+    parts += [
+        "## Not done, and limits",
+        texts.get("open", ""),
+        "## Revisions",
+        revisions(peers, ablations, paper, one_class),
+    ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -125,23 +134,34 @@ def signed_rank(means: Mapping[str, Mapping[str, float]], over: str) -> list[str
     return [markdown(head, rows)]
 
 
-def ablation_table(runs: Runs) -> str:
-    """A row a variant: image AUROC on each set, and the mean change against its preset with the same seeds."""
+def ablation_table(runs: Runs, base: str) -> str:
+    """A row a variant: image AUROC on each set, and the mean change against `base` with the same seeds."""
     sets, variants = _names(runs, 0), _names(runs, 1)
     rows = []
     for variant in variants:
-        base = "paper" if variant.startswith("paper") else "default"
         cells = [_spread(_values(runs, name, variant, "image_auroc")) for name in sets]
         gaps = []
         for key, row in runs.items():
             name, of, seed = key.split("/")
             if of == variant and f"{name}/{base}/{seed}" in runs:
                 gaps.append(row["image_auroc"] - runs[f"{name}/{base}/{seed}"]["image_auroc"])
-        accuracies = [row["case_accuracy"] for key, row in runs.items() if key.split("/")[1] == variant]
+        accuracies = [row.get("case_accuracy") for key, row in runs.items() if key.split("/")[1] == variant]
         named = _mean([value for value in accuracies if value is not None])
         change = "-" if variant == base or not gaps else f"{100 * np.mean(gaps):+.2f} ({len(gaps)})"
         rows.append([variant, *cells, change, _percent(named)])
     return markdown(["variant", *sets, "mean change, points (runs)", "cases named right, %"], rows)
+
+
+def reading_table(runs: Runs, model: str) -> str:
+    """A row a way to read the scores of one trained model, a column a set, percent."""
+    of_model = {key: row for key, row in runs.items() if key.split("/")[1] == model}
+    sets = _names(of_model, 0)
+    kinds = dict.fromkeys(kind for row in of_model.values() for kind in row["scores"])
+    rows = []
+    for kind in kinds:
+        found = {key.split("/")[0]: row["scores"][kind] for key, row in of_model.items() if kind in row["scores"]}
+        rows.append([kind, *(_percent(found.get(name)) for name in sets)])
+    return markdown(["score", *sets], rows)
 
 
 def one_class_tables(runs: Runs) -> list[str]:
@@ -232,12 +252,12 @@ def _bold(cells: Sequence[str], values: Sequence[float | None]) -> list[str]:
 def main() -> None:
     """Write the page."""
     runs = {}
-    for name in ("peers", "ablations", "one_class"):
+    for name in ("peers", "ablations", "paper", "one_class"):
         path = FOLDER / f"{name}.json"
         runs[name] = read_json(path) if path.exists() else {}
     sections = (FOLDER / "texts.md").read_text(encoding="utf-8").split("\n# ")
     texts = {title.strip("# \n"): text.strip() for title, _, text in (part.partition("\n") for part in sections)}
-    write_text(PAGE, render(runs["peers"], runs["ablations"], runs["one_class"], texts))
+    write_text(PAGE, render(runs["peers"], runs["ablations"], runs["paper"], runs["one_class"], texts))
     print(f"written: {PAGE}")
 
 

@@ -7,8 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from benchmarks import measuring, results
-from benchmarks.ablations import VARIANTS, settings_of
+from benchmarks import ablations, measuring, paper, results
 from benchmarks.elpv import places
 from benchmarks.results import ablation_table, by_set, render, signed_rank, wins
 from morphad.files import write_json
@@ -69,13 +68,10 @@ def test_an_ablation_is_compared_with_its_own_preset_and_seed() -> None:
         "bottle/default/0": row(0.9, case_accuracy=0.2),
         "bottle/no training/0": row(0.88, case_accuracy=None),
         "bottle/no training/1": row(0.5, case_accuracy=None),  # nothing to compare with
-        "bottle/paper/0": row(0.6, case_accuracy=0.5),
-        "bottle/paper scored by density/0": row(0.8, case_accuracy=0.5),
     }
-    table = ablation_table(runs)
+    table = ablation_table(runs, "default")
     assert cells(table, "default")[-2:] == ["-", "20.0"]
     assert cells(table, "no training")[-2:] == ["-2.00 (1)", "-"]
-    assert cells(table, "paper scored by density")[-2:] == ["+20.00 (1)", "50.0"]
 
 
 def test_a_page_of_all_runs_holds_every_part_and_no_pixel_figures_where_there_are_none() -> None:
@@ -89,19 +85,32 @@ def test_a_page_of_all_runs_holds_every_part_and_no_pixel_figures_where_there_ar
         for good in range(10)
         for name, value in (("morphad", 0.95), ("geometric", 0.9))
     }
-    page = render(RUNS, {"bottle/default/0": row(0.9, case_accuracy=0.2)}, one_class, {"intro": "Words."})
+    of_paper = {
+        "bottle/paper/0": row(0.6, case_accuracy=0.5, scores={"cosine": 0.6, "neighbours": 0.7}),
+        "bottle/rotations/0": row(0.65, scores={"rotations": 0.65}),
+    }
+    of_default = {"bottle/default/0": row(0.9, case_accuracy=0.2)}
+    page = render(RUNS, of_default, of_paper, one_class, {"intro": "Words."})
     assert "Words." in page
     assert "Pixel AUROC" not in page
     assert "| bottle | crack |" in page
+    assert "| rotations | 65.0 | +5.00 (1) | - |" in page
+    assert "| neighbours | 70.0 |" in page
     assert "| 9 | **95.0** | 90.0 |" in page
     assert "| screw | 93.0 to 100.0 | 85.0 to 100.0 | - |" in page
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_every_variant_is_a_valid_setting_that_differs_from_its_preset(variant: str) -> None:
-    settings = train_settings(settings_of(variant))
-    base = train_settings({"preset": settings.preset})
-    assert (settings == base) == (variant in {"default", "paper", "equal weights"})
+VARIANTS = [("default", *item) for item in ablations.VARIANTS.items()]
+VARIANTS += [("paper", *item) for item in paper.VARIANTS.items()]
+
+
+@pytest.mark.parametrize(("preset", "variant", "changes"), VARIANTS)
+def test_every_variant_is_a_valid_setting_that_differs_from_its_preset(
+    preset: str, variant: str, changes: dict[str, Any]
+) -> None:
+    settings, base = (train_settings({"preset": preset, **more}) for more in (changes, {}))
+    outside_of_settings = {ablations.EQUAL_WEIGHTS, ablations.MAXIMUM}
+    assert (settings == base) == (variant == preset or variant in outside_of_settings)
 
 
 def measured(value: float) -> dict[str, float]:

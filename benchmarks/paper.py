@@ -1,6 +1,6 @@
-"""From scratch, without pretrained weights: the preset `paper`, what its parts are worth, and plain baselines.
+"""The preset `paper`, from scratch: what its parts are worth, how its score can be read, and plain baselines.
 
-    python -m benchmarks.from_scratch FOLDER [FOLDER ...] [--models paper,rotations] [--seeds 0] --out FILE.json
+    python -m benchmarks.paper FOLDER [FOLDER ...] [--models paper,rotations] [--seeds 0] --out FILE.json
 
 A folder is a set in MVTec AD layout. One network is trained for each variant of the preset; all readings of
 `benchmarks/readings.py` and the score of the patch densities are of that network. The baselines have morphad's small
@@ -42,6 +42,11 @@ VARIANTS: dict[str, Mapping[str, Any]] = {
     "100 square cases": {"cases": {"square": True, "heights": tuple(range(1, 35)), "widths": tuple(range(1, 35))}},
     "361 cases": {"cases": {"heights": tuple(range(1, 12)), "widths": tuple(range(1, 12))}},
     "untrained": {"optimiser": {"steps": 0}},
+    "packaged weights": {
+        "backbone": "efficientnet_lite0",
+        "weights": "packaged",
+        "score": {"layers": ("blocks.1", "blocks.2")},
+    },
 }
 MODELS = (*VARIANTS, *BASELINES)
 SCORED_CASES = 48
