@@ -2,9 +2,11 @@
 
     python benchmarks/data_plane.py [--images 10000] [--kind mixed] [--size 480x640] [--s3 10000] [--keys 100000]
 
-It draws its own images, runs every step in a process of its own, and holds ingest against what cannot be
-avoided: reading, hashing and decoding the same files with the same threads, measured before and after it. Against a
-bucket (SeaweedFS on this machine, from the extra `stack`) the floor is a plain loop of GETs with the same threads.
+It draws its own images, runs every step in a process of its own, and holds the manifest (`morphad check`) against what
+cannot be avoided: reading, hashing and decoding the same files with the same threads, measured before and after it; and
+ingest, which keeps a copy, against the same with a copy written. Against a bucket (SeaweedFS on this machine, from the
+extra `stack`) the floor is a plain loop of GETs with the same threads; `aws s3 sync` and `rclone copy` fetch the same
+objects where they are installed.
 """
 
 import argparse
@@ -32,6 +34,11 @@ from morphad.workspace import Workspace
 LINE = "synthetic"
 KINDS = {"grey-jpeg": ("L", "jpg"), "grey-png": ("L", "png"), "colour-jpeg": ("RGB", "jpg")}
 TRANSFERS = 16
+# As a person would; rclone with as many transfers at a time as morphad, aws with its own ten.
+TOOLS = {
+    "aws": ("aws", "s3", "sync", "--only-show-errors"),
+    "rclone": ("rclone", "copy", f"--transfers={TRANSFERS}"),
+}
 
 Figures = dict[str, Any]
 
@@ -85,17 +92,22 @@ def measure(folder: Path, options: argparse.Namespace) -> Figures:
 
     run("read and hash", "hash", camera)
     run("read, hash, decode (before)", "decode", camera)
-    run("ingest", "ingest", place, camera)
+    run("manifest", "manifest", camera, folder / "manifest.parquet")
     run("read, hash, decode (after)", "decode", camera)
+    run("the same and write (before)", "decode", camera, folder / "copy")
+    run("ingest", "ingest", place, camera)
+    run("the same and write (after)", "decode", camera, folder / "copy")
+    shutil.rmtree(folder / "copy")
     run("ingest, nothing new", "ingest", place, camera)
     added = max(images // 100, 1)
     draw(camera, images + added, kind, size)
     run(f"ingest, {added} new", "ingest", place, camera)
     run("contract", "validate", place)
     run("split", "split", place)
-    for name, unit in (("share_of_floor", "seconds"), ("share_of_floor_processor", "cpu_seconds")):
-        before, after = (steps[f"read, hash, decode ({when})"][unit] for when in ("before", "after"))
-        figures[name] = (before + after) / 2 / steps["ingest"][unit]
+    for step, floor in (("manifest", "read, hash, decode"), ("ingest", "the same and write")):
+        for unit in ("seconds", "cpu_seconds"):
+            before, after = (steps[f"{floor} ({when})"][unit] for when in ("before", "after"))
+            figures[f"{step}_share_of_floor_{unit}"] = (before + after) / 2 / steps[step][unit]
     figures["rerun"] = steps["ingest, nothing new"]["seconds"] / steps["ingest"]["seconds"]
     if options.s3:
         figures["s3"] = _measure_bucket(folder, camera, options.s3, options.keys)
@@ -126,6 +138,11 @@ def _measure_bucket(folder: Path, camera: Path, count: int, keys: int) -> Figure
             ("plain GETs (before)", "gets", (url, floor / "1")),
             ("mirror", "mirror", (place, url)),
             ("plain GETs (after)", "gets", (url, floor / "2")),
+            *(
+                (" ".join(tool), "fetch_by", (name, url, floor / name))
+                for name, tool in TOOLS.items()
+                if shutil.which(name)
+            ),
             ("ingest of what is mirrored", "ingest", (place, url)),
             ("ingest, nothing new", "ingest", (place, url)),
         ]
@@ -182,12 +199,13 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _timed(step: Callable[[], Any]) -> Figures:
-    started, processor = time.perf_counter(), time.process_time()
+    started, processor = time.perf_counter(), sum(os.times()[:4])
     result = step()
+    peaks = [resource.getrusage(whose).ru_maxrss for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return {
         "seconds": time.perf_counter() - started,
-        "cpu_seconds": time.process_time() - processor,
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
+        "cpu_seconds": sum(os.times()[:4]) - processor,
+        "peak_mb": max(peaks) / 1e3,
         "result": result,
     }
 
@@ -209,15 +227,32 @@ def _hash(folder: str) -> int:
     return _over_files(folder, lambda path: hashlib.sha256(path.read_bytes()).digest())
 
 
-def _decode(folder: str) -> int:
+def _decode(folder: str, copies: str = "") -> int:
     import io
+
+    if copies:
+        shutil.rmtree(copies, ignore_errors=True)
+        Path(copies).mkdir(parents=True)
 
     def one(path: Path) -> int:
         data = path.read_bytes()
         hashlib.sha256(data).digest()
+        if copies:
+            Path(copies, path.name).write_bytes(data)
         return np.asarray(Pillow.open(io.BytesIO(data))).size
 
     return _over_files(folder, one)
+
+
+def _manifest(folder: str, target: str) -> int:
+    from morphad.data.manifest import write_manifest
+    from morphad.data.snapshot import look
+    from morphad.data.sources import find_images
+
+    settings = _settings(folder)
+    rows, _ = look(find_images(settings), settings, LINE, "reading")
+    write_manifest(rows, Path(target))
+    return len(rows)
 
 
 def _ingest(project: str, source: str) -> Figures:
@@ -296,6 +331,14 @@ def _gets(url: str, folder: str) -> int:
         return sum(1 for _ in pool.map(get, keys))
 
 
+def _fetch_by(tool: str, url: str, folder: str) -> int:
+    """By another program."""
+    source = url if tool == "aws" else f":s3,env_auth,provider=Other:{url.removeprefix('s3://')}"
+    endpoint = {"RCLONE_S3_ENDPOINT": os.environ["AWS_ENDPOINT_URL_S3"], "RCLONE_CONFIG": os.devnull}
+    subprocess.run([*TOOLS[tool], source, folder], env=os.environ | endpoint, check=True)
+    return sum(1 for _ in Path(folder).iterdir())
+
+
 def _mirror(project: str, url: str) -> int:
     from morphad.data.memory import open_memory
     from morphad.data.sources import find_images
@@ -325,11 +368,13 @@ def _list(project: str, url: str) -> int:
 STEPS: dict[str, Callable[..., Any]] = {
     "hash": _hash,
     "decode": _decode,
+    "manifest": _manifest,
     "ingest": _ingest,
     "validate": _validate,
     "split": _split,
     "upload": _upload,
     "gets": _gets,
+    "fetch_by": _fetch_by,
     "mirror": _mirror,
     "put_tiny": _put_tiny,
     "list": _list,
@@ -341,8 +386,10 @@ def _show(figures: Figures) -> None:
     size, threads = figures["megabytes"], figures["threads"]
     print(f"{count:,} images of {shape} ({figures['kind']}, {size:,.0f} MB), {threads} threads\n")
     _table(figures["steps"], count)
-    wall, processor = figures["share_of_floor"], figures["share_of_floor_processor"]
-    print(f"\ningest at {wall:.0%} of the floor ({processor:.0%} by processor time)")
+    print()
+    for step, floor in (("manifest", "floor"), ("ingest", "floor that writes")):
+        wall, processor = (figures[f"{step}_share_of_floor_{unit}"] for unit in ("seconds", "cpu_seconds"))
+        print(f"{step} at {wall:.0%} of the {floor} ({processor:.0%} by processor time)")
     print(f"with nothing new {figures['rerun']:.1%} of the first run's time")
     if "s3" in figures:
         s3 = figures["s3"]

@@ -11,6 +11,7 @@ Statistic = Literal[
     "brightness", "contrast", "sharpness", "entropy", "dark", "saturated", "height", "width", "aspect"
 ]  # fmt: skip
 STATISTICS: tuple[Statistic, ...] = get_args(Statistic)
+SIZES: tuple[Statistic, ...] = ("height", "width", "aspect")
 
 CHECKS: Mapping[str, Weight] = MappingProxyType(
     {
@@ -42,15 +43,19 @@ CHECKS: Mapping[str, Weight] = MappingProxyType(
         "blurred": "error",
         "unusable_defect": "warning",
         # One camera with one set of settings.
-        "channels": "warning",
-        "bit_depth": "warning",
-        # Each statistic against the line's limits: too many images outside them, or some; and as a whole.
+        "size": "error",
+        "channels": "error",
+        "bit_depth": "error",
+        # Each statistic against the line's limits: too many images outside them, a few far outside, or some; and as a
+        # whole.
         **{f"{name}_limits": "error" for name in STATISTICS},
+        **{f"{name}_extremes": "error" for name in STATISTICS if name not in SIZES},
         **{f"{name}_outliers": "warning" for name in STATISTICS},
         **{f"{name}_drift": "warning" for name in STATISTICS},
         "camera": "error",
         # Copies.
         "duplicates": "error",
+        "copies": "warning",
         "near_duplicates": "warning",
         "identical": "error",
         # What is known beside the pixels.

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from morphad.checks import CHECKS, STATISTICS
+from morphad.checks import CHECKS, SIZES, STATISTICS
 from morphad.data.contract import Finding, check_manifest
 from morphad.data.snapshot import Reject
 from morphad.settings import ValidateSettings
@@ -107,6 +107,7 @@ FAULTS: dict[str, tuple[Plant, list[tuple[str, Plant, list[int], str]]]] = {
             ("blank", put(2, contrast=0.5), [2], "1 good image without content"),
             ("blurred", put(3, sharpness=0.1), [3], "without any sharp detail"),
             ("unusable_defect", put(61, contrast=0.5), [61], "1 defect image black, white, blank or"),
+            ("size", put(26, height=100, width=150), [26], "1 image not of 200 x 300 px as the others"),
             ("channels", put(4, mode="L"), [4], "not of colour as the others"),
             ("bit_depth", put(5, bit_depth=16), [5], "not of 8 bits as the others"),
             ("duplicates", put(slice(6, 19), sha256="0" * 64), [*range(7, 20)], "13 of 60 good images are byte copies"),
@@ -170,6 +171,7 @@ def test_nothing_else_is_found(theme: str) -> None:
 def outliers(factor: float) -> dict[str, Finding]:
     """The n-th statistic of the n-th image is another; where the width is, so is the aspect."""
     manifest = clean()
+    manifest["width"] += manifest.index % 2  # of no one size, or that would be said of those of another
     for row, name in enumerate(STATISTICS):
         if name == "aspect":
             continue
@@ -185,16 +187,61 @@ def outliers(factor: float) -> dict[str, Finding]:
 @pytest.mark.parametrize("factor", [0.3, 3.0])
 def test_an_image_unlike_the_others_is_told_by_its_statistic(name: str, factor: float) -> None:
     findings = outliers(factor)
-    assert all(other.endswith("_outliers") for other in findings)
+    assert all(other.endswith(("_outliers", "_extremes")) for other in findings)
     if name in {"dark", "saturated"} and factor < 1:  # fewer black or white pixels than others are no fault
         assert f"{name}_outliers" not in findings
         return
-    finding = findings[f"{name}_outliers"]
+    finding = findings.get(f"{name}_extremes") or findings[f"{name}_outliers"]
     rows = [STATISTICS.index("height"), STATISTICS.index("width")] if name == "aspect" else [STATISTICS.index(name)]
     assert finding.paths == tuple(f"train/good/{row:04}.png" for row in rows)
-    assert finding.severity == "warning"
+    assert finding.severity == CHECKS[finding.name]
     assert f"of 60 with {'an' if name in {'entropy', 'aspect'} else 'a'} " in finding.message
     assert "(limit from the others)" in finding.message
+
+
+FAR = {"brightness": 255.0, "contrast": 5.0, "sharpness": 5000.0, "entropy": 2.0, "dark": 0.9, "saturated": 0.9}
+
+
+@pytest.mark.parametrize("name", FAR)
+def test_an_image_far_outside_stops_the_line_but_many_are_another_state_of_it(name: str) -> None:
+    def even(seed: int = 0) -> pd.DataFrame:
+        return clean(seed=seed).assign(brightness=lambda rows: 120 + (rows["brightness"] - 120) / 3)
+
+    def told(*rows: int, **options: pd.DataFrame) -> list[tuple[str, str, int]]:
+        manifest = even().astype(dict.fromkeys(FAR, "float64"))
+        manifest.loc[list(rows), name] = FAR[name]
+        return [(finding.name, finding.severity, finding.count) for finding in found(manifest, **options).values()]
+
+    assert set(FAR) == set(STATISTICS) - set(SIZES)
+    assert told(7) == [(f"{name}_extremes", "error", 1)]
+    assert told(7, reference=even(1)) == [(f"{name}_extremes", "error", 1)]
+    assert told(7, 8, 9, 10) == [(f"{name}_outliers", "warning", 4)]
+    assert told(7, 8, 9, 10, reference=even(1)) == [(f"{name}_limits", "error", 4)]
+
+
+def test_a_blur_is_told_by_what_is_usual_in_the_line() -> None:
+    finding = found(put(7, sharpness=3.0)(clean()))["blurred"]
+    assert finding.paths == ("train/good/0007.png",)
+    assert "below 3.2" in finding.message
+    smooth = clean().assign(sharpness=lambda rows: rows["sharpness"] / 30)
+    assert found(smooth) == {}  # of a smooth part, sharp
+
+
+def test_sizes_are_held_against_the_one_of_the_reference_and_not_where_they_vary() -> None:
+    cropped = clean(seed=1).assign(height=190)
+    finding = found(cropped, reference=clean())["size"]
+    assert (finding.count, finding.severity) == (66, "error")
+    assert "66 images not of 200 x 300 px as the reference" in finding.message
+    varied = clean()
+    varied["width"] += varied.index % 5
+    assert found(varied) == {}
+
+
+def test_a_copy_is_told_and_many_are_an_error() -> None:
+    assert found(copy("sha256", 6, 7)(clean()))["copies"].sentence == (
+        "1 good image with the same bytes as one before: train/good/0007.png; remove them; the split uses one of each"
+    )
+    assert found(copy("sha256", 6, slice(7, 20))(clean())).keys() == {"duplicates"}
 
 
 def test_empty_unreadable_and_too_few_good() -> None:
@@ -267,7 +314,7 @@ def test_weights_are_overridden_and_switched_off() -> None:
 
 
 def test_errors_come_first_and_braces_in_paths_do_no_harm() -> None:
-    manifest = put(GOOD, mode="L", path="train/good/{n}{0}.png", contrast=0.0)(clean())
+    manifest = put(GOOD, group="7", path="train/good/{n}{0}.png", contrast=0.0)(clean())
     findings = list(found(manifest).values())
     assert [finding.severity for finding in findings] == ["error", "warning"]
     assert "train/good/{n}{0}.png" in findings[0].sentence

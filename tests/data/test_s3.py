@@ -1,12 +1,15 @@
 """Images in a bucket on a real server: what is fetched, what is not fetched again, and what faults come to."""
 
+import http.client
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -147,6 +150,23 @@ def test_a_listing_of_many_pages(s3: "ObjectStore", s3_bucket: str, place: Works
         mirror = Mirror(settings_of(f"s3://{s3_bucket}/line"), memory, page=5)
     assert list(mirror.names) == [f"{number:02}.png" for number in range(23)]
     assert len(wire.requests) == 5
+
+
+@pytest.mark.slow
+def test_a_listing_of_100_000_keys(s3: "ObjectStore", s3_bucket: str, place: Workspace, wire: Wire) -> None:
+    def put(first: int) -> None:
+        # To the filer behind the S3 gateway, which takes several thousand a second.
+        filer = http.client.HTTPConnection("127.0.0.1", s3.port + 3)
+        for number in range(first, first + 25_000):
+            filer.request("PUT", f"/buckets/{s3_bucket}/line/{number // 1000:02}/{number:05}.png", body=b"")
+            assert filer.getresponse().read() is not None
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(put, range(0, 100_000, 25_000)))
+    with open_memory(place.memory, LINE) as memory:
+        mirror = Mirror(settings_of(f"s3://{s3_bucket}/line"), memory)
+    assert list(mirror.names) == [f"{number // 1000:02}/{number:05}.png" for number in range(100_000)]
+    assert len(wire.requests) == 100
 
 
 def test_a_killed_ingest_goes_on_and_fetches_nothing_twice(
@@ -338,6 +358,17 @@ def test_an_object_too_large_is_refused_by_name_and_not_fetched(
     assert not [path for path in wire.gets() if "huge" in path]
 
 
+def test_an_image_of_5_gb_is_refused_unread(prefix: str, camera: Path, place: Workspace, wire: Wire) -> None:
+    wire.rewrite = lambda body: re.sub(rb"(good/002\.png</Key>.*?<Size>)\d+", rb"\g<1>5368709120", body)
+    told = r"train/good/002\.png: is 5,369 MB large; at most 256 MB \(ingest\.max_megabytes\)"
+    with pytest.raises(BadInputError, match=told):
+        ingest(place, settings_of(prefix))
+    assert not [path for path in wire.gets() if path.endswith("train/good/002.png")]
+    os.truncate(camera / "train/good/002.png", 5 << 30)  # takes no room
+    with pytest.raises(BadInputError, match=told):
+        ingest(place, settings_of(camera))
+
+
 def test_keys_that_cannot_be_names_of_files_are_refused(s3: "ObjectStore", s3_bucket: str, place: Workspace) -> None:
     s3.client().put_object(Bucket=s3_bucket, Key="a/line\nbreak.png", Body=b"x")
     with pytest.raises(BadInputError, match=r"'a/line\\nbreak\.png' cannot be names of files"):
@@ -346,6 +377,17 @@ def test_keys_that_cannot_be_names_of_files_are_refused(s3: "ObjectStore", s3_bu
         s3.client().put_object(Bucket=s3_bucket, Key=f"b/{name}", Body=b"x")
     with pytest.raises(BadInputError, match=r"look the same \(Unicode normal forms\)"):
         ingest(place, settings_of(f"s3://{s3_bucket}/b"))
+
+
+def test_a_key_that_leads_elsewhere_is_refused_before_anything_is_fetched(
+    prefix: str, place: Workspace, wire: Wire
+) -> None:
+    # The server here takes no such key; Amazon's does.
+    wire.rewrite = lambda body: body.replace(b"train/good/002.png", b"train/../../../002.png")
+    with pytest.raises(BadInputError, match=r"ä/train/\.\./\.\./\.\./002\.png' cannot be names of files"):
+        ingest(place, settings_of(prefix))
+    assert wire.gets() == {}
+    assert not [path for path in place.root.rglob("*") if path.suffix == ".png"]
 
 
 def test_the_limit_fetches_no_more_than_it_takes(prefix: str, place: Workspace, wire: Wire) -> None:
@@ -458,7 +500,7 @@ from morphad import steps
 from morphad.errors import MorphadError
 from morphad.settings import IngestSettings
 from morphad.workspace import Workspace
-resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))  # any file; a full disk fails the same way
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)  # of any file; a full disk fails the same way
 place = Workspace(Path(sys.argv[1]), "caps")
 try:
     steps.ingest("caps", IngestSettings(source="s3", path=sys.argv[2]), snapshot_dir=place.snapshot,
@@ -469,13 +511,27 @@ except MorphadError as error:
 """
 
 
-def test_a_full_disk_is_told_and_nothing_is_left_half_written(s3: "ObjectStore", prefix: str, place: Workspace) -> None:
+@pytest.mark.parametrize(
+    ("room", "told"),
+    [
+        (0, "lock: cannot write (File too large); check free space"),
+        (100, "check free space and permissions"),
+        (200_000, "cannot write (File too large); check free space"),
+    ],
+)
+def test_a_full_disk_is_told_and_nothing_is_left_half_written(
+    s3: "ObjectStore", prefix: str, place: Workspace, room: int, told: str
+) -> None:
     put(s3, prefix, "train/good/large.png", os.urandom(300_000))
     done = subprocess.run(
-        [sys.executable, "-c", DISK_FULL, str(place.root), prefix], text=True, capture_output=True, check=False
+        [sys.executable, "-c", DISK_FULL, str(place.root), prefix, str(room)],
+        text=True,
+        capture_output=True,
+        check=False,
     )
     assert done.returncode == 2, done.stdout + done.stderr
-    assert "cannot write (File too large); check free space" in done.stdout
+    assert told in done.stdout
+    assert "Traceback" not in done.stderr
     assert not [path for path in place.root.rglob("*") if "large" in path.name or path.parent.name == "incoming"]
     assert not place.snapshot.exists()
 

@@ -31,11 +31,13 @@ class Wire:
 
     Attributes:
         upstream: The server's address, http://host:port.
+        rewrite: What becomes of the body of an answer.
         requests: Method and path of every request that came.
     """
 
     upstream: str
     rule: Callable[[str, str], Broken | None] = lambda method, path: None
+    rewrite: Callable[[bytes], bytes] = lambda body: body
     requests: list[tuple[str, str]] = field(default_factory=list)
 
     def __enter__(self) -> Self:
@@ -100,7 +102,7 @@ class Wire:
             server.putheader(name, value)
         server.endheaders(body or None)
         answer = server.getresponse()
-        data = answer.read()
+        data = self.rewrite(answer.read())
         client.send_response(answer.status)
         for name, value in answer.getheaders():
             if name.lower() not in {"transfer-encoding", "content-length", "connection", "date", "server"}:

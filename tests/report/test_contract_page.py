@@ -28,6 +28,7 @@ def faulty() -> pd.DataFrame:
     rows.loc[2, "path"] = f"train/good/{HOSTILE}"
     rows.loc[:4, "contrast"] = 0.5
     rows.loc[10:40, "brightness"] *= 1.5
+    rows.loc[50, ["height", "width"]] = 100, 150
     rows["perceptual_hash"] = [text[2:] + text[:2] for text in rows["perceptual_hash"]]
     return rows
 
@@ -58,7 +59,7 @@ def test_the_page_stands_alone(page: str) -> None:
 
 
 def test_it_says_what_is_wrong_what_to_do_and_shows_it(page: str) -> None:
-    assert "The data of caps break their contract in 3 respects" in page
+    assert "The data of caps break their contract in 4 respects" in page
     for name in ("blank", "brightness_limits", "camera", "brightness_drift"):
         assert f"<h3><code>{name}</code></h3>" in page
     assert "5 good images without content (grey levels deviate by less than 2)." in page
@@ -67,7 +68,8 @@ def test_it_says_what_is_wrong_what_to_do_and_shows_it(page: str) -> None:
     assert page.count("data:image/jpeg") >= 20
     assert "average of 48 new good images" in page
     assert re.search(r"brightness 1\d\d", page)
-    assert sum(tag == "svg" for tag, _ in _Elements(page).tags) == 5  # of statistics that vary
+    assert "100 x 150 px, RGB, 8 bits" in page
+    assert sum(tag == "svg" for tag, _ in _Elements(page).tags) == 7  # of statistics that vary
     assert "Distributions differ by" in page or "Shifted against the reference" in page
 
 

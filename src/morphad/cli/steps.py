@@ -3,6 +3,7 @@
 import argparse
 
 from morphad.cli.shared import Verbs, actor, add_actor, add_data_docs, open_line
+from morphad.decision.wording import counted
 from morphad.errors import CheckFailedError
 
 
@@ -40,7 +41,7 @@ def _ingest(options: argparse.Namespace) -> None:
         f"data {figures['data_hash'][:12]}; {figures['new']} new, {figures['changed']} changed, {figures['gone']} gone"
     )
     if settings.ingest.verdicts:
-        print(f"{options.line}: operators' verdicts on {figures['verdicts']} images")
+        print(f"{options.line}: operators' verdicts on {counted(figures['verdicts'], 'image')}")
     for remark in figures["remarks"]:
         print(f"{options.line}: warning: {remark}")
     if figures["licence"]:

@@ -17,9 +17,8 @@ COLUMNS = ("path", "label", "defect", "mask", "group", "lot", "shift", "camera",
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A row of a listing, checked: `file` and `mask` exist, `name` is the path below the listing's folder."""
+    """A row of a listing, checked: image and mask exist, `name` is the image's path below the listing's folder."""
 
-    file: Path
     name: str
     label: str
     defect: str
@@ -137,7 +136,6 @@ def _from_row(listing: Path, number: int, row: dict[str, str]) -> Listed:
         except ValueError:
             raise wrong("acquired", f"{acquired!r}; expected ISO 8601, such as 2025-03-31T14:05:00") from None
     return Listed(
-        file,
         file.relative_to(listing.parent.resolve()).as_posix(),
         label,
         "" if label == "good" else defect or "defect",

@@ -191,7 +191,7 @@ def open_memory(folder: Path, line: str) -> Iterator[Memory]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("a+", encoding="utf-8")
+        lock = (folder / "lock").open("ab+", buffering=0)
     except OSError as error:
         raise cannot_write(folder / "lock", error) from error
     with lock:
@@ -200,11 +200,14 @@ def open_memory(folder: Path, line: str) -> Iterator[Memory]:
         except BlockingIOError as error:
             lock.seek(0)
             raise BadInputError(
-                f"{line} is being ingested by {lock.read().strip() or 'another process'}; wait for its end, or end it"
+                f"{line} is being ingested by {lock.read().decode().strip() or 'another process'}; wait for its end, "
+                "or end it"
             ) from error
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-        lock.flush()
+        try:
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
+        except OSError as error:
+            raise cannot_write(folder / "lock", error) from error
         try:
             memory = Memory(folder)
             try:

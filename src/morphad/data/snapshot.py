@@ -287,12 +287,13 @@ def _mask_name(source: SourceImage) -> str:
 
 
 def _check_collisions(source_images: Sequence[SourceImage]) -> None:
-    taken: dict[str, Path] = {}
+    taken: dict[str, SourceImage] = {}
     for source in source_images:
-        for name, file in zip(_names(source), (source.file, source.mask), strict=False):
+        for name in _names(source):
             if name in taken:
-                raise BadInputError(f"{taken[name]} and {file} would both be {name} in the snapshot; rename one")
-            taken[name] = file or source.file
+                files = [image.file if name == image.name else image.mask for image in (taken[name], source)]
+                raise BadInputError(f"{files[0]} and {files[1]} would both be {name} in the snapshot; rename one")
+            taken[name] = source
 
 
 def _tell(

@@ -12,7 +12,7 @@ from PIL import Image as Pillow
 
 from morphad.data.images import Image
 
-VERSION = 1  # raise it when a figure changes its meaning: what was remembered of images is then worked out anew
+VERSION = 2  # raise it when a figure changes its meaning: what was remembered of images is then worked out anew
 
 _LEVELS = np.arange(256)
 _STRIP = 1 << 16  # pixels worked on at a time: what a core keeps at hand
@@ -79,12 +79,13 @@ def sharpness(grey: NDArray[np.uint8]) -> float:
 def perceptual_hash(picture: Pillow.Image) -> str:
     """256 bits of the low frequencies of a grey picture, hexadecimal; near copies differ in few of them.
 
-    The bits are those of `imagehash.phash` with a hash size of 16: which of the lowest 16 x 16 coefficients of a cosine
-    transform of 64 x 64 px are above their median. Sides of 384 px and more are shrunk by whole factors first, which
-    is faster. To shrink all of them so to nearly 64 px would be faster still, but then copies resized to 90 % are found
-    less often (71 % instead of 93 % of solar cells).
+    The bits are those of `imagehash.phash` with a hash size of 16, but for the filter of the reduction: which of the
+    lowest 16 x 16 coefficients of a cosine transform of 64 x 64 px are above their median. A triangle finds as many
+    near copies as imagehash's Lanczos, in a third of its time. Sides of 384 px and more are shrunk by whole factors
+    first, which is faster. To shrink all of them so to nearly 64 px would be faster still, but then copies resized to
+    90 % are found less often (64 % instead of 93 % of solar cells).
     """
-    small = picture.resize((64, 64), Pillow.Resampling.LANCZOS, reducing_gap=3.0)
+    small = picture.resize((64, 64), Pillow.Resampling.BILINEAR, reducing_gap=3.0)
     # Rounded, so that an even picture has zeros and not the noise of one processor's arithmetic.
     low = np.round(_COSINES @ np.asarray(small, np.float64) @ _COSINES.T, 6).ravel()
     middle = np.sort(low)[127:129]

@@ -153,6 +153,8 @@ def _says(finding: Finding, row: "pd.Series[Any]") -> str:
     if name in STATISTICS:
         value = row["width"] / row["height"] if name == "aspect" else row[name]
         return f"{name} {_value(name, float(value))}"
+    if finding.name in {"size", "channels", "bit_depth"}:
+        return f"{row['height']} x {row['width']} px, {row['mode']}, {row['bit_depth']} bits"
     if finding.name in {"black", "white", "blank", "blurred", "unusable_defect"}:
         return f"contrast {row['contrast']:.3g}, sharpness {row['sharpness']:.3g}"
     if finding.name.startswith("acquired") or finding.name == "time_order":

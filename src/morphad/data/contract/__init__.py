@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from morphad.checks import CHECKS, STATISTICS, Statistic, Weight
+from morphad.checks import CHECKS, SIZES, STATISTICS, Statistic, Weight
 from morphad.data.contract import engine, picture_rules
 from morphad.data.contract.drift import CAMERA, shifts, unlikeness
 from morphad.data.contract.findings import FORMAT_VERSION, Finding, Limits, Result, Shift, StatisticFacts
-from morphad.data.contract.limits import line_limits
+from morphad.data.contract.limits import far_limits, line_limits
 from morphad.data.contract.rule import Rows, Rule
 from morphad.data.contract.rules import figures, rules
 from morphad.data.contract.table import comparable, with_derived
@@ -73,15 +73,15 @@ def check_manifest(
         if known is not None:
             found = shifts(new, known, settings)
             comparison = [*picture_rules.shifts(new, known, found, _most_shifted(new, known, found))]
-        everything = rules(table, reference, limits, comparison=comparison, settings=settings, line=line)
+        far = far_limits(new, known, settings)
+        everything = rules(table, reference, limits, far, comparison=comparison, settings=settings, line=line)
         switched_on = [rule for rule in everything if _weight(rule.name, settings) != "off"]
         applied |= {rule.name for rule in switched_on}
         tables = {**_tables(table), "figures": figures(table, found, settings)}
         outcomes = engine.run(switched_on, tables)
         broken |= {rule.name: (rule, outcomes[rule.name].paths) for rule in switched_on if not outcomes[rule.name].met}
-        for name in STATISTICS:
-            if f"{name}_limits" in broken:  # it says more
-                broken.pop(f"{name}_outliers", None)
+        for name in _told_better({name: paths for name, (_, paths) in broken.items()}):
+            del broken[name]
         if data_docs is not None:
             engine.write_data_docs(switched_on, tables, data_docs)
     return Result(
@@ -126,6 +126,19 @@ def _unreadable(rejects: Sequence[Reject]) -> Rule:
 
 def _weight(name: str, settings: ValidateSettings) -> Weight:
     return settings.severity.get(name, CHECKS[name])
+
+
+def _told_better(broken: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """What is broken whose images another finding names too, and says more of them."""
+    better = {f"{name}_outliers": [f"{name}_limits", f"{name}_extremes"] for name in STATISTICS}
+    for name in SIZES:
+        better[f"{name}_outliers"].append("size")
+    better["copies"] = ["duplicates", "leakage_bytes"]
+    return [
+        name
+        for name, others in better.items()
+        if name in broken and any(set(broken[name]) <= set(broken.get(other, ())) for other in others)
+    ]
 
 
 def _most_shifted(new: pd.DataFrame, reference: pd.DataFrame, found: Mapping[str, Shift]) -> dict[str, list[str]]:

@@ -7,9 +7,9 @@ import pandas as pd
 from morphad.checks import Statistic
 from morphad.data.contract.drift import CAMERA
 from morphad.data.contract.findings import Limits, Shift
-from morphad.data.contract.limits import LEAST_CONTRAST, LEAST_SHARPNESS
-from morphad.data.contract.rule import Rule, between
-from morphad.data.contract.table import channels
+from morphad.data.contract.limits import LEAST_CONTRAST, least_sharpness
+from morphad.data.contract.rule import Rule, between, flag
+from morphad.data.contract.table import channels, sizes
 from morphad.decision.wording import counted, exact_percent, percent
 from morphad.settings import ValidateSettings
 
@@ -25,6 +25,7 @@ _REMEDIES: dict[Statistic, str] = {
     "width": "check the camera's resolution and the crop",
     "aspect": "check the camera's resolution and the crop",
 }
+_ONE_SIZE = 0.9  # share of images of one size from which on it is the line's
 _NAMES: dict[Statistic, str] = {"dark": "share of black pixels", "saturated": "share of white pixels"}
 
 
@@ -36,7 +37,7 @@ def usable(table: pd.DataFrame) -> Iterator[Rule]:
         ("white", "all white", "remove them; check exposure and stray light"),
         ("blank", f"without content (grey levels deviate by less than {LEAST_CONTRAST:g})",
          "remove them; check that the part is in the picture"),
-        ("blurred", f"without any sharp detail (variance of the Laplacian below {LEAST_SHARPNESS:g})",
+        ("blurred", f"without any sharp detail (variance of the Laplacian below {least_sharpness(table):.2g})",
          "remove them; check focus and motion"),
     ):  # fmt: skip
         yield Rule(
@@ -53,13 +54,16 @@ def usable(table: pd.DataFrame) -> Iterator[Rule]:
 
 def one_camera(table: pd.DataFrame, reference: pd.DataFrame | None) -> Iterator[Rule]:
     """One kind of file, as in the reference."""
-    basis = table if reference is None else reference.assign(channels=channels(reference))
+    basis = table if reference is None else reference.assign(channels=channels(reference), size=sizes(reference))
     whose = "the others" if reference is None else "the reference"
     for name, unit, remedy in (
+        ("size", " px", "check the camera's resolution and the crop"),
         ("channels", "", "save all alike, or the model learns the file format"),
         ("bit_depth", " bits", "check the camera's settings"),
     ):
         usual = basis[name].mode()[0]
+        if name == "size" and (basis[name] == usual).mean() < _ONE_SIZE:
+            continue
         usual = int(usual) if name == "bit_depth" else str(usual)
         yield Rule(
             name, "ExpectColumnValuesToBeInSet", {"column": name, "value_set": [usual]},
@@ -67,29 +71,38 @@ def one_camera(table: pd.DataFrame, reference: pd.DataFrame | None) -> Iterator[
         )  # fmt: skip
 
 
-def statistics(table: pd.DataFrame, limits: Mapping[Statistic, Limits], settings: ValidateSettings) -> Iterator[Rule]:
-    """New good images within the limits, each, and all but a few."""
+def statistics(
+    table: pd.DataFrame,
+    limits: Mapping[Statistic, Limits],
+    far: Mapping[Statistic, Limits],
+    settings: ValidateSettings,
+) -> Iterator[Rule]:
+    """New good images within the limits: each, all but a few, and none far outside."""
     held = int(table["held"].sum())
     if not held:
         return
     for name, limit in limits.items():
         article = "an" if name[0] in "aeiou" else "a"
-        span = (
-            f"{article} {_NAMES.get(name, name)} {_span(name, limit)} (limit {_WHENCE[limit.source].format(name=name)})"
-        )
+        what = f"{article} {_NAMES.get(name, name)}"
+        outside = f"{_span(name, limit)} (limit {_WHENCE[limit.source].format(name=name)})"
         arguments = between(name, limit.low, limit.high)
         # Limits drawn from the images themselves may be those of one half of a line with two kinds of light.
         if limit.source != "set":
             most = exact_percent(settings.max_outliers)
             yield Rule(
                 f"{name}_limits", "ExpectColumnValuesToBeBetween", {**arguments, "mostly": 1 - settings.max_outliers},
-                f"{{n}} of {held:,} with {span}; at most {most} may be (validate.max_outliers)", _REMEDIES[name],
-                "good image", "new",
+                f"{{n}} of {held:,} with {what} {outside}; at most {most} may be (validate.max_outliers)",
+                _REMEDIES[name], "good image", "new",
             )  # fmt: skip
         yield Rule(
             f"{name}_outliers", "ExpectColumnValuesToBeBetween", arguments,
-            f"{{n}} of {held:,} with {span}", f"look at them; {_REMEDIES[name]}", "good image", "new",
+            f"{{n}} of {held:,} with {what} {outside}", f"look at them; {_REMEDIES[name]}", "good image", "new",
         )  # fmt: skip
+        if name in far:
+            yield Rule(
+                f"{name}_extremes", "ExpectColumnValuesToBeBetween", between(name, far[name].low, far[name].high),
+                f"{{n}} of {held:,} with {what} far {outside}", f"remove them; {_REMEDIES[name]}", "good image", "new",
+            )  # fmt: skip
 
 
 def shifts(
@@ -130,7 +143,11 @@ def copies(table: pd.DataFrame, settings: ValidateSettings) -> Iterator[Rule]:
     count = int(good.sum())
     if count < 2:
         return
-    copies = good & table["sha256"].where(good).duplicated()
+    copies = table["byte_copy"] == 1
+    yield flag(
+        "copies", "{n} with the same bytes as one before", "remove them; the split uses one of each",
+        column="byte_copy", noun="good image", rows="good",
+    )  # fmt: skip
     yield Rule(
         "duplicates", "ExpectColumnProportionOfUniqueValuesToBeBetween", between("sha256", 1 - settings.max_duplicates),
         f"{int(copies.sum()):,} of {count:,} good images are byte copies of others, at most "

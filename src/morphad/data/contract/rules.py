@@ -19,6 +19,7 @@ def rules(
     table: pd.DataFrame,
     reference: pd.DataFrame | None,
     limits: Mapping[Statistic, Limits],
+    far: Mapping[Statistic, Limits],
     *,
     comparison: Iterable[Rule],
     settings: ValidateSettings,
@@ -30,6 +31,7 @@ def rules(
         table: Result of `with_derived`.
         reference: Rows of the reference; None without one.
         limits: Result of `line_limits`.
+        far: Result of `far_limits`.
         comparison: Result of `picture_rules.shifts`.
         settings: Limits.
         line: The product line that the manifest should describe.
@@ -40,7 +42,7 @@ def rules(
         *_counts(table, settings),
         *picture_rules.usable(table),
         *picture_rules.one_camera(table, reference),
-        *picture_rules.statistics(table, limits, settings),
+        *picture_rules.statistics(table, limits, far, settings),
         *comparison,
         *picture_rules.copies(table, settings),
         *_beside(table),

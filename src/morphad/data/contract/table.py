@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from morphad.checks import STATISTICS
-from morphad.data.contract.limits import LEAST_CONTRAST, LEAST_SHARPNESS, MOST_AT_AN_END
+from morphad.data.contract.limits import LEAST_CONTRAST, MOST_AT_AN_END, least_sharpness
 from morphad.data.duplicates import Indices, components, near_pairs
 from morphad.data.layouts import SPLITS
 from morphad.settings import ValidateSettings
@@ -39,6 +39,7 @@ def with_derived(
     table["unusable"] = _unusable(table)
     table["held"] = (good & (table["fresh"] == 1) & (table["unusable"] == "")).astype(int)
     table["channels"] = channels(table)
+    table["size"] = sizes(table)
     table["aspect"] = table["width"] / table["height"]
     table["labels_of_bytes"] = table.groupby("sha256")["label"].transform("nunique")
     kinds = table["defect"].where(table["label"] == "defect")
@@ -54,13 +55,19 @@ def with_derived(
 
 def comparable(rows: pd.DataFrame) -> pd.DataFrame:
     """Usable good images with the columns of `STATISTICS`: what limits are drawn from and shifts are seen in."""
-    good = rows[(rows["label"] == "good") & (_unusable(rows) == "")].reset_index(drop=True)
+    unusable = rows["unusable"] if "unusable" in rows else _unusable(rows)
+    good = rows[(rows["label"] == "good") & (unusable == "")].reset_index(drop=True)
     return good.assign(aspect=good["width"] / good["height"]).astype(dict.fromkeys(STATISTICS, "float64"))
 
 
 def channels(rows: pd.DataFrame) -> "pd.Series[str]":
     """grey or colour, as the files are."""
     return pd.Series("colour", index=rows.index).mask(rows["mode"].isin(_GREY), "grey")
+
+
+def sizes(rows: pd.DataFrame) -> "pd.Series[str]":
+    """Height x width of the images."""
+    return rows["height"].astype(str) + " x " + rows["width"].astype(str)
 
 
 def _unusable(table: pd.DataFrame) -> "pd.Series[str]":
@@ -72,7 +79,7 @@ def _unusable(table: pd.DataFrame) -> "pd.Series[str]":
                 (table["dark"] > MOST_AT_AN_END) | (flat & (table["brightness"] < 32)),
                 (table["saturated"] > MOST_AT_AN_END) | (flat & (table["brightness"] > 223)),
                 flat,
-                table["sharpness"] < LEAST_SHARPNESS,
+                table["sharpness"] < least_sharpness(table),
             ],
             ["black", "white", "blank", "blurred"],
             "",
@@ -90,9 +97,10 @@ def _parts(table: pd.DataFrame) -> "pd.Series[str]":
 
 
 def _add_copies(table: pd.DataFrame, bits: int) -> None:
-    """near_copy: a good image that is no byte copy but a near copy of one before it; leak_*: it is in two parts."""
+    """Good images that are copies of one before them, byte by byte or nearly; leak_*: images that are in two parts."""
     good, part = table["good"] == 1, table["part"]
     placed = part != ""
+    table["byte_copy"] = (good & table["sha256"].where(good).duplicated()).astype(int)
     table["leak_bytes"] = _spans(part.where(placed), table["sha256"])
     # Defects are only evaluated: they may share a lot with images for training.
     table["leak_group"] = _spans(part.where(placed & good), table["group"].where(table["group"] != ""))
