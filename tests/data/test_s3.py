@@ -519,7 +519,7 @@ except MorphadError as error:
         (200_000, "cannot write (File too large); check free space"),
     ],
 )
-def test_a_full_disk_is_told_and_nothing_is_left_half_written(
+def test_a_full_disk_is_told_and_nothing_is_left_half_written(  # noqa: PLR0917
     s3: "ObjectStore", prefix: str, place: Workspace, wire: Wire, room: int, told: str
 ) -> None:
     put(s3, prefix, "train/good/large.png", os.urandom(300_000))
