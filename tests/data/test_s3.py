@@ -519,8 +519,8 @@ except MorphadError as error:
         (200_000, "cannot write (File too large); check free space"),
     ],
 )
-def test_a_full_disk_is_told_and_nothing_is_left_half_written(
-    s3: "ObjectStore", prefix: str, place: Workspace, room: int, told: str
+def test_a_full_disk_is_told_and_nothing_is_left_half_written(  # noqa: PLR0917
+    s3: "ObjectStore", prefix: str, place: Workspace, wire: Wire, room: int, told: str
 ) -> None:
     put(s3, prefix, "train/good/large.png", os.urandom(300_000))
     done = subprocess.run(
@@ -534,6 +534,13 @@ def test_a_full_disk_is_told_and_nothing_is_left_half_written(
     assert "Traceback" not in done.stderr
     assert not [path for path in place.root.rglob("*") if "large" in path.name or path.parent.name == "incoming"]
     assert not place.snapshot.exists()
+
+    mirror = place.memory / "mirror"
+    there = {path.relative_to(mirror).as_posix() for path in mirror.rglob("*.png")}
+    wire.requests.clear()
+    figures = ingest(place, settings_of(prefix, max_rejects=1))  # there is room again; large.png is no image
+    assert (figures["good"], figures["defect"], figures["rejects"]) == (22, 4, 1)
+    assert not [path for path in wire.gets() if path.split("ä/", 1)[1] in there]
 
 
 def test_two_ingests_of_a_line_at_once(place: Workspace, camera: Path) -> None:

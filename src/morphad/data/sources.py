@@ -165,9 +165,7 @@ def _from_demo(settings: IngestSettings) -> list[SourceImage]:
         name, probability, kind = row.split()
         if kind == settings.path and float(probability) in {0.0, 1.0}:
             good = float(probability) == 0
-            images.append(
-                SourceImage(folder, name, "good" if good else "defect", "" if good else "defective", "elpv")
-            )
+            images.append(SourceImage(folder, name, "good" if good else "defect", "" if good else "defective", "elpv"))
     return images
 
 
