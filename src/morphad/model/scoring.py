@@ -172,28 +172,32 @@ class DensityScorer(Scorer):
             for look, densities in zip(self._looks, self._densities, strict=True):
                 features = self._features(network, batch, look)
                 for density in densities:
-                    density.update(features)
+                    density.update(features[density.NEIGHBOURHOODS])
             report(len(batch))
         for densities in self._densities:
             for density in densities:
                 density.finish()
 
-    def _features(self, network: MorphologyNetwork, images: Tensor, look: Case) -> Tensor:
-        """Features [B, C, h, w] float32 of all layers on one grid of 8 px."""
+    def _features(self, network: MorphologyNetwork, images: Tensor, look: Case) -> tuple[Tensor, Tensor]:
+        """Features [B, C, h, w] float32 of all layers on one grid of 8 px, as they are and of neighbourhoods."""
         self._input_size = tuple(images.shape[-2:])
         with self._autocast(images):
             layers = network.features(transform(images, look), self._layers)
         height, width = images.shape[-2:]
         grid = (max(1, height // 8), max(1, width // 8))
-        resampled = [_to_grid(layers[name].float(), grid) for name in self._layers]
-        return torch.cat(resampled, 1)
+        given = [layers[name].float() for name in self._layers]
+        neighbourhoods = [_neighbourhoods(layer) if layer.shape[2] < grid[0] else layer for layer in given]
+        as_they_are, averaged = (
+            torch.cat([_to_grid(layer, grid) for layer in kind], 1) for kind in (given, neighbourhoods)
+        )
+        return as_they_are, averaged
 
     def _component_maps(self, network: MorphologyNetwork, images: Tensor) -> Iterator[Tensor]:
         """Distances [B, h, w] on the grid, look by look, density by density."""
         for look, densities in zip(self._looks, self._densities, strict=True):
             features = self._features(network, images, look)
             for density in densities:
-                yield density.distances(features)
+                yield density.distances(features[density.NEIGHBOURHOODS])
 
     def _peaks(self, network: MorphologyNetwork, images: Tensor) -> Tensor:
         """[B, components]: the peak of each component's smoothed map."""
@@ -287,6 +291,15 @@ def _smoothing(places: int, size: int, sigma: float, like: Tensor) -> Tensor:
     rows = functional.interpolate(rows, size=size, mode="linear", align_corners=False)
     smoothed: Tensor = transforms.gaussian_blur(rows, [2 * round(3 * sigma) + 1, 1], [sigma, sigma])
     return smoothed[0].T
+
+
+def _neighbourhoods(layer: Tensor) -> Tensor:
+    """A layer [B, C, h, w] averaged over 3 x 3 places, with zeros beyond the image.
+
+    The network pads with zeros too, and finds structure at the edge where there is none. These averages set the places
+    there apart, so that a memory compares them with each other.
+    """
+    return functional.avg_pool2d(layer, 3, 1, 1)
 
 
 def _to_grid(features: Tensor, grid: tuple[int, int]) -> Tensor:
