@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn import functional
 
@@ -188,6 +189,29 @@ class TestDensityScore:
             images = textures(10, 1, height, width)
             scorer.fit(network, images, lambda done: None)
             assert scorer.score(network, images[:1]).maps.shape == (1, height, width)
+
+    def test_the_edge_of_a_texture_is_not_taken_for_a_defect(self) -> None:
+        """A network that pads with zeros sees structure at the edge; the most abnormal place must not sit there."""
+        noise = gaussian_filter(np.random.default_rng(7).normal(size=(400, 400)), 2)
+        surface = (127 + 45 * noise / noise.std()).clip(0, 255).astype(np.uint8)
+
+        def crops(count: int, seed: int) -> Tensor:
+            corners = np.random.default_rng(seed).integers(0, 400 - 96, (count, 2))
+            cut = np.stack([surface[y : y + 96, x : x + 96] for y, x in corners])
+            return torch.from_numpy(cut)[:, None].expand(-1, 3, -1, -1).contiguous()
+
+        untrained = {"preset": "fast", "image_size": (96, 96), "optimiser": {"steps": 0}}
+        chosen = train_settings({**untrained, "score": {"densities": ("memory",), "memory": 300}})
+        table = case_table(chosen.cases)
+        network = MorphologyNetwork(chosen, table, 0).eval()
+        scorer = make_scorer(chosen.score, table, 0, None)
+        with torch.inference_mode():
+            maps = scorer.fit(network, crops(60, 1), lambda _: None).score(network, crops(40, 2)).maps
+        at_edge = torch.ones(96, 96, dtype=torch.bool)
+        at_edge[GRID:-GRID, GRID:-GRID] = False
+        most_abnormal = maps.flatten(1).argmax(1)
+        share = at_edge.flatten()[most_abnormal].float().mean()
+        assert share < at_edge.float().mean()
 
     def test_a_look_that_is_no_case_is_told(self) -> None:
         with pytest.raises(BadInputError, match="'erode_3x3' is not a case; expected identity or OPERATOR_"):
