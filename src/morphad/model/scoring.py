@@ -170,34 +170,33 @@ class DensityScorer(Scorer):
     def _take_in(self, network: MorphologyNetwork, images: Tensor, report: Callable[[int], object]) -> None:
         for batch in torch.split(images, BATCH):
             for look, densities in zip(self._looks, self._densities, strict=True):
-                features = self._features(network, batch, look)
-                for density in densities:
-                    density.update(features[density.NEIGHBOURHOODS])
+                for density, features in zip(densities, self._features(network, batch, look, densities), strict=True):
+                    density.update(features)
             report(len(batch))
         for densities in self._densities:
             for density in densities:
                 density.finish()
 
-    def _features(self, network: MorphologyNetwork, images: Tensor, look: Case) -> tuple[Tensor, Tensor]:
-        """Features [B, C, h, w] float32 of all layers on one grid of 8 px, as they are and of neighbourhoods."""
+    def _features(
+        self, network: MorphologyNetwork, images: Tensor, look: Case, densities: Sequence[Density]
+    ) -> list[Tensor]:
+        """For each density the features [B, C, h, w] float32 of all layers on one grid of 8 px."""
         self._input_size = tuple(images.shape[-2:])
         with self._autocast(images):
             layers = network.features(transform(images, look), self._layers)
         height, width = images.shape[-2:]
         grid = (max(1, height // 8), max(1, width // 8))
-        given = [layers[name].float() for name in self._layers]
-        neighbourhoods = [_neighbourhoods(layer) if layer.shape[2] < grid[0] else layer for layer in given]
-        as_they_are, averaged = (
-            torch.cat([_to_grid(layer, grid) for layer in kind], 1) for kind in (given, neighbourhoods)
-        )
-        return as_they_are, averaged
+        by_kind = {
+            kind: torch.cat([_to_grid(layers[name].float(), grid, neighbourhoods=kind) for name in self._layers], 1)
+            for kind in {density.NEIGHBOURHOODS for density in densities}
+        }
+        return [by_kind[density.NEIGHBOURHOODS] for density in densities]
 
     def _component_maps(self, network: MorphologyNetwork, images: Tensor) -> Iterator[Tensor]:
         """Distances [B, h, w] on the grid, look by look, density by density."""
         for look, densities in zip(self._looks, self._densities, strict=True):
-            features = self._features(network, images, look)
-            for density in densities:
-                yield density.distances(features[density.NEIGHBOURHOODS])
+            for density, features in zip(densities, self._features(network, images, look, densities), strict=True):
+                yield density.distances(features)
 
     def _peaks(self, network: MorphologyNetwork, images: Tensor) -> Tensor:
         """[B, components]: the peak of each component's smoothed map."""
@@ -293,17 +292,18 @@ def _smoothing(places: int, size: int, sigma: float, like: Tensor) -> Tensor:
     return smoothed[0].T
 
 
-def _neighbourhoods(layer: Tensor) -> Tensor:
-    """A layer [B, C, h, w] averaged over 3 x 3 places, with zeros beyond the image.
+def _to_grid(features: Tensor, grid: tuple[int, int], *, neighbourhoods: bool) -> Tensor:
+    """Features [B, C, h, w] averaged down or interpolated up to the grid.
 
-    The network pads with zeros too, and finds structure at the edge where there is none. These averages set the places
-    there apart, so that a memory compares them with each other.
+    Args:
+        features: Of one layer.
+        grid: Rows and columns.
+        neighbourhoods: Average a layer that is coarser than the grid over 3 x 3 of its places first, with zeros beyond
+            the image. The network pads with zeros too, and finds structure at the edge where there is none; these
+            averages set the places there apart, so that a memory compares them with each other.
     """
-    return functional.avg_pool2d(layer, 3, 1, 1)
-
-
-def _to_grid(features: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Features [B, C, h, w] averaged down or interpolated up to the grid."""
     if features.shape[-2] >= grid[0] and features.shape[-1] >= grid[1]:
         return functional.adaptive_avg_pool2d(features, grid)
+    if neighbourhoods:
+        features = functional.avg_pool2d(features, 3, 1, 1)
     return functional.interpolate(features, size=grid, mode="bilinear", align_corners=False)
