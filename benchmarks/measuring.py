@@ -45,9 +45,9 @@ def run_missing(jobs: Mapping[str, tuple[Callable[..., Row], tuple[Any, ...]]], 
     return runs
 
 
-def measure_morphad(folder: Path, settings: Mapping[str, Any], seed: int) -> Row:
+def measure_morphad(folder: Path, settings: Mapping[str, Any], seed: int, checkpoint: Path | None = None) -> Row:
     """Measure a detector with these training settings (a preset and what differs from it)."""
-    row = measure(folder, settings, seed, RESAMPLES)
+    row = measure(folder, settings, seed, RESAMPLES, checkpoint)
     return {**{key: row[key] for key in row if key not in {"peak_rss_mb", "n_train", "n_test"}}, **where()}
 
 

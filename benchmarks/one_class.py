@@ -12,7 +12,7 @@ import argparse
 import gzip
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,18 @@ from morphad.errors import BadInputError
 from morphad.model.morphology import case_table
 from morphad.model.network import MorphologyNetwork
 from morphad.model.training import train_network
-from morphad.settings import train_settings
+from morphad.settings import TrainSettings, train_settings
 
-OURS: dict[str, dict[str, Any]] = {"morphad": {}, "untrained": {"steps": 0}}  # what differs in the optimiser
+OURS: dict[str, dict[str, Any]] = {  # what differs in the settings
+    "morphad": {},
+    "untrained": {"optimiser": {"steps": 0}},
+    "softmax": {"margin": {"kind": "softmax"}},
+    "additive cosine": {"margin": {"kind": "additive_cosine", "margin": 0.2}},
+    "multiplicative": {"margin": {"kind": "multiplicative", "margin": 2.0}},
+    "no kernel-size loss": {"kernel_size_weight": 0.0},
+    "square cases only": {"cases": {"square": True}},
+    "361 cases": {"cases": {"heights": tuple(range(1, 12)), "widths": tuple(range(1, 12))}},
+}
 MODELS = (*OURS, *BASELINES)
 BORDER = 2  # px around the 28 x 28 of an image, black as its ground
 # As long as ten runs on two cores bear; see docs/results.md on how score and sizes were chosen.
@@ -93,7 +102,7 @@ def run(folder: Path, good: int, name: str, seed: int) -> Row:
     started = time.perf_counter()
     told: dict[str, Any] = {}
     if name in OURS:
-        scores, told["case_accuracy"] = morphological_scores(training, test, seed, OURS[name])
+        scores, told["case_accuracy"] = morphological_scores(training, test, seed, settings_of(name))
     else:
         with torch.random.fork_rng(devices=[]):
             scores = {name: BASELINES[name](training, BUDGET, seed)(test)}
@@ -111,11 +120,21 @@ def run(folder: Path, good: int, name: str, seed: int) -> Row:
     }
 
 
+def settings_of(name: str) -> TrainSettings:
+    """Of one of `OURS`."""
+    changes = OURS[name]
+    return train_settings(
+        {
+            **SETTINGS,
+            **{key: {**SETTINGS[key], **value} if key in SETTINGS else value for key, value in changes.items()},
+        }
+    )
+
+
 def morphological_scores(
-    training: Tensor, test: Tensor, seed: int, optimiser: Mapping[str, Any]
+    training: Tensor, test: Tensor, seed: int, settings: TrainSettings
 ) -> tuple[dict[str, Tensor], float | None]:
     """Scores [N] of test images by several readings of one network, and its case accuracy."""
-    settings = train_settings({**SETTINGS, "optimiser": {**SETTINGS["optimiser"], **optimiser}})
     table = case_table(settings.cases)
     network = MorphologyNetwork(settings, table, seed)
     trained = train_network(network, training, settings, table, seed, None, "one class")

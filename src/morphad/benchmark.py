@@ -46,7 +46,9 @@ def run(root: Path, names: list[str] | None, preset: str, seed: int, out: Path) 
     return _table(results) + f"\nwritten to {out}"
 
 
-def measure(folder: Path, settings: Mapping[str, Any], seed: int, resamples: int = 100) -> dict[str, Any]:
+def measure(
+    folder: Path, settings: Mapping[str, Any], seed: int, resamples: int = 100, checkpoint: Path | None = None
+) -> dict[str, Any]:
     """Fit on train/good of one set and score its test images.
 
     Args:
@@ -54,6 +56,7 @@ def measure(folder: Path, settings: Mapping[str, Any], seed: int, resamples: int
         settings: Of training: a preset and what differs from it.
         seed: Of the fit and of the resamples.
         resamples: Behind the interval of the image AUROC.
+        checkpoint: As in `Detector.fit`.
 
     Returns:
         What `figures` gives; fit_seconds, images_per_second (decoding, score and heatmap), peak_rss_mb, n_train,
@@ -62,7 +65,7 @@ def measure(folder: Path, settings: Mapping[str, Any], seed: int, resamples: int
     training, test = read_set(folder)
     started = time.perf_counter()
     detector = Detector(train_settings(dict(settings)), seed)
-    detector.fit(_pixels(training, f"reading {folder.name}"), what=folder.name)
+    detector.fit(_pixels(training, f"reading {folder.name}"), checkpoint, folder.name)
     fitted = time.perf_counter()
     scores: list[float] = []
     with MapSpool() as maps:

@@ -71,6 +71,14 @@ def test_a_run_learns_and_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert row["image_auroc"] > 0.9  # dark against bright
 
 
+@pytest.mark.parametrize("name", sorted({*one_class.OURS} - {"morphad"}))
+def test_every_variant_differs_from_morphad_and_keeps_its_sizes(name: str) -> None:
+    settings, base = one_class.settings_of(name), one_class.settings_of("morphad")
+    assert settings != base
+    assert settings.image_size == base.image_size
+    assert settings.optimiser.batch_size == base.optimiser.batch_size
+
+
 def test_geometric_changes_are_all_different_and_the_first_turns_are_rotations() -> None:
     image = torch.randint(0, 255, (1, 1, 16, 16), dtype=torch.uint8)
     changed = geometric(image.expand(72, -1, -1, -1), torch.arange(72))
