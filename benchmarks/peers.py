@@ -31,6 +31,7 @@ from morphad.model.weights import packaged_lite0, read_weights
 BACKBONE = "tf_efficientnet_lite0"
 SIZE = [224, 224]  # px, as morphad's default
 BATCH = 16
+AUTOENCODER_EPOCHS = 220  # passes over the training images; the loss has levelled off by then
 STUDENT_STEPS = 400  # of 16 images; STFPM's loss has levelled off by then
 
 Scores = tuple[Tensor, Tensor | None]  # [B] of images, [B, H, W] of places where the model has such a thing
@@ -97,8 +98,27 @@ def dfm(images: Tensor, seed: int) -> Scorer:
     return _score_with(model)
 
 
+def fre(images: Tensor, seed: int) -> Scorer:
+    """FRE (Ndiour et al., 2022): what a shallow linear autoencoder of one layer's features cannot rebuild."""
+    from anomalib.models.image.fre.torch_model import FREModel
+
+    torch.manual_seed(seed)
+    model = FREModel(BACKBONE, "blocks.4", input_dim=112 * 7 * 7, pre_trained=False, pooling_kernel_size=2)
+    _load(model.feature_extractor.feature_extractor)
+    with torch.no_grad():  # the backbone stays, so each image passes it once
+        features = torch.cat([model.get_features(batch)[0] for batch in torch.split(images, BATCH)])
+    optimiser = torch.optim.Adam(model.fre_model.parameters(), lr=1e-3)
+    for _ in range(AUTOENCODER_EPOCHS):
+        for batch in torch.split(features[torch.randperm(len(features))], 2 * BATCH):
+            loss = functional.mse_loss(model.fre_model(batch), batch)
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+    return _score_with(model)
+
+
 def stfpm(images: Tensor, seed: int) -> Scorer:
-    """STFPM (Wang et al., 2021): a student that learns the teacher's features on good images."""
+    """STFPM (Wang et al., 2021): a student that learns the teacher's features on good images; in bfloat16."""
     from anomalib.models.image.stfpm import torch_model
     from anomalib.models.image.stfpm.loss import STFPMLoss
 
@@ -113,9 +133,12 @@ def stfpm(images: Tensor, seed: int) -> Scorer:
     optimiser = torch.optim.SGD(model.student_model.parameters(), lr=0.4, momentum=0.9, weight_decay=0.001)
     model.train()
     model.teacher_model.eval()
+    model = model.to(memory_format=torch.channels_last)
     for _ in range(STUDENT_STEPS):
-        batch = images[torch.randint(len(images), (BATCH,))]
-        value = loss(*model(batch))
+        batch = images[torch.randint(len(images), (BATCH,))].contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16):
+            teacher, student = model(batch)
+        value = loss(*({name: found[name].float() for name in found} for found in (teacher, student)))
         optimiser.zero_grad()
         value.backward()
         optimiser.step()
@@ -140,6 +163,7 @@ PEERS: dict[str, Callable[[Tensor, int], Scorer]] = {
     "padim": padim,
     "patchcore": patchcore,
     "dfm": dfm,
+    "fre": fre,
     "stfpm": stfpm,
     "thumbnail": thumbnail,
 }
