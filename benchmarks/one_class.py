@@ -30,7 +30,8 @@ from morphad.errors import BadInputError
 from morphad.model.morphology import case_table
 from morphad.model.network import MorphologyNetwork
 from morphad.model.training import train_network
-from morphad.settings import TrainSettings, train_settings
+from morphad.params import train_settings
+from morphad.settings import TrainSettings
 
 OURS: dict[str, dict[str, Any]] = {  # what differs in the settings
     "morphad": {},

@@ -31,7 +31,8 @@ from morphad.model.network import MorphologyNetwork
 from morphad.model.scoring import BATCH, DensityScorer
 from morphad.model.selfmade import with_defects
 from morphad.model.training import train_network
-from morphad.settings import TrainSettings, train_settings
+from morphad.params import train_settings
+from morphad.settings import TrainSettings
 
 VARIANTS: dict[str, Mapping[str, Any]] = {
     "paper": {},

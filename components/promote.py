@@ -41,7 +41,7 @@ def promote(
 
     from morphad import steps
     from morphad.linestate import LineState
-    from morphad.settings import line_from_json
+    from morphad.params import line_from_json
 
     state = LineState(state_root, line)
     with state.step("promote"):

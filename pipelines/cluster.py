@@ -11,7 +11,8 @@ from pydantic import Field, ValidationError, model_validator
 from components.image import IMAGE, with_cuda
 from morphad.errors import BadInputError
 from morphad.explain import explain
-from morphad.settings import Settings, SettingsError, read_yaml
+from morphad.params import SettingsError, read_yaml
+from morphad.settings import Settings
 
 CLUSTER_FILE = Path(__file__).with_name("cluster.yaml")
 

@@ -9,7 +9,7 @@ from kfp import compiler
 
 from morphad.errors import CheckFailedError, MorphadError
 from morphad.files import write_text
-from morphad.settings import load_settings
+from morphad.params import load_settings
 from pipelines import prediction, training
 from pipelines.cluster import CLUSTER_FILE, load_cluster
 

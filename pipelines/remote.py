@@ -9,7 +9,7 @@ from typing import Any
 from morphad.batch import MOST_SHARDS
 from morphad.cli.shared import Verbs
 from morphad.errors import BadInputError, ServiceError
-from morphad.settings import load_settings
+from morphad.params import load_settings
 from pipelines.client import Kubeflow, Run
 from pipelines.cluster import load_cluster
 from pipelines.compile import BATCH, NAMES, PIPELINES, TRAINING

@@ -17,7 +17,8 @@ from kfp import local
 from morphad.cli.shared import Verbs
 from morphad.errors import BadInputError, CheckFailedError, MorphadError
 from morphad.files import cannot_write
-from morphad.settings import LineSettings, load_settings
+from morphad.params import load_settings
+from morphad.settings import LineSettings
 from pipelines.cluster import CLUSTER_FILE, load_cluster
 from pipelines.docker_runner import Engine
 from pipelines.training import line_items, training_pipeline

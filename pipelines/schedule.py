@@ -8,7 +8,8 @@ from zoneinfo import ZoneInfo
 
 from morphad.cli.shared import Verbs
 from morphad.errors import CheckFailedError
-from morphad.settings import ProjectSettings, load_settings
+from morphad.params import load_settings
+from morphad.settings import ProjectSettings
 from pipelines.client import Kubeflow, PipelineVersion, Trigger
 from pipelines.cluster import load_cluster
 from pipelines.compile import TRAINING

@@ -9,7 +9,8 @@ from pydantic import AwareDatetime, Field, ValidationError, field_validator, mod
 
 from morphad.errors import BadInputError
 from morphad.explain import explain
-from morphad.settings import LINE_NAME, ProjectSettings, Settings, SettingsError, read_yaml
+from morphad.params import SettingsError, read_yaml
+from morphad.settings import LINE_NAME, ProjectSettings, Settings
 from pipelines.cron import Cron
 
 SCHEDULES_FILE = Path(__file__).with_name("schedules.yaml")

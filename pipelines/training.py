@@ -16,7 +16,8 @@ from components.split import split
 from components.train import train
 from components.validate import validate
 from morphad.errors import BadInputError
-from morphad.settings import ProjectSettings, line_to_json
+from morphad.params import line_to_json
+from morphad.settings import ProjectSettings
 from pipelines.cluster import ClusterSettings, place
 
 Lines = list[dict[str, str]]

@@ -40,7 +40,8 @@ def tiny_detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import numpy as np
 
     from morphad.model.detector import Detector
-    from morphad.settings import CalibrateSettings, train_settings
+    from morphad.params import train_settings
+    from morphad.settings import CalibrateSettings
 
     settings = train_settings(TRAIN)
     random = np.random.default_rng(0)

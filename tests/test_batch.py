@@ -24,7 +24,8 @@ from morphad import batch, steps
 from morphad.data.batch import count_shard, open_shard, write_batch
 from morphad.errors import BadInputError, CheckFailedError, ServiceError
 from morphad.model.detector import Detector
-from morphad.settings import IngestSettings, LineSettings, resolve
+from morphad.params import resolve
+from morphad.settings import IngestSettings, LineSettings
 
 INGEST = IngestSettings(path="x")
 
@@ -266,7 +267,7 @@ SCRIPT = """
 import sys, time
 from pathlib import Path
 from morphad import batch
-from morphad.settings import resolve
+from morphad.params import resolve
 from morphad.model.detector import Detector
 slow = Detector.score
 def scoring(self, images):

@@ -22,8 +22,8 @@ from ruamel.yaml import YAML
 from morphad import files
 from morphad.cli import main
 from morphad.data.manifest import read_manifest
+from morphad.params import load_settings
 from morphad.registry import Registry
-from morphad.settings import load_settings
 from morphad.workspace import Workspace
 from tiny import TRAIN
 

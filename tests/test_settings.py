@@ -9,7 +9,8 @@ from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 
 from morphad.errors import BadInputError
-from morphad.settings import LineSettings, ProjectSettings, TrainSettings, load_settings, resolve, train_settings
+from morphad.params import load_settings, resolve, train_settings
+from morphad.settings import LineSettings, ProjectSettings, TrainSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 SECTIONS = ["ingest", "validate", "split", "train", "calibrate", "evaluate", "register", "promote"]

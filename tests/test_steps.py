@@ -15,8 +15,9 @@ from morphad import steps
 from morphad.data.manifest import read_manifest
 from morphad.errors import BadInputError, CheckFailedError
 from morphad.model import loop
+from morphad.params import resolve
 from morphad.registry import detector_hash
-from morphad.settings import IngestSettings, LineSettings, SplitSettings, resolve
+from morphad.settings import IngestSettings, LineSettings, SplitSettings
 from morphad.workspace import Workspace
 from tiny import TRAIN
 

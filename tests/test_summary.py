@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from morphad.errors import BadInputError
-from morphad.settings import ProjectSettings, resolve
+from morphad.params import resolve
+from morphad.settings import ProjectSettings
 from morphad.summary import summarise
 from morphad.workspace import Workspace
 

@@ -19,8 +19,9 @@ from morphad.decision.metrics import evaluate
 from morphad.errors import BadInputError
 from morphad.files import check_writable, write_json
 from morphad.model.detector import Detector
+from morphad.params import train_settings
 from morphad.progress import track
-from morphad.settings import EvaluateSettings, IngestSettings, train_settings
+from morphad.settings import EvaluateSettings, IngestSettings
 from morphad.spool import MapSpool
 
 COLUMNS = ("image_auroc", "image_ap", "pixel_auroc", "aupro")

@@ -11,7 +11,8 @@ from morphad.data.sources import DEMO_LICENCE, find_images
 from morphad.data.uploading import upload_folder
 from morphad.errors import BadInputError
 from morphad.files import write_text
-from morphad.settings import IngestSettings, load_settings
+from morphad.params import load_settings
+from morphad.settings import IngestSettings
 
 
 def move_to_bucket(params: Path, url: str) -> dict[str, tuple[int, int]]:

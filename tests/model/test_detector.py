@@ -15,7 +15,8 @@ from safetensors import SafetensorError
 from morphad.errors import BadInputError
 from morphad.model import detector as module
 from morphad.model.detector import Detector, Prediction
-from morphad.settings import CalibrateSettings, TrainSettings, train_settings
+from morphad.params import train_settings
+from morphad.settings import CalibrateSettings, TrainSettings
 
 Pixels = NDArray[np.uint8]
 

@@ -12,7 +12,8 @@ from morphad.model import device as devices
 from morphad.model.detector import Detector
 from morphad.model.device import Placement, place_training, within_gpu_memory
 from morphad.model.network import MorphologyNetwork
-from morphad.settings import IngestSettings, TrainSettings, train_settings
+from morphad.params import train_settings
+from morphad.settings import IngestSettings, TrainSettings
 
 TINY = {
     "image_size": (32, 32),

@@ -14,7 +14,8 @@ from morphad.errors import BadInputError
 from morphad.model.morphology import case_table
 from morphad.model.network import MorphologyNetwork
 from morphad.model.scoring import DensityScorer, Scorer, TransformationScorer, make_scorer
-from morphad.settings import ScoreSettings, TrainSettings, train_settings
+from morphad.params import train_settings
+from morphad.settings import ScoreSettings, TrainSettings
 
 SIDE = 64
 GRID = 8  # px between places

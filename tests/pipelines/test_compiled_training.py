@@ -20,7 +20,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 from components.image import with_cuda
 from morphad.errors import BadInputError
-from morphad.settings import line_from_json, load_settings
+from morphad.params import line_from_json, load_settings
 from pipelines.cluster import SHARED_MEMORY, STEPS, Step, load_cluster
 
 REPO = Path(__file__).resolve().parents[2]

@@ -17,7 +17,7 @@ from components.train import train
 from morphad.files import sha256_file
 from morphad.linestate import LineState
 from morphad.model import loop
-from morphad.settings import line_to_json, resolve
+from morphad.params import line_to_json, resolve
 from tiny import TRAIN
 
 

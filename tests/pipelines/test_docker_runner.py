@@ -22,7 +22,8 @@ from kfp.local import docker_task_handler
 from requests.exceptions import RequestException
 
 from morphad.errors import BadInputError, ServiceError
-from morphad.settings import LineSettings, resolve
+from morphad.params import resolve
+from morphad.settings import LineSettings
 from pipelines.cluster import load_cluster
 from pipelines.docker_runner import Engine, check_reach, task_environment, task_mounts
 

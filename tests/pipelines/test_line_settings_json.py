@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from morphad.settings import LineSettings, SettingsError, line_from_json, line_to_json, load_settings, resolve
+from morphad.params import SettingsError, line_from_json, line_to_json, load_settings, resolve
+from morphad.settings import LineSettings
 
 REPO = Path(__file__).resolve().parents[2]
 EVERYTHING = {

@@ -127,7 +127,7 @@ def _serve(options: argparse.Namespace) -> None:
 
 
 def _summary(options: argparse.Namespace) -> None:
-    from morphad.settings import load_settings
+    from morphad.params import load_settings
     from morphad.summary import summarise
 
     print(summarise(load_settings(options.params), Path()))

@@ -55,7 +55,7 @@ class Verbs:
 
 def open_line(options: argparse.Namespace) -> "tuple[ProjectSettings, LineSettings, Workspace]":
     """Settings and workspace of the line that a verb works on."""
-    from morphad.settings import load_settings
+    from morphad.params import load_settings
     from morphad.workspace import Workspace
 
     project = load_settings(options.params)
