@@ -42,7 +42,9 @@ def render(peers: Runs, ablations: Runs, paper: Runs, one_class: Runs, texts: Ma
         parts += ["## What each ingredient is worth", texts.get("ablations", ""), ablation_table(ablations, "default")]
     if paper:
         parts += ["## From scratch: the preset `paper`", texts.get("paper", ""), ablation_table(paper, "paper")]
-        parts += ["Scores of the networks of `paper`:", reading_table(paper, "paper")]
+        for variant in _names(paper, 1):
+            if any(len(row["scores"]) > 1 for key, row in paper.items() if key.split("/")[1] == variant):
+                parts += [f"Scores of the networks of `{variant}`:", reading_table(paper, variant)]
     if one_class:
         parts += ["## One class good, nine not", texts.get("one_class", ""), *one_class_tables(one_class)]
     parts += [
@@ -165,7 +167,7 @@ def reading_table(runs: Runs, model: str) -> str:
 
 
 def one_class_tables(runs: Runs) -> list[str]:
-    """A row a class, a column a model; Wilcoxon's test over the classes; other readings of our network."""
+    """A row a class, a column a model; Wilcoxon's test over the classes; other readings of our networks."""
     parts = []
     for data in _names(runs, 0):
         of_data = {key.split("/", 1)[1]: row for key, row in runs.items() if key.startswith(f"{data}/")}
@@ -173,13 +175,18 @@ def one_class_tables(runs: Runs) -> list[str]:
         parts += [f"### {data}, image AUROC, by the good class"]
         parts += [by_set(of_data, "image_auroc", classes, models, mean=True).replace("| set |", "| good class |")]
         parts += signed_rank(_means(of_data, classes, models), "classes")
-        readings = dict.fromkeys(kind for key, row in of_data.items() if f"/{OURS}/" in key for kind in row["scores"])
-        rows = []
-        for kind in readings:
-            found = [row["scores"][kind] for key, row in of_data.items() if f"/{OURS}/" in key]
-            rows.append([kind.replace("_", " "), _percent(_mean(found)), str(len(found))])
-        if rows:
-            parts += [f"Readings of the same {OURS} networks:", markdown(["score", "mean", "runs"], rows)]
+        readings = {
+            model: {kind: [row["scores"][kind] for row in found] for kind in found[0]["scores"]}
+            for model in models
+            if len(found := [row for key, row in of_data.items() if key.split("/")[1] == model]) == len(classes)
+            and len(found[0]["scores"]) > 1
+        }
+        if readings:
+            kinds = dict.fromkeys(kind for of_model in readings.values() for kind in of_model)
+            rows = [
+                [kind, *(_percent(_mean(of_model.get(kind, []))) for of_model in readings.values())] for kind in kinds
+            ]
+            parts += ["Readings of the same networks, mean over the classes:", markdown(["score", *readings], rows)]
     return parts
 
 

@@ -78,7 +78,7 @@ def test_a_page_of_all_runs_holds_every_part_and_no_pixel_figures_where_there_ar
     one_class = {
         f"fashion-mnist/{good}/{name}/0": {
             "image_auroc": value,
-            "scores": {name: value},
+            "scores": {"cosine": value, "rank": 0.9} if name == "morphad" else {name: value},
             "revision": "abc",
             "threads": 1,
         }
@@ -97,6 +97,7 @@ def test_a_page_of_all_runs_holds_every_part_and_no_pixel_figures_where_there_ar
     assert "| rotations | 65.0 | +5.00 (1) | - |" in page
     assert "| neighbours | 70.0 |" in page
     assert "| 9 | **95.0** | 90.0 |" in page
+    assert "| score | morphad |\n|---|---|\n| cosine | 95.0 |\n| rank | 90.0 |" in page
     assert "| screw | 93.0 to 100.0 | 85.0 to 100.0 | - |" in page
 
 
