@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from morphad import benchmark, settings
+from morphad import benchmark, params
 from morphad.cli import main
 from morphad.errors import BadInputError
 from tiny import TRAIN
@@ -42,7 +42,7 @@ class HereExecutor:
 
 @pytest.fixture
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settings, "PRESETS", MappingProxyType({"default": TRAIN, "paper": TRAIN}))
+    monkeypatch.setattr(params, "PRESETS", MappingProxyType({"default": TRAIN, "paper": TRAIN}))
     monkeypatch.setattr(benchmark, "ProcessPoolExecutor", HereExecutor)
 
 
