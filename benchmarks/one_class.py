@@ -12,7 +12,7 @@ import argparse
 import gzip
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.measuring import Row, chosen, revision, run_missing
+from benchmarks.paper import VARIANTS
 from benchmarks.readings import read, spread
 from benchmarks.self_supervised import BASELINES, Budget
 from morphad.decision.metrics import image_metrics
@@ -30,18 +31,14 @@ from morphad.errors import BadInputError
 from morphad.model.morphology import case_table
 from morphad.model.network import MorphologyNetwork
 from morphad.model.training import train_network
-from morphad.params import train_settings
+from morphad.params import merge, train_settings
 from morphad.settings import TrainSettings
 
-OURS: dict[str, dict[str, Any]] = {  # what differs in the settings
+_SHARED = ("untrained", "softmax", "additive cosine", "multiplicative", "no kernel-size loss", "361 cases")
+OURS: dict[str, Mapping[str, Any]] = {  # what differs in the settings
     "morphad": {},
-    "untrained": {"optimiser": {"steps": 0}},
-    "softmax": {"margin": {"kind": "softmax"}},
-    "additive cosine": {"margin": {"kind": "additive_cosine", "margin": 0.2}},
-    "multiplicative": {"margin": {"kind": "multiplicative", "margin": 2.0}},
-    "no kernel-size loss": {"kernel_size_weight": 0.0},
+    **{name: VARIANTS[name] for name in _SHARED},
     "square cases only": {"cases": {"square": True}},
-    "361 cases": {"cases": {"heights": tuple(range(1, 12)), "widths": tuple(range(1, 12))}},
 }
 MODELS = (*OURS, *BASELINES)
 BORDER = 2  # px around the 28 x 28 of an image, black as its ground
@@ -123,13 +120,7 @@ def run(folder: Path, good: int, name: str, seed: int) -> Row:
 
 def settings_of(name: str) -> TrainSettings:
     """Of one of `OURS`."""
-    changes = OURS[name]
-    return train_settings(
-        {
-            **SETTINGS,
-            **{key: {**SETTINGS[key], **value} if key in SETTINGS else value for key, value in changes.items()},
-        }
-    )
+    return train_settings(merge(SETTINGS, OURS[name]))
 
 
 def morphological_scores(

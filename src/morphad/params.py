@@ -1,6 +1,7 @@
 """Read params.yaml: each line's values laid over the defaults of all lines and over its preset, then checked."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -149,7 +150,7 @@ def resolve(raw: Any) -> ProjectSettings:
                 f"lines.{name!r}: a line's name holds a-z, 0-9 and inner hyphens, at most 63 characters"
             )
         own = _sections(overrides, f"lines.{name}")
-        merged = _merged({"ingest": {}, "train": {}}, _merged(defaults, own))
+        merged = merge({"ingest": {}, "train": {}}, merge(defaults, own))
         if isinstance(merged["train"], dict):
             merged["train"] = _with_preset(merged["train"])
         try:
@@ -176,11 +177,12 @@ def _sections(value: Any, key: str) -> dict[str, Any]:
     return {name: {} if section is None else section for name, section in _mapping(value, key).items()}
 
 
-def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `over` in their places, mapping by mapping."""
     result = dict(base)
     for key, value in over.items():
         below = result.get(key)
-        result[key] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+        result[key] = merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
     return result
 
 
@@ -191,4 +193,4 @@ def _with_preset(train: dict[str, Any]) -> dict[str, Any]:
     if train.get("backbone", own) != own or train.get("weights") == "none":
         # How to keep what given weights know means nothing in another network, or from scratch.
         preset = {key: value for key, value in preset.items() if key not in _KEEPING}
-    return _merged(preset, train)
+    return merge(preset, train)
