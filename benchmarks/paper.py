@@ -43,6 +43,7 @@ VARIANTS: dict[str, Mapping[str, Any]] = {
     "100 square cases": {"cases": {"square": True, "heights": tuple(range(1, 35)), "widths": tuple(range(1, 35))}},
     "361 cases": {"cases": {"heights": tuple(range(1, 12)), "widths": tuple(range(1, 12))}},
     "untrained": {"optimiser": {"steps": 0}},
+    "three times the training": {"optimiser": {"steps": 4500}},
     "packaged weights": {
         "backbone": "efficientnet_lite0",
         "weights": "packaged",
