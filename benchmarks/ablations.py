@@ -6,15 +6,15 @@ A folder is a set in MVTec AD layout. A run that is in FILE.json already is not 
 score alone share a trained network, so `fit_seconds` tells nothing here.
 """
 
-import argparse
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.measuring import Row, chosen, measure_morphad, run_missing
+from benchmarks.measuring import Row, measure_morphad, measure_sets
 from morphad.files import sha256_json
 from morphad.model.scoring import DensityScorer
 
@@ -60,23 +60,10 @@ def run(variant: str, folder: Path, seed: int, networks: Path) -> Row:
     return measure_morphad(folder, {"preset": "default", **VARIANTS[variant]}, seed, network)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure what FILE.json lacks, variant by variant, so that each is compared over as many sets as there are."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", nargs="+", type=Path)
-    parser.add_argument("--variants", default=",".join(VARIANTS), help="of " + ", ".join(VARIANTS))
-    parser.add_argument("--seeds", default="0")
-    parser.add_argument("--out", required=True, type=Path)
-    options = parser.parse_args(arguments)
-    variants = chosen(parser, "variant", options.variants, VARIANTS)
+def main() -> None:
+    """Measure what FILE.json lacks, variant by variant."""
     with tempfile.TemporaryDirectory() as networks:
-        jobs = {
-            f"{folder.name}/{variant}/{seed}": (run, (variant, folder, int(seed), Path(networks)))
-            for variant in variants
-            for seed in options.seeds.split(",")
-            for folder in options.folders
-        }
-        run_missing(jobs, options.out)
+        measure_sets(__doc__, "variant", VARIANTS, partial(run, networks=Path(networks)))
 
 
 if __name__ == "__main__":

@@ -45,6 +45,37 @@ def run_missing(jobs: Mapping[str, tuple[Callable[..., Row], tuple[Any, ...]]], 
     return runs
 
 
+def measure_sets(
+    program: str | None,
+    kind: str,
+    names: Collection[str],
+    run: Callable[[str, Path, int], Row],
+    seeds: str = "0",
+) -> dict[str, Row]:
+    """The command line of the programs over sets: measure what the file does not hold yet, and give all that it holds.
+
+    Args:
+        program: What it does, for --help.
+        kind: What its names are, "model" or "variant".
+        names: All of them, in the order in which they run, so that each is compared over as many sets as there are.
+        run: Measures one of them on the set in a folder with a seed; a function of a module.
+        seeds: Where none are given.
+    """
+    parser = argparse.ArgumentParser(description=program, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument(f"--{kind}s", dest="names", default=",".join(names), help="of " + ", ".join(names))
+    parser.add_argument("--seeds", default=seeds)
+    parser.add_argument("--out", required=True, type=Path)
+    options = parser.parse_args()
+    jobs = {
+        f"{folder.name}/{name}/{seed}": (run, (name, folder, int(seed)))
+        for name in chosen(parser, kind, options.names, names)
+        for seed in options.seeds.split(",")
+        for folder in options.folders
+    }
+    return run_missing(jobs, options.out)
+
+
 def measure_morphad(folder: Path, settings: Mapping[str, Any], seed: int, checkpoint: Path | None = None) -> Row:
     """Measure a detector with these training settings (a preset and what differs from it)."""
     row = measure(folder, settings, seed, RESAMPLES, checkpoint)

@@ -7,7 +7,6 @@ A folder is a set in MVTec AD layout. One network is trained for each variant of
 network, the same images, size and number of steps. A run that is in FILE.json already is not repeated.
 """
 
-import argparse
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
-from benchmarks.measuring import RESAMPLES, Row, chosen, revision, run_missing
+from benchmarks.measuring import RESAMPLES, Row, measure_sets, revision
 from benchmarks.readings import OWN, choose, read, spread
 from benchmarks.self_supervised import BASELINES, Budget
 from morphad.benchmark import figures, read_set
@@ -115,22 +114,9 @@ def _prepared(images: Sequence[SourceImage], settings: TrainSettings) -> Tensor:
     return torch.stack(rows)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main() -> None:
     """Measure what FILE.json lacks, variant by variant."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", nargs="+", type=Path)
-    parser.add_argument("--models", default=",".join(MODELS), help="of " + ", ".join(MODELS))
-    parser.add_argument("--seeds", default="0")
-    parser.add_argument("--out", required=True, type=Path)
-    options = parser.parse_args(arguments)
-    models = chosen(parser, "model", options.models, MODELS)
-    jobs = {
-        f"{folder.name}/{model}/{seed}": (run, (model, folder, int(seed)))
-        for seed in options.seeds.split(",")
-        for model in models
-        for folder in options.folders
-    }
-    run_missing(jobs, options.out)
+    measure_sets(__doc__, "model", MODELS, run)
 
 
 if __name__ == "__main__":

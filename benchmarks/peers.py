@@ -8,7 +8,6 @@ peers' settings are those that their authors give, the same for every set; nothi
 table gives the mean over the seeds; FILE.json every run. A run that is in FILE.json already is not repeated.
 """
 
-import argparse
 import time
 import warnings
 from collections.abc import Callable, Iterable
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.transforms.v2 import functional as transforms
 
-from benchmarks.measuring import RESAMPLES, Row, chosen, how, measure_morphad, run_missing
+from benchmarks.measuring import RESAMPLES, Row, how, measure_morphad, measure_sets
 from benchmarks.results import by_set
 from morphad.benchmark import figures, read_set
 from morphad.data.images import decode
@@ -196,21 +195,7 @@ def run(name: str, folder: Path, seed: int) -> Row:
 
 def main() -> None:
     """Measure what FILE.json lacks, then print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", nargs="+", type=Path)
-    parser.add_argument("--models", default=",".join(MODELS), help="of " + ", ".join(MODELS))
-    parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--out", required=True, type=Path)
-    options = parser.parse_args()
-    models = chosen(parser, "model", options.models, MODELS)
-    seeds = [int(seed) for seed in options.seeds.split(",")]
-    jobs = {
-        f"{folder.name}/{name}/{seed}": (run, (name, folder, seed))
-        for folder in options.folders
-        for seed in seeds
-        for name in models
-    }
-    runs = run_missing(jobs, options.out)
+    runs = measure_sets(__doc__, "model", MODELS, run, seeds="0,1,2")
     models = [name for name in MODELS if any(key.split("/")[1] == name for key in runs)]
     print(by_set(runs, "image_auroc", list(dict.fromkeys(key.split("/")[0] for key in runs)), models))
 
