@@ -113,13 +113,29 @@ def read(
 def choose(clean: Tensor, spoilt: Tensor, count: int) -> list[int]:
     """Rows, greedily, whose mean tells spoilt images [K, M] best from clean ones [K, N]; no more than `count`."""
     chosen: list[int] = []
-    both = torch.cat([clean, spoilt], 1).double().numpy()
-    truth = [False] * clean.shape[1] + [True] * spoilt.shape[1]
-    while len(chosen) < min(count, len(both)):
-        total = both[chosen].sum(0)
-        left = [row for row in range(len(both)) if row not in chosen]
-        chosen.append(max(left, key=lambda row: image_metrics(truth, total + both[row])["image_auroc"] or 0.0))
+    while len(chosen) < min(count, len(clean)):
+        left = [row for row in range(len(clean)) if row not in chosen]
+        chosen.append(max(left, key=lambda row: tells(clean[[*chosen, row]].sum(0), spoilt[[*chosen, row]].sum(0))))
     return chosen
+
+
+def tells(clean: Tensor, spoilt: Tensor) -> float:
+    """AUROC of scores [N] of clean images against those [M] of spoilt ones."""
+    truth = [False] * len(clean) + [True] * len(spoilt)
+    return image_metrics(truth, torch.cat([clean, spoilt]).double().numpy())["image_auroc"] or 0.0
+
+
+def fuse(given: Tensor, clean: Tensor, spoilt: Tensor) -> Tensor:
+    """One score [N] from several, weighted as the preset `default` weights its densities.
+
+    Args:
+        given: Scores [K, N] of images, of K kinds.
+        clean: Those [K, M] of held-out good images, by which each kind is centred and scaled.
+        spoilt: Those [K, M] of the same with self-made defects: a kind weighs as many of its deviations as they rise.
+    """
+    mean, deviation = clean.mean(1, keepdim=True), clean.std(1, keepdim=True).clamp_min(1e-6)
+    weights = ((spoilt.mean(1, keepdim=True) - mean) / deviation).clamp_min(0)
+    return (weights * (given - mean) / deviation).sum(0)
 
 
 def _embedded(network: MorphologyNetwork, images: Tensor, case: Case) -> Tensor:

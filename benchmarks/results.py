@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from benchmarks.paper import SHORT
 from morphad.files import read_json, write_text
 
 Row = dict[str, Any]
@@ -41,7 +42,7 @@ def render(peers: Runs, ablations: Runs, paper: Runs, one_class: Runs, texts: Ma
     if ablations:
         parts += ["## What each ingredient is worth", texts.get("ablations", ""), ablation_table(ablations, "default")]
     if paper:
-        parts += ["## From scratch: the preset `paper`", texts.get("paper", ""), ablation_table(paper, "paper")]
+        parts += ["## From scratch: the preset `paper`", texts.get("paper", ""), ablation_table(paper, SHORT)]
         for variant in _names(paper, 1):
             if any(len(row["scores"]) > 1 for key, row in paper.items() if key.split("/")[1] == variant):
                 parts += [f"Scores of the networks of `{variant}`:", reading_table(paper, variant)]

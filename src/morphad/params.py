@@ -32,7 +32,7 @@ PRESETS: MappingProxyType[str, dict[str, Any]] = MappingProxyType(
             "colour": "grey",
             "backbone": "resnet18",
             "weights": "none",
-            "optimiser": {"steps": 1500, "batch_size": 64},
+            "optimiser": {"steps": 4500, "batch_size": 64},  # until even the cases of much varying parts are named
             "score": {"kind": "transformation", "layers": ("layer1", "layer2")},
         },
     }

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.readings import READINGS, _inverse_digamma, choose, dirichlet, read, spread
+from benchmarks.readings import READINGS, _inverse_digamma, choose, dirichlet, fuse, read, spread, tells
 from morphad.model.morphology import case_table
 from morphad.model.network import MorphologyNetwork
 from morphad.params import train_settings
@@ -28,6 +28,19 @@ def test_the_case_that_tells_most_is_chosen_first_and_a_case_that_harms_last() -
     order = choose(clean, spoilt, 9)
     assert sorted(order) == [0, 1, 2, 3]
     assert (order[0], order[-1]) == (2, 3)
+
+
+def test_a_score_that_self_made_defects_do_not_raise_has_no_say_and_the_fused_one_tells_no_worse_than_the_best() -> (
+    None
+):
+    generator = torch.Generator().manual_seed(0)
+    clean, spoilt = (torch.randn(3, 400, generator=generator) for _ in range(2))
+    scale = torch.tensor([[1.0], [50.0], [7.0]])
+    spoilt += torch.tensor([[1.0], [1.0], [-2.0]])
+    of_clean, of_spoilt = (fuse(rows * scale, clean * scale, spoilt * scale) for rows in (clean, spoilt))
+    fused = tells(of_clean, of_spoilt)
+    assert fused > max(tells(clean[row], spoilt[row]) for row in range(3)) + 0.03
+    torch.testing.assert_close(of_spoilt, fuse(spoilt[:2], clean[:2], spoilt[:2]))
 
 
 def test_the_inverse_of_digamma_is_one() -> None:
