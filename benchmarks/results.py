@@ -156,14 +156,21 @@ def ablation_table(runs: Runs, base: str) -> str:
 
 
 def reading_table(runs: Runs, model: str) -> str:
-    """A row a way to read the scores of one trained model, a column a set, percent."""
+    """A row a way to read the scores of one trained model, a column a set, percent: mean over the seeds."""
     of_model = {key: row for key, row in runs.items() if key.split("/")[1] == model}
     sets = _names(of_model, 0)
     kinds = dict.fromkeys(kind for row in of_model.values() for kind in row["scores"])
     rows = []
     for kind in kinds:
-        found = {key.split("/")[0]: row["scores"][kind] for key, row in of_model.items() if kind in row["scores"]}
-        rows.append([kind, *(_percent(found.get(name)) for name in sets)])
+        found = [
+            [
+                row["scores"][kind]
+                for key, row in of_model.items()
+                if key.split("/")[0] == name and kind in row["scores"]
+            ]
+            for name in sets
+        ]
+        rows.append([kind, *(_percent(_mean(values)) for values in found)])
     return markdown(["score", *sets], rows)
 
 
