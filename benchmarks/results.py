@@ -43,9 +43,8 @@ def render(peers: Runs, ablations: Runs, paper: Runs, one_class: Runs, texts: Ma
         parts += ["## What each ingredient is worth", texts.get("ablations", ""), ablation_table(ablations, "default")]
     if paper:
         parts += ["## From scratch: the preset `paper`", texts.get("paper", ""), ablation_table(paper, SHORT)]
-        for variant in _names(paper, 1):
-            if any(len(row["scores"]) > 1 for key, row in paper.items() if key.split("/")[1] == variant):
-                parts += [f"Scores of the networks of `{variant}`:", reading_table(paper, variant)]
+        for name in _names(paper, 0):
+            parts += [f"Scores of the networks on {name}:", reading_table(paper, name)]
     if one_class:
         parts += ["## One class good, nine not", texts.get("one_class", ""), *one_class_tables(one_class)]
     parts += [
@@ -155,23 +154,19 @@ def ablation_table(runs: Runs, base: str) -> str:
     return markdown(["variant", *sets, "mean change, points (runs)", "cases named right, %"], rows)
 
 
-def reading_table(runs: Runs, model: str) -> str:
-    """A row a way to read the scores of one trained model, a column a set, percent: mean over the seeds."""
-    of_model = {key: row for key, row in runs.items() if key.split("/")[1] == model}
-    sets = _names(of_model, 0)
-    kinds = dict.fromkeys(kind for row in of_model.values() for kind in row["scores"])
+def reading_table(runs: Runs, name: str) -> str:
+    """A row a way to read the scores of one set, a column a trained network, percent: mean over the seeds."""
+    of_set = {key: row for key, row in runs.items() if key.split("/")[0] == name and len(row["scores"]) > 1}
+    models = _names(of_set, 1)
+    kinds = {kind for row in of_set.values() for kind in row["scores"]}
     rows = []
-    for kind in kinds:
+    for kind in sorted(kinds, key=lambda kind: [int(word) if word.isdigit() else word for word in kind.split()]):
         found = [
-            [
-                row["scores"][kind]
-                for key, row in of_model.items()
-                if key.split("/")[0] == name and kind in row["scores"]
-            ]
-            for name in sets
+            [row["scores"][kind] for key, row in of_set.items() if key.split("/")[1] == model and kind in row["scores"]]
+            for model in models
         ]
         rows.append([kind, *(_percent(_mean(values)) for values in found)])
-    return markdown(["score", *sets], rows)
+    return markdown(["score", *models], rows)
 
 
 def one_class_tables(runs: Runs) -> list[str]:

@@ -97,7 +97,8 @@ def test_a_page_of_all_runs_holds_every_part_and_no_pixel_figures_where_there_ar
     assert "| bottle | crack |" in page
     assert "| paper | 80.0 | +20.00 (1) | 70.0 |" in page
     assert "| rotations | 65.0 | +5.00 (1) | - |" in page
-    assert "| neighbours | 70.0 |" in page
+    assert "| score | paper | a third of the training |\n|---|---|---|\n| cosine | 80.0 | 60.0 |" in page
+    assert "| neighbours | 70.0 | 50.0 |" in page
     assert "| 9 | **95.0** | 90.0 |" in page
     assert "| score | morphad |\n|---|---|\n| cosine | 95.0 |\n| rank | 90.0 |" in page
     assert "| screw | 93.0 to 100.0 | 85.0 to 100.0 | - |" in page
