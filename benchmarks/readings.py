@@ -10,6 +10,7 @@ from morphad.decision.metrics import image_metrics
 from morphad.model.device import autocast_dtype
 from morphad.model.morphology import Case, transform
 from morphad.model.network import MorphologyNetwork
+from morphad.model.scoring import component_weights
 
 _PART = 500  # images a forward pass
 
@@ -131,11 +132,10 @@ def fuse(given: Tensor, clean: Tensor, spoilt: Tensor) -> Tensor:
     Args:
         given: Scores [K, N] of images, of K kinds.
         clean: Those [K, M] of held-out good images, by which each kind is centred and scaled.
-        spoilt: Those [K, M] of the same with self-made defects: a kind weighs as many of its deviations as they rise.
+        spoilt: Those [K, M] of the same images with self-made defects.
     """
-    mean, deviation = clean.mean(1, keepdim=True), clean.std(1, keepdim=True).clamp_min(1e-6)
-    weights = ((spoilt.mean(1, keepdim=True) - mean) / deviation).clamp_min(0)
-    return (weights * (given - mean) / deviation).sum(0)
+    centres, scales = clean.mean(1), clean.std(1).clamp_min(1e-6)
+    return ((given.T - centres) / scales) @ component_weights(clean.T, spoilt.T, scales)
 
 
 def _embedded(network: MorphologyNetwork, images: Tensor, case: Case) -> Tensor:

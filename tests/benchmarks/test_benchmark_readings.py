@@ -30,9 +30,7 @@ def test_the_case_that_tells_most_is_chosen_first_and_a_case_that_harms_last() -
     assert (order[0], order[-1]) == (2, 3)
 
 
-def test_a_score_that_self_made_defects_do_not_raise_has_no_say_and_the_fused_one_tells_no_worse_than_the_best() -> (
-    None
-):
+def test_fused_scores_tell_more_than_the_best_and_one_that_defects_do_not_raise_has_no_say() -> None:
     generator = torch.Generator().manual_seed(0)
     clean, spoilt = (torch.randn(3, 400, generator=generator) for _ in range(2))
     scale = torch.tensor([[1.0], [50.0], [7.0]])

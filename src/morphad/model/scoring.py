@@ -137,9 +137,7 @@ class DensityScorer(Scorer):
         self._scales = clean.std(0).clamp_min(1e-3 * self._centres.abs().max()).clamp_min(1e-6)
         rounds = -(-self.SELF_MADE // len(unseen))
         spoilt = [self._peaks(network, with_defects(unseen, self._seed + i)) for i in range(rounds)]
-        raised = ((torch.stack(spoilt).mean(0) - clean).mean(0) / self._scales).clamp_min(0)
-        # Where self-made defects raise nothing there is no reason to prefer a component.
-        self._weights = raised / raised.sum() if raised.sum() > 0 else torch.full_like(raised, 1 / len(raised))
+        self._weights = component_weights(clean, torch.stack(spoilt).mean(0), self._scales)
         self._take_in(network, unseen, report)
         return self
 
@@ -282,6 +280,21 @@ class TransformationScorer(Scorer):
             place_cosines = network.case_cosines(embedded.movedim(1, -1).flatten(0, 2))[:, index]
             places.append(1 - place_cosines.reshape(len(images), *embedded.shape[2:]))
         return torch.stack(whole, 1), torch.stack(places, 1)
+
+
+def component_weights(clean: Tensor, spoilt: Tensor, scales: Tensor) -> Tensor:
+    """How much each of several scores counts: by how many of its deviations self-made defects raise it.
+
+    Args:
+        clean: Scores [N, K] of good images.
+        spoilt: Scores [N, K] of the same images with self-made defects.
+        scales: Deviations [K] of the clean ones.
+
+    Returns:
+        [K], none below zero, their sum 1; all alike where defects raise nothing, for then none is to be preferred.
+    """
+    raised = ((spoilt - clean).mean(0) / scales).clamp_min(0)
+    return raised / raised.sum() if raised.sum() > 0 else torch.full_like(raised, 1 / len(raised))
 
 
 def _smoothing(places: int, size: int, sigma: float, like: Tensor) -> Tensor:
