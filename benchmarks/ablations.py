@@ -1,9 +1,10 @@
 """What each ingredient of the preset `default` is worth: one at a time taken away or changed.
 
-    python -m benchmarks.ablations FOLDER [FOLDER ...] [--variants default,no training] [--seeds 0] --out FILE.json
+    python -m benchmarks.ablations FOLDER [FOLDER ...] [--variants no training,one look] [--seeds 0] --out FILE.json
 
-A folder is a set in MVTec AD layout. A run that is in FILE.json already is not repeated. Variants that differ in the
-score alone share a trained network, so `fit_seconds` tells nothing here.
+A folder is a set in MVTec AD layout. A run that is in FILE.json already is not repeated. The preset itself is measured
+by `benchmarks.peers`. Variants that differ in the score alone share a trained network, so `fit_seconds` tells nothing
+here.
 """
 
 import tempfile
@@ -16,12 +17,12 @@ import torch
 
 from benchmarks.measuring import Row, measure_morphad, measure_sets
 from morphad.files import sha256_json
+from morphad.model import scoring
 from morphad.model.scoring import DensityScorer
 
-EQUAL_WEIGHTS, MAXIMUM = "equal weights", "maximum of the map"
+EQUAL_WEIGHTS, MAXIMUM, EDGE = "equal weights", "maximum of the map", "the edge as it is"
 # What differs from the preset; what of the score has no setting is changed in `run`.
 VARIANTS: dict[str, Mapping[str, Any]] = {
-    "default": {},
     "no training": {"optimiser": {"steps": 0}},
     "three times the training": {"optimiser": {"steps": 300, "learning_rate": 3e-3}},
     "softmax for the margin": {"margin": {"kind": "softmax"}},
@@ -37,6 +38,7 @@ VARIANTS: dict[str, Mapping[str, Any]] = {
     "without memory": {"score": {"densities": ("gaussian", "subspace")}},
     EQUAL_WEIGHTS: {},
     MAXIMUM: {},
+    EDGE: {},
     "without stride 4": {"score": {"layers": ("blocks.2", "blocks.4")}},
     "without stride 16": {"score": {"layers": ("blocks.1", "blocks.2")}},
 }
@@ -55,6 +57,8 @@ def run(variant: str, folder: Path, seed: int, networks: Path) -> Row:
         DensityScorer.fit = fit_and_forget  # type: ignore[method-assign,assignment]
     if variant == MAXIMUM:
         DensityScorer.PEAK = 0.0
+    if variant == EDGE:
+        scoring.EDGE = 0
     training = sha256_json({key: value for key, value in VARIANTS[variant].items() if key != "score"})
     network = networks / f"{folder.name}-{seed}-{training[:16]}.safetensors"
     return measure_morphad(folder, {"preset": "default", **VARIANTS[variant]}, seed, network)

@@ -6,7 +6,6 @@ grow with the number of images.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -18,13 +17,7 @@ SHRINKAGE = 0.01  # added to the variance of every channel, so that one that nev
 
 
 class Density(ABC):
-    """A distance from good patches, larger for more abnormal.
-
-    Attributes:
-        NEIGHBOURHOODS: Whether layers coarser than the grid are to be averaged over neighbouring places beforehand.
-    """
-
-    NEIGHBOURHOODS: ClassVar[bool] = False
+    """A distance from good patches, larger for more abnormal."""
 
     @abstractmethod
     def update(self, features: Tensor) -> None:
@@ -135,7 +128,6 @@ class MemoryDensity(Density):
         seed: Of the sample and the projection.
     """
 
-    NEIGHBOURHOODS = True
     CANDIDATES_PER_PATCH = 60  # fewer, and rare good patches are missing from the choice
     PROJECTED = 64
 

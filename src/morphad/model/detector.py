@@ -28,7 +28,7 @@ from morphad.model.training import TrainingResult, train_network
 from morphad.progress import counter
 from morphad.settings import CalibrateSettings, TrainSettings
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 _NETWORK, _SCORER, _DESCRIPTION = "network.safetensors", "scorer.safetensors", "detector.json"
 _OWN_HASH = "own_sha256"  # of detector.json without this key
 _PRECISIONS = {None: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}

@@ -1,7 +1,7 @@
 """From a trained network to a score and a map for each image; both ways are fitted on good images only."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -18,6 +18,7 @@ from morphad.model.selfmade import with_defects
 from morphad.settings import ScoreSettings
 
 BATCH = 16  # images a forward pass
+EDGE = 3  # places from the edge of the grid where the padding is felt
 
 
 @dataclass(frozen=True)
@@ -94,10 +95,10 @@ class DensityScorer(Scorer):
 
     A look is a case that train and test images alike are transformed by; each look and kind of density is a
     component with a map, the memory beside other kinds with the first look alone. Good images that the densities
-    were not fitted on set each component's scale (the deviation of its maps' peaks) and, once more with self-made
-    defects, its weight: by how many such deviations the defects raise the peak, which is the linear discriminant's
-    weight for independent components. The fused map is the weighted mean, and the image's score is its peak: the mean
-    of the most abnormal hundredth of it.
+    were not fitted on set how much the places near the edge count in each component, its scale (the deviation of its
+    maps' peaks) and, once more with self-made defects, its weight: by how many such deviations the defects raise the
+    peak, which is the linear discriminant's weight for independent components. The fused map is the weighted mean, and
+    the image's score is its peak: the mean of the most abnormal hundredth of it.
     """
 
     HELD_OUT = 5  # one image in so many sets scales and weights, before it joins the others
@@ -112,6 +113,7 @@ class DensityScorer(Scorer):
         self._layers = settings.layers
         self._looks = [parse_case(name) for name in settings.looks]
         self._densities = [self._make_densities(settings, seed, first=i == 0) for i in range(len(self._looks))]
+        self._edge_gains = torch.ones(())
         self._centres = self._scales = self._weights = torch.empty(0)
 
     @staticmethod
@@ -132,6 +134,8 @@ class DensityScorer(Scorer):
         held_out = torch.arange(len(images)) % self.HELD_OUT == self.HELD_OUT - 1
         self._take_in(network, images[~held_out], report)
         unseen = images[held_out]
+        self._edge_gains = torch.ones((), device=images.device)
+        self._edge_gains = edge_gains(self._component_maps(network, batch) for batch in torch.split(unseen, BATCH))
         clean = self._peaks(network, unseen)
         self._centres = clean.mean(0)
         self._scales = clean.std(0).clamp_min(1e-3 * self._centres.abs().max()).clamp_min(1e-6)
@@ -143,7 +147,7 @@ class DensityScorer(Scorer):
 
     def score(self, network: MorphologyNetwork, images: Tensor) -> Scored:
         """As in `Scorer`."""
-        maps = torch.stack(list(self._component_maps(network, images)), -1)
+        maps = self._component_maps(network, images)
         fused = self._smoothed(((maps - self._centres) / self._scales) @ self._weights)
         return Scored(self._peak(fused).double(), fused)
 
@@ -155,7 +159,12 @@ class DensityScorer(Scorer):
             for j, density in enumerate(densities)
             for name, tensor in density.state().items()
         }
-        return tensors | {"centres": self._centres, "scales": self._scales, "weights": self._weights}
+        return tensors | {
+            "edge_gains": self._edge_gains,
+            "centres": self._centres,
+            "scales": self._scales,
+            "weights": self._weights,
+        }
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """As in `Scorer`."""
@@ -163,44 +172,41 @@ class DensityScorer(Scorer):
             for j, density in enumerate(densities):
                 prefix = f"look{i}.density{j}."
                 density.load_state({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        self._edge_gains = state["edge_gains"]
         self._centres, self._scales, self._weights = state["centres"], state["scales"], state["weights"]
 
     def _take_in(self, network: MorphologyNetwork, images: Tensor, report: Callable[[int], object]) -> None:
         for batch in torch.split(images, BATCH):
             for look, densities in zip(self._looks, self._densities, strict=True):
-                for density, features in zip(densities, self._features(network, batch, look, densities), strict=True):
+                features = self._features(network, batch, look)
+                for density in densities:
                     density.update(features)
             report(len(batch))
         for densities in self._densities:
             for density in densities:
                 density.finish()
 
-    def _features(
-        self, network: MorphologyNetwork, images: Tensor, look: Case, densities: Sequence[Density]
-    ) -> list[Tensor]:
-        """For each density the features [B, C, h, w] float32 of all layers on one grid of 8 px."""
-        self._input_size = tuple(images.shape[-2:])
+    def _features(self, network: MorphologyNetwork, images: Tensor, look: Case) -> Tensor:
+        """Features [B, C, h, w] float32 of all layers on one grid of 8 px."""
+        height, width = self._input_size = tuple(images.shape[-2:])
         with self._autocast(images):
             layers = network.features(transform(images, look), self._layers)
-        height, width = images.shape[-2:]
         grid = (max(1, height // 8), max(1, width // 8))
-        by_kind = {
-            kind: torch.cat([_to_grid(layers[name].float(), grid, neighbourhoods=kind) for name in self._layers], 1)
-            for kind in {density.NEIGHBOURHOODS for density in densities}
-        }
-        return [by_kind[density.NEIGHBOURHOODS] for density in densities]
+        return torch.cat([_to_grid(layers[name].float(), grid) for name in self._layers], 1)
 
-    def _component_maps(self, network: MorphologyNetwork, images: Tensor) -> Iterator[Tensor]:
-        """Distances [B, h, w] on the grid, look by look, density by density."""
+    def _component_maps(self, network: MorphologyNetwork, images: Tensor) -> Tensor:
+        """Distances [B, h, w, components] on the grid, look by look, density by density."""
+        maps = []
         for look, densities in zip(self._looks, self._densities, strict=True):
-            for density, features in zip(densities, self._features(network, images, look, densities), strict=True):
-                yield density.distances(features)
+            features = self._features(network, images, look)
+            maps += [density.distances(features) for density in densities]
+        return torch.stack(maps, -1) * self._edge_gains
 
     def _peaks(self, network: MorphologyNetwork, images: Tensor) -> Tensor:
         """[B, components]: the peak of each component's smoothed map."""
         return torch.cat(
             [
-                torch.stack([self._peak(self._smoothed(m)) for m in self._component_maps(network, batch)], 1)
+                torch.stack([self._peak(self._smoothed(m)) for m in self._component_maps(network, batch).unbind(-1)], 1)
                 for batch in torch.split(images, BATCH)
             ]
         )
@@ -282,6 +288,35 @@ class TransformationScorer(Scorer):
         return torch.stack(whole, 1), torch.stack(places, 1)
 
 
+def edge_gains(maps: Iterable[Tensor]) -> Tensor:
+    """What brings distances near the edge down to those of the inner places.
+
+    The network pads with zeros and finds structure at the edge, most of all in the corners, where there is none. Good
+    places lie further from each other there, and without this the most abnormal place of a good surface is one of them.
+
+    Args:
+        maps: Batches [B, h, w, K] of distances in good images, by K components.
+
+    Returns:
+        [h, w, K] in (0, 1], one value a component and zone of `_zones`: how high distances go in the inner zone by how
+        high they go in this one, each the mean and two deviations. None is above 1, for a bland rim is not to be made
+        loud.
+    """
+    count, total, squares = 0, torch.zeros(()), torch.zeros(())  # sums over images
+    for batch in maps:
+        count += len(batch)
+        total, squares = total + batch.double().sum(0), squares + batch.double().square().sum(0)
+    zones = _zones(*total.shape[:2]).to(total.device)
+    inner = zones[zones.shape[0] // 2, zones.shape[1] // 2]
+    high = torch.empty_like(total)
+    for zone in set(zones.flatten().tolist()):
+        mean, square = (sums[zones == zone].mean(0) / count for sums in (total, squares))
+        high[zones == zone] = mean + 2 * (square - mean.square()).clamp_min(0).sqrt()
+    high = high.clamp_min(1e-6)
+    gains: Tensor = (high[zones == inner][0] / high).clamp_max(1).float()
+    return gains
+
+
 def component_weights(clean: Tensor, spoilt: Tensor, scales: Tensor) -> Tensor:
     """How much each of several scores counts: by how many of its deviations self-made defects raise it.
 
@@ -297,6 +332,14 @@ def component_weights(clean: Tensor, spoilt: Tensor, scales: Tensor) -> Tensor:
     return raised / raised.sum() if raised.sum() > 0 else torch.full_like(raised, 1 / len(raised))
 
 
+def _zones(height: int, width: int) -> Tensor:
+    """[height, width]: which places lie alike to the edge, by rows and columns between, `EDGE` and more being one."""
+    rows, columns = (
+        torch.arange(count).minimum(torch.arange(count).flip(0)).clamp_max(EDGE) for count in (height, width)
+    )
+    return rows[:, None] * (EDGE + 1) + columns
+
+
 def _smoothing(places: int, size: int, sigma: float, like: Tensor) -> Tensor:
     """[size, places]: what interpolates and then smooths one side of a map; far faster than smoothing all pixels."""
     rows = torch.eye(places, dtype=like.dtype, device=like.device)[None]
@@ -305,18 +348,8 @@ def _smoothing(places: int, size: int, sigma: float, like: Tensor) -> Tensor:
     return smoothed[0].T
 
 
-def _to_grid(features: Tensor, grid: tuple[int, int], *, neighbourhoods: bool) -> Tensor:
-    """Features [B, C, h, w] averaged down or interpolated up to the grid.
-
-    Args:
-        features: Of one layer.
-        grid: Rows and columns.
-        neighbourhoods: Average a layer that is coarser than the grid over 3 x 3 of its places first, with zeros beyond
-            the image. The network pads with zeros too, and finds structure at the edge where there is none; these
-            averages set the places there apart, so that a memory compares them with each other.
-    """
+def _to_grid(features: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Features [B, C, h, w] averaged down or interpolated up to the grid."""
     if features.shape[-2] >= grid[0] and features.shape[-1] >= grid[1]:
         return functional.adaptive_avg_pool2d(features, grid)
-    if neighbourhoods:
-        features = functional.avg_pool2d(features, 3, 1, 1)
     return functional.interpolate(features, size=grid, mode="bilinear", align_corners=False)
