@@ -40,10 +40,10 @@ def render(peers: Runs, ablations: Runs, paper: Runs, one_class: Runs, texts: Ma
     parts += ["### Image AUROC by kind of defect, mean over the seeds", by_defect(peers)]
     parts += ["### How sure a figure is: 95 % bootstrap interval of the image AUROC, seed 0", intervals(peers)]
     if ablations:
-        whole = {key: row for key, row in peers.items() if key.split("/")[1] == OURS}
-        measured = {key: row for key, row in whole.items() if key.split("/")[0] in _names(ablations, 0)}
-        parts += ["## What each ingredient is worth", texts.get("ablations", "")]
-        parts += [ablation_table({**measured, **ablations}, OURS)]
+        shared = [f"{name}/{OURS}" for name in _names(ablations, 0)]
+        whole = {key: row for key, row in peers.items() if key.rsplit("/", 1)[0] in shared}
+        table = ablation_table({**whole, **ablations}, OURS)
+        parts += ["## What each ingredient is worth", texts.get("ablations", ""), table]
     if paper:
         parts += ["## From scratch: the preset `paper`", texts.get("paper", ""), ablation_table(paper, SHORT)]
         for name in _names(paper, 0):

@@ -65,12 +65,12 @@ def test_the_signed_rank_test_takes_what_both_were_measured_on() -> None:
 
 def test_an_ablation_is_compared_with_its_own_preset_and_seed() -> None:
     runs = {
-        "bottle/default/0": row(0.9, case_accuracy=0.2),
+        "bottle/morphad/0": row(0.9, case_accuracy=0.2),
         "bottle/no training/0": row(0.88, case_accuracy=None),
         "bottle/no training/1": row(0.5, case_accuracy=None),  # nothing to compare with
     }
-    table = ablation_table(runs, "default")
-    assert cells(table, "default")[-2:] == ["-", "20.0"]
+    table = ablation_table(runs, "morphad")
+    assert cells(table, "morphad")[-2:] == ["-", "20.0"]
     assert cells(table, "no training")[-2:] == ["-2.00 (1)", "-"]
 
 
@@ -90,11 +90,12 @@ def test_a_page_of_all_runs_holds_every_part_and_no_pixel_figures_where_there_ar
         f"bottle/{paper.SHORT}/0": row(0.6, case_accuracy=0.5, scores={"cosine": 0.6, "neighbours": 0.5}),
         "bottle/rotations/0": row(0.65, scores={"rotations": 0.65}),
     }
-    of_default = {"bottle/default/0": row(0.9, case_accuracy=0.2)}
+    of_default = {"bottle/no training/0": row(0.97, case_accuracy=None)}
     page = render(RUNS, of_default, of_paper, one_class, {"intro": "Words."})
     assert "Words." in page
     assert "Pixel AUROC" not in page
     assert "| bottle | crack |" in page
+    assert "| no training | 97.0 | -1.00 (1) | - |" in page  # against morphad with the same seed
     assert "| paper | 80.0 | +20.00 (1) | 70.0 |" in page
     assert "| rotations | 65.0 | +5.00 (1) | - |" in page
     assert "| score | paper | a third of the training |\n|---|---|---|\n| cosine | 80.0 | 60.0 |" in page
@@ -113,7 +114,7 @@ def test_every_variant_is_a_valid_setting_that_differs_from_its_preset(
     preset: str, variant: str, changes: dict[str, Any]
 ) -> None:
     settings, base = (train_settings({"preset": preset, **more}) for more in (changes, {}))
-    outside_of_settings = {ablations.EQUAL_WEIGHTS, ablations.MAXIMUM}
+    outside_of_settings = {ablations.EQUAL_WEIGHTS, ablations.MAXIMUM, ablations.EDGE}
     assert (settings == base) == (variant == preset or variant in outside_of_settings)
 
 
