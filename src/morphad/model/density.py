@@ -17,7 +17,13 @@ SHRINKAGE = 0.01  # added to the variance of every channel, so that one that nev
 
 
 class Density(ABC):
-    """A distance from good patches, larger for more abnormal."""
+    """A distance from good patches, larger for more abnormal.
+
+    Attributes:
+        neighbourhoods: Whether layers coarser than the grid are to be averaged over neighbouring places beforehand.
+    """
+
+    neighbourhoods = False
 
     @abstractmethod
     def update(self, features: Tensor) -> None:
@@ -126,12 +132,14 @@ class MemoryDensity(Density):
         size: Patches kept.
         neighbours: Nearest patches whose distances are averaged.
         seed: Of the sample and the projection.
+        neighbourhoods: As in `Density`.
     """
 
     CANDIDATES_PER_PATCH = 60  # fewer, and rare good patches are missing from the choice
     PROJECTED = 64
 
-    def __init__(self, size: int, neighbours: int, seed: int) -> None:
+    def __init__(self, size: int, neighbours: int, seed: int, *, neighbourhoods: bool = False) -> None:
+        self.neighbourhoods = neighbourhoods
         self._size = size
         self._neighbours = neighbours
         self._seed = seed

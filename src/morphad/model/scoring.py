@@ -1,8 +1,10 @@
 """From a trained network to a score and a map for each image; both ways are fitted on good images only."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import chain
 from typing import ClassVar, Self
 
 import torch
@@ -93,12 +95,13 @@ def make_scorer(settings: ScoreSettings, table: Sequence[Case], seed: int, dtype
 class DensityScorer(Scorer):
     """Distance of patch features from those of good images, seen through one or more morphological looks.
 
-    A look is a case that train and test images alike are transformed by; each look and kind of density is a
-    component with a map, the memory beside other kinds with the first look alone. Good images that the densities
-    were not fitted on set how much the places near the edge count in each component, its scale (the deviation of its
-    maps' peaks) and, once more with self-made defects, its weight: by how many such deviations the defects raise the
-    peak, which is the linear discriminant's weight for independent components. The fused map is the weighted mean, and
-    the image's score is its peak: the mean of the most abnormal hundredth of it.
+    A look is a case that train and test images alike are transformed by; each look and kind of density is a component
+    with a map, the memory beside other kinds with the first look alone. There are two memories, of features as they
+    are, which is sharp, and averaged over neighbours, which is steady; the component is their mean. Good images that
+    the densities were not fitted on set how much the places near the edge count in each component, its scale (the
+    deviation of its maps' peaks) and, once more with self-made defects, its weight: by how many such deviations the
+    defects raise the peak, which is the linear discriminant's weight for independent components. The fused map is the
+    weighted mean, and the image's score is its peak: the mean of the most abnormal hundredth of it.
     """
 
     HELD_OUT = 5  # one image in so many sets scales and weights, before it joins the others
@@ -112,21 +115,24 @@ class DensityScorer(Scorer):
         self._seed = seed
         self._layers = settings.layers
         self._looks = [parse_case(name) for name in settings.looks]
-        self._densities = [self._make_densities(settings, seed, first=i == 0) for i in range(len(self._looks))]
+        self._components = [self._make_components(settings, seed, first=i == 0) for i in range(len(self._looks))]
         self._edge_gains = torch.ones(())
         self._centres = self._scales = self._weights = torch.empty(0)
 
     @staticmethod
-    def _make_densities(settings: ScoreSettings, seed: int, *, first: bool) -> list[Density]:
-        """The densities of a look; beside others, the memory goes with the first look alone, for it takes longest."""
-        densities: list[Density] = []
+    def _make_components(settings: ScoreSettings, seed: int, *, first: bool) -> dict[str, list[Density]]:
+        """The densities of a look by kind; beside others, the memory goes with the first look alone: it is slowest."""
+        made: dict[str, list[Density]] = {}
         if "gaussian" in settings.densities:
-            densities.append(GaussianDensity(settings.channels, seed))
+            made["gaussian"] = [GaussianDensity(settings.channels, seed)]
         if "subspace" in settings.densities:
-            densities.append(SubspaceDensity(seed))
+            made["subspace"] = [SubspaceDensity(seed)]
         if "memory" in settings.densities and (first or len(settings.densities) == 1):
-            densities.append(MemoryDensity(settings.memory, settings.neighbours, seed))
-        return densities
+            made["memory"] = [
+                MemoryDensity(settings.memory, settings.neighbours, seed, neighbourhoods=averaged)
+                for averaged in (False, True)
+            ]
+        return made
 
     def fit(self, network: MorphologyNetwork, images: Tensor, report: Callable[[int], object]) -> Self:
         """As in `Scorer`."""
@@ -154,10 +160,7 @@ class DensityScorer(Scorer):
     def state(self) -> dict[str, Tensor]:
         """As in `Scorer`."""
         tensors = {
-            f"look{i}.density{j}.{name}": tensor
-            for i, densities in enumerate(self._densities)
-            for j, density in enumerate(densities)
-            for name, tensor in density.state().items()
+            f"{prefix}{name}": tensor for prefix, density in self._named() for name, tensor in density.state().items()
         }
         return tensors | {
             "edge_gains": self._edge_gains,
@@ -168,38 +171,51 @@ class DensityScorer(Scorer):
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """As in `Scorer`."""
-        for i, densities in enumerate(self._densities):
-            for j, density in enumerate(densities):
-                prefix = f"look{i}.density{j}."
-                density.load_state({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        for prefix, density in self._named():
+            density.load_state({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
         self._edge_gains = state["edge_gains"]
         self._centres, self._scales, self._weights = state["centres"], state["scales"], state["weights"]
 
+    def _named(self) -> Iterator[tuple[str, Density]]:
+        """All densities and what their tensors' names start with."""
+        for i, components in enumerate(self._components):
+            for kind, densities in components.items():
+                for j, density in enumerate(densities):
+                    yield f"look{i}.{kind}{j}.", density
+
     def _take_in(self, network: MorphologyNetwork, images: Tensor, report: Callable[[int], object]) -> None:
         for batch in torch.split(images, BATCH):
-            for look, densities in zip(self._looks, self._densities, strict=True):
+            for look, components in zip(self._looks, self._components, strict=True):
                 features = self._features(network, batch, look)
-                for density in densities:
-                    density.update(features)
+                for density in chain(*components.values()):
+                    density.update(features(density.neighbourhoods))
             report(len(batch))
-        for densities in self._densities:
-            for density in densities:
-                density.finish()
+        for _, density in self._named():
+            density.finish()
 
-    def _features(self, network: MorphologyNetwork, images: Tensor, look: Case) -> Tensor:
-        """Features [B, C, h, w] float32 of all layers on one grid of 8 px."""
+    def _features(self, network: MorphologyNetwork, images: Tensor, look: Case) -> Callable[[bool], Tensor]:
+        """Gives features [B, C, h, w] float32 of all layers on one grid of 8 px, with `neighbourhoods` or not."""
         height, width = self._input_size = tuple(images.shape[-2:])
         with self._autocast(images):
             layers = network.features(transform(images, look), self._layers)
         grid = (max(1, height // 8), max(1, width // 8))
-        return torch.cat([_to_grid(layers[name].float(), grid) for name in self._layers], 1)
+
+        @cache
+        def on_grid(neighbourhoods: bool) -> Tensor:
+            return torch.cat(
+                [_to_grid(layers[name].float(), grid, neighbourhoods=neighbourhoods) for name in self._layers], 1
+            )
+
+        return on_grid
 
     def _component_maps(self, network: MorphologyNetwork, images: Tensor) -> Tensor:
-        """Distances [B, h, w, components] on the grid, look by look, density by density."""
+        """Distances [B, h, w, components] on the grid, look by look, kind by kind."""
         maps = []
-        for look, densities in zip(self._looks, self._densities, strict=True):
+        for look, components in zip(self._looks, self._components, strict=True):
             features = self._features(network, images, look)
-            maps += [density.distances(features) for density in densities]
+            for densities in components.values():
+                distances = [density.distances(features(density.neighbourhoods)) for density in densities]
+                maps.append(torch.stack(distances).mean(0))
         return torch.stack(maps, -1) * self._edge_gains
 
     def _peaks(self, network: MorphologyNetwork, images: Tensor) -> Tensor:
@@ -348,8 +364,16 @@ def _smoothing(places: int, size: int, sigma: float, like: Tensor) -> Tensor:
     return smoothed[0].T
 
 
-def _to_grid(features: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Features [B, C, h, w] averaged down or interpolated up to the grid."""
+def _to_grid(features: Tensor, grid: tuple[int, int], *, neighbourhoods: bool) -> Tensor:
+    """Features [B, C, h, w] averaged down or interpolated up to the grid.
+
+    Args:
+        features: Of one layer.
+        grid: Rows and columns.
+        neighbourhoods: Average a layer that is coarser than the grid over 3 x 3 of its places first.
+    """
     if features.shape[-2] >= grid[0] and features.shape[-1] >= grid[1]:
         return functional.adaptive_avg_pool2d(features, grid)
+    if neighbourhoods:
+        features = functional.avg_pool2d(features, 3, 1, 1, count_include_pad=False)
     return functional.interpolate(features, size=grid, mode="bilinear", align_corners=False)
