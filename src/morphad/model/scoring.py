@@ -98,7 +98,7 @@ class DensityScorer(Scorer):
     A look is a case that train and test images alike are transformed by; each look and kind of density is a component
     with a map, the memory beside other kinds with the first look alone. There are two memories, of features as they
     are, which is sharp, and averaged over neighbours, which is steady; the component is their mean. Good images that
-    the densities were not fitted on set how much the places near the edge count in each component, its scale (the
+    the densities were not fitted on set how much places near the edge count in each density, each component's scale (the
     deviation of its maps' peaks) and, once more with self-made defects, its weight: by how many such deviations the
     defects raise the peak, which is the linear discriminant's weight for independent components. The fused map is the
     weighted mean, and the image's score is its peak: the mean of the most abnormal hundredth of it.
@@ -141,7 +141,7 @@ class DensityScorer(Scorer):
         self._take_in(network, images[~held_out], report)
         unseen = images[held_out]
         self._edge_gains = torch.ones((), device=images.device)
-        self._edge_gains = edge_gains(self._component_maps(network, batch) for batch in torch.split(unseen, BATCH))
+        self._edge_gains = edge_gains(self._distances(network, batch) for batch in torch.split(unseen, BATCH))
         clean = self._peaks(network, unseen)
         self._centres = clean.mean(0)
         self._scales = clean.std(0).clamp_min(1e-3 * self._centres.abs().max()).clamp_min(1e-6)
@@ -208,15 +208,19 @@ class DensityScorer(Scorer):
 
         return on_grid
 
-    def _component_maps(self, network: MorphologyNetwork, images: Tensor) -> Tensor:
-        """Distances [B, h, w, components] on the grid, look by look, kind by kind."""
+    def _distances(self, network: MorphologyNetwork, images: Tensor) -> Tensor:
+        """Distances [B, h, w, densities] on the grid, look by look, kind by kind, the edge brought down."""
         maps = []
         for look, components in zip(self._looks, self._components, strict=True):
             features = self._features(network, images, look)
-            for densities in components.values():
-                distances = [density.distances(features(density.neighbourhoods)) for density in densities]
-                maps.append(torch.stack(distances).mean(0))
+            maps += [d.distances(features(d.neighbourhoods)) for d in chain(*components.values())]
         return torch.stack(maps, -1) * self._edge_gains
+
+    def _component_maps(self, network: MorphologyNetwork, images: Tensor) -> Tensor:
+        """[B, h, w, components]: the distances of each kind of density, those of one kind averaged."""
+        counts = [len(densities) for components in self._components for densities in components.values()]
+        parts = torch.split(self._distances(network, images), counts, -1)
+        return torch.stack([part.mean(-1) for part in parts], -1)
 
     def _peaks(self, network: MorphologyNetwork, images: Tensor) -> Tensor:
         """[B, components]: the peak of each component's smoothed map."""
@@ -311,10 +315,10 @@ def edge_gains(maps: Iterable[Tensor]) -> Tensor:
     places lie further from each other there, and without this the most abnormal place of a good surface is one of them.
 
     Args:
-        maps: Batches [B, h, w, K] of distances in good images, by K components.
+        maps: Batches [B, h, w, K] of distances in good images, by K densities.
 
     Returns:
-        [h, w, K] in (0, 1], one value a component and zone of `_zones`: how high distances go in the inner zone by how
+        [h, w, K] in (0, 1], one value a density and zone of `_zones`: how high distances go in the inner zone by how
         high they go in this one, each the mean and two deviations. None is above 1, for a bland rim is not to be made
         loud.
     """
@@ -375,5 +379,5 @@ def _to_grid(features: Tensor, grid: tuple[int, int], *, neighbourhoods: bool) -
     if features.shape[-2] >= grid[0] and features.shape[-1] >= grid[1]:
         return functional.adaptive_avg_pool2d(features, grid)
     if neighbourhoods:
-        features = functional.avg_pool2d(features, 3, 1, 1, count_include_pad=False)
+        features = functional.avg_pool2d(features, 3, 1, 1)
     return functional.interpolate(features, size=grid, mode="bilinear", align_corners=False)
