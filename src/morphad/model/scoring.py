@@ -98,10 +98,10 @@ class DensityScorer(Scorer):
     A look is a case that train and test images alike are transformed by; each look and kind of density is a component
     with a map, the memory beside other kinds with the first look alone. There are two memories, of features as they
     are, which is sharp, and averaged over neighbours, which is steady; the component is their mean. Good images that
-    the densities were not fitted on set how much places near the edge count in each density, each component's scale (the
-    deviation of its maps' peaks) and, once more with self-made defects, its weight: by how many such deviations the
-    defects raise the peak, which is the linear discriminant's weight for independent components. The fused map is the
-    weighted mean, and the image's score is its peak: the mean of the most abnormal hundredth of it.
+    the densities were not fitted on set how much places near the edge count in each density, the scale of each
+    component (the deviation of its maps' peaks) and, once more with self-made defects, its weight: by how many such
+    deviations the defects raise the peak, which is the linear discriminant's weight for independent components. The
+    fused map is the weighted mean, and the image's score is its peak: the mean of the most abnormal hundredth of it.
     """
 
     HELD_OUT = 5  # one image in so many sets scales and weights, before it joins the others
