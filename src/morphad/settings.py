@@ -254,7 +254,7 @@ class ScoreSettings(Settings):
         description="density: a Gaussian a position, principal components of whole images, a memory of patches",
     )
     channels: int = Field(default=176, ge=1, description="gaussian: random channels kept per position")
-    memory: int = Field(default=2000, ge=1, description="memory: patches kept, chosen by coverage")
+    memory: int = Field(default=2000, ge=1, description="memory: patches kept by each of its two, chosen by coverage")
     neighbours: int = Field(default=1, ge=1, description="memory: neighbours averaged in a distance")
 
     @model_validator(mode="after")
