@@ -374,7 +374,8 @@ def _to_grid(features: Tensor, grid: tuple[int, int], *, neighbourhoods: bool) -
     Args:
         features: Of one layer.
         grid: Rows and columns.
-        neighbourhoods: Average a layer that is coarser than the grid over 3 x 3 of its places first.
+        neighbourhoods: Average a layer that is coarser than the grid over 3 x 3 of its places first, zeros beyond the
+            edge among them: they set the places there apart, so that a memory compares them with each other.
     """
     if features.shape[-2] >= grid[0] and features.shape[-1] >= grid[1]:
         return functional.adaptive_avg_pool2d(features, grid)
