@@ -209,12 +209,13 @@ class TestDensityScore:
         network = MorphologyNetwork(chosen, table, 0).eval()
         scorer = make_scorer(chosen.score, table, 0, None)
         with torch.inference_mode():
-            maps = scorer.fit(network, crops(60, 1), lambda _: None).score(network, crops(40, 2)).maps
+            scorer.fit(network, crops(60, 1), lambda _: None)
+            maps = torch.cat([scorer.score(network, batch).maps for batch in crops(200, 2).split(20)])
         at_edge = torch.ones(96, 96, dtype=torch.bool)
         at_edge[GRID:-GRID, GRID:-GRID] = False
         most_abnormal = maps.flatten(1).argmax(1)
         share = at_edge.flatten()[most_abnormal].float().mean()
-        assert share < 1.5 * at_edge.float().mean()
+        assert at_edge.float().mean() / 2 < share < 1.2 * at_edge.float().mean()  # 93 % without the gains
 
     def test_a_look_that_is_no_case_is_told(self) -> None:
         with pytest.raises(BadInputError, match="'erode_3x3' is not a case; expected identity or OPERATOR_"):
@@ -229,10 +230,10 @@ class TestEdgeGains:
         generator = torch.Generator().manual_seed(seed)
         loudness = 3 * torch.rand(height, width, 2, generator=generator)
         maps = torch.rand(count, height, width, 2, generator=generator) * loudness
-        gains = edge_gains(maps.split(2))
+        gains = edge_gains(maps)
         assert gains.shape == (height, width, 2)
         assert ((gains > 0) & (gains <= 1)).all()
-        again = edge_gains([maps * gains])
+        again = edge_gains(maps * gains)
         torch.testing.assert_close(again, torch.ones_like(again), rtol=1e-3, atol=1e-3)
 
     def test_a_loud_rim_and_louder_corners_are_brought_down_to_the_middle(self) -> None:
@@ -242,12 +243,12 @@ class TestEdgeGains:
         maps[:, rim, 0] = 2.0
         maps[:, [0, 0, -1, -1], [0, -1, 0, -1], 0] = 4.0
         maps[:, rim, 1] = 0.5  # bland, and left so
-        gains = edge_gains([maps])
+        gains = edge_gains(maps)
         torch.testing.assert_close((gains * maps[0])[..., 0], torch.ones(20, 28))
         assert (gains[..., 1] == 1).all()
 
     def test_maps_of_zeros_keep_their_rim(self) -> None:
-        assert (edge_gains([torch.zeros(2, 9, 9, 1)]) == 1).all()
+        assert (edge_gains(torch.zeros(2, 9, 9, 1)) == 1).all()
 
 
 def test_transformation_cases_are_spread_over_the_table() -> None:

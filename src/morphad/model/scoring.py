@@ -1,7 +1,7 @@
 """From a trained network to a score and a map for each image; both ways are fitted on good images only."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
@@ -116,8 +116,7 @@ class DensityScorer(Scorer):
         self._layers = settings.layers
         self._looks = [parse_case(name) for name in settings.looks]
         self._components = [self._make_components(settings, seed, first=i == 0) for i in range(len(self._looks))]
-        self._edge_gains = torch.ones(())
-        self._centres = self._scales = self._weights = torch.empty(0)
+        self._edge_gains = self._centres = self._scales = self._weights = torch.empty(0)
 
     @staticmethod
     def _make_components(settings: ScoreSettings, seed: int, *, first: bool) -> dict[str, list[Density]]:
@@ -140,20 +139,20 @@ class DensityScorer(Scorer):
         held_out = torch.arange(len(images)) % self.HELD_OUT == self.HELD_OUT - 1
         self._take_in(network, images[~held_out], report)
         unseen = images[held_out]
-        self._edge_gains = torch.ones((), device=images.device)
-        self._edge_gains = edge_gains(self._distances(network, batch) for batch in torch.split(unseen, BATCH))
-        clean = self._peaks(network, unseen)
+        distances = self._distances(network, unseen)
+        self._edge_gains = edge_gains(distances)
+        clean = self._peaks(distances)
         self._centres = clean.mean(0)
         self._scales = clean.std(0).clamp_min(1e-3 * self._centres.abs().max()).clamp_min(1e-6)
         rounds = -(-self.SELF_MADE // len(unseen))
-        spoilt = [self._peaks(network, with_defects(unseen, self._seed + i)) for i in range(rounds)]
+        spoilt = [self._peaks(self._distances(network, with_defects(unseen, self._seed + i))) for i in range(rounds)]
         self._weights = component_weights(clean, torch.stack(spoilt).mean(0), self._scales)
         self._take_in(network, unseen, report)
         return self
 
     def score(self, network: MorphologyNetwork, images: Tensor) -> Scored:
         """As in `Scorer`."""
-        maps = self._component_maps(network, images)
+        maps = self._component_maps(self._distances(network, images))
         fused = self._smoothed(((maps - self._centres) / self._scales) @ self._weights)
         return Scored(self._peak(fused).double(), fused)
 
@@ -209,25 +208,28 @@ class DensityScorer(Scorer):
         return on_grid
 
     def _distances(self, network: MorphologyNetwork, images: Tensor) -> Tensor:
-        """Distances [B, h, w, densities] on the grid, look by look, kind by kind, the edge brought down."""
-        maps = []
-        for look, components in zip(self._looks, self._components, strict=True):
-            features = self._features(network, images, look)
-            maps += [d.distances(features(d.neighbourhoods)) for d in chain(*components.values())]
-        return torch.stack(maps, -1) * self._edge_gains
+        """[N, h, w, densities] on the grid, look by look, kind by kind: an eighth of the images' own bytes."""
+        batches = []
+        for batch in torch.split(images, BATCH):
+            maps = []
+            for look, components in zip(self._looks, self._components, strict=True):
+                features = self._features(network, batch, look)
+                maps += [d.distances(features(d.neighbourhoods)) for d in chain(*components.values())]
+            batches.append(torch.stack(maps, -1))
+        return torch.cat(batches)
 
-    def _component_maps(self, network: MorphologyNetwork, images: Tensor) -> Tensor:
-        """[B, h, w, components]: the distances of each kind of density, those of one kind averaged."""
+    def _component_maps(self, distances: Tensor) -> Tensor:
+        """[N, h, w, components]: the edge brought down, distances of one kind of density averaged."""
         counts = [len(densities) for components in self._components for densities in components.values()]
-        parts = torch.split(self._distances(network, images), counts, -1)
+        parts = torch.split(distances * self._edge_gains, counts, -1)
         return torch.stack([part.mean(-1) for part in parts], -1)
 
-    def _peaks(self, network: MorphologyNetwork, images: Tensor) -> Tensor:
-        """[B, components]: the peak of each component's smoothed map."""
+    def _peaks(self, distances: Tensor) -> Tensor:
+        """[N, components]: the peak of each component's smoothed map."""
         return torch.cat(
             [
-                torch.stack([self._peak(self._smoothed(m)) for m in self._component_maps(network, batch).unbind(-1)], 1)
-                for batch in torch.split(images, BATCH)
+                torch.stack([self._peak(self._smoothed(m)) for m in self._component_maps(batch).unbind(-1)], 1)
+                for batch in torch.split(distances, BATCH)
             ]
         )
 
@@ -308,33 +310,27 @@ class TransformationScorer(Scorer):
         return torch.stack(whole, 1), torch.stack(places, 1)
 
 
-def edge_gains(maps: Iterable[Tensor]) -> Tensor:
+def edge_gains(distances: Tensor) -> Tensor:
     """What brings distances near the edge down to those of the inner places.
 
     The network pads with zeros and finds structure at the edge, most of all in the corners, where there is none. Good
     places lie further from each other there, and without this the most abnormal place of a good surface is one of them.
 
     Args:
-        maps: Batches [B, h, w, K] of distances in good images, by K densities.
+        distances: Of good images [N, h, w, K], by K densities.
 
     Returns:
         [h, w, K] in (0, 1], one value a density and zone of `_zones`: how high distances go in the inner zone by how
         high they go in this one, each the mean and two deviations. None is above 1, for a bland rim is not to be made
         loud.
     """
-    count, total, squares = 0, torch.zeros(()), torch.zeros(())  # sums over images
-    for batch in maps:
-        count += len(batch)
-        total, squares = total + batch.double().sum(0), squares + batch.double().square().sum(0)
-    zones = _zones(*total.shape[:2]).to(total.device)
-    inner = zones[zones.shape[0] // 2, zones.shape[1] // 2]
-    high = torch.empty_like(total)
+    zones = _zones(*distances.shape[1:3]).to(distances.device)
+    high = torch.empty_like(distances[0])
     for zone in set(zones.flatten().tolist()):
-        mean, square = (sums[zones == zone].mean(0) / count for sums in (total, squares))
-        high[zones == zone] = mean + 2 * (square - mean.square()).clamp_min(0).sqrt()
+        deviation, mean = torch.std_mean(distances[:, zones == zone].double(), (0, 1), correction=0)
+        high[zones == zone] = (mean + 2 * deviation).float()
     high = high.clamp_min(1e-6)
-    gains: Tensor = (high[zones == inner][0] / high).clamp_max(1).float()
-    return gains
+    return (high[high.shape[0] // 2, high.shape[1] // 2] / high).clamp_max(1)
 
 
 def component_weights(clean: Tensor, spoilt: Tensor, scales: Tensor) -> Tensor:
