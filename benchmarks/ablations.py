@@ -17,8 +17,8 @@ import torch
 
 from benchmarks.measuring import Row, measure_morphad, measure_sets
 from morphad.files import sha256_json
-from morphad.model import scoring
-from morphad.model.scoring import DensityScorer
+from morphad.model import density_scorer
+from morphad.model.density_scorer import DensityScorer
 
 EQUAL_WEIGHTS, MAXIMUM, EDGE = "equal weights", "maximum of the map", "the edge as it is"
 # What differs from the preset; what of the score has no setting is changed in `run`.
@@ -58,7 +58,7 @@ def run(variant: str, folder: Path, seed: int, networks: Path) -> Row:
     if variant == MAXIMUM:
         DensityScorer.PEAK = 0.0
     if variant == EDGE:
-        scoring.EDGE = 0
+        density_scorer.EDGE = 0
     training = sha256_json({key: value for key, value in VARIANTS[variant].items() if key != "score"})
     network = networks / f"{folder.name}-{seed}-{training[:16]}.safetensors"
     return measure_morphad(folder, {"preset": "default", **VARIANTS[variant]}, seed, network)

@@ -1,16 +1,14 @@
 """What every model is measured by: the same images, the same figures, and where they were measured."""
 
 import argparse
-import multiprocessing
 import subprocess
 from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from morphad.benchmark import measure
+from morphad.benchmark import fresh_process, measure
 from morphad.files import read_json, write_json
 
 RESAMPLES = 1000  # behind the interval of an image AUROC
@@ -37,7 +35,7 @@ def run_missing(jobs: Mapping[str, tuple[Callable[..., Row], tuple[Any, ...]]], 
     for key, (function, arguments) in jobs.items():
         if key in runs:
             continue
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        with fresh_process() as pool:
             row = pool.submit(function, *arguments).result()
         runs = {**(read_json(out) if out.exists() else {}), key: row}  # another program may have written meanwhile
         write_json(out, runs)

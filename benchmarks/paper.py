@@ -25,10 +25,11 @@ from morphad.benchmark import figures, read_set
 from morphad.data.images import decode
 from morphad.data.loading import in_order
 from morphad.data.sources import SourceImage
+from morphad.model.density_scorer import DensityScorer
 from morphad.model.device import autocast_dtype
 from morphad.model.morphology import case_table
 from morphad.model.network import MorphologyNetwork
-from morphad.model.scoring import BATCH, DensityScorer
+from morphad.model.scorer import BATCH
 from morphad.model.selfmade import with_defects
 from morphad.model.training import train_network
 from morphad.params import merge, train_settings

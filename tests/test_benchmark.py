@@ -1,12 +1,16 @@
 """`morphad benchmark` on two tiny sets, with a preset as small as it gets."""
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from morphad import benchmark, params
@@ -153,3 +157,21 @@ def test_a_damaged_image_comes_back_from_the_other_process_as_one_sentence(
     told = capsys.readouterr().err
     assert "007.png" in told
     assert "Traceback" not in told
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends the children of a process that was killed")
+@pytest.mark.parametrize("ended_by", [signal.SIGKILL, signal.SIGTERM])
+def test_a_benchmark_that_is_killed_leaves_no_process_behind(ended_by: signal.Signals) -> None:
+    script = (
+        "import time; from morphad.benchmark import fresh_process\n"
+        "if __name__ == '__main__':\n"
+        "    with fresh_process() as pool:\n"
+        "        print(pool.submit(os.getpid).result(), flush=True); pool.submit(time.sleep, 600).result()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", "import os; " + script], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = psutil.Process(int(parent.stdout.readline()))
+        assert child.is_running()
+        parent.send_signal(ended_by)
+        parent.wait(60)
+        assert psutil.wait_procs([child], 30)[1] == []

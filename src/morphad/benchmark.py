@@ -1,6 +1,7 @@
 """`morphad benchmark`: fit and score every set in MVTec AD layout; no label is used for any choice."""
 
 import multiprocessing
+import os
 import resource
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from morphad.decision.metrics import evaluate
 from morphad.errors import BadInputError
 from morphad.files import check_writable, write_json
 from morphad.model.detector import Detector
+from morphad.model.launching import follow_parent
 from morphad.params import train_settings
 from morphad.progress import track
 from morphad.settings import EvaluateSettings, IngestSettings
@@ -37,14 +39,19 @@ def run(root: Path, names: list[str] | None, preset: str, seed: int, out: Path) 
     check_writable(out)
     results: dict[str, Any] = {}
     for folder in folders:
-        # A fresh process, so that the peak of its memory is this set's own.
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        with fresh_process() as pool:
             try:
                 results[folder.name] = pool.submit(measure, folder, {"preset": preset}, seed).result()
             except BrokenProcessPool as error:
                 raise BadInputError(f"{folder}: its process was killed, most likely for want of memory") from error
         write_json(out, results)
     return _table(results) + f"\nwritten to {out}"
+
+
+def fresh_process() -> ProcessPoolExecutor:
+    """One new process, so that the peak of its memory is its own; it ends when this one is killed."""
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(1, mp_context=context, initializer=follow_parent, initargs=(os.getpid(),))
 
 
 def measure(

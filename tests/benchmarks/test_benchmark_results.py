@@ -123,9 +123,7 @@ def measured(value: float) -> dict[str, float]:
 
 
 def test_a_run_that_is_there_is_not_repeated_and_others_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        measuring, "ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1)
-    )  # no seconds of imports
+    monkeypatch.setattr(measuring, "fresh_process", lambda: ThreadPoolExecutor(1))  # no seconds of imports
     out = tmp_path / "runs.json"
     write_json(out, {"a": {"image_auroc": 0.1}, "other": {"image_auroc": 0.2}})
     runs = measuring.run_missing({"a": (measured, (0.9,)), "b": (measured, (0.5,))}, out)

@@ -13,9 +13,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from morphad.errors import BadInputError
+from morphad.model.density_scorer import DensityScorer, edge_gains
+from morphad.model.detector import make_scorer
 from morphad.model.morphology import case_table
 from morphad.model.network import MorphologyNetwork
-from morphad.model.scoring import DensityScorer, Scorer, TransformationScorer, edge_gains, make_scorer
+from morphad.model.scorer import Scorer
+from morphad.model.transformation_scorer import TransformationScorer
 from morphad.params import train_settings
 from morphad.settings import ScoreSettings, TrainSettings
 

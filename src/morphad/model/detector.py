@@ -1,7 +1,7 @@
 """Preprocessing, network, scorer and threshold of one line as one object and one folder."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,13 +20,15 @@ from morphad import __version__
 from morphad.decision.calibration import Calibration, calibrate
 from morphad.errors import BadInputError
 from morphad.files import atomic_directory, cannot_write, read_json, sha256_file, sha256_json
+from morphad.model.density_scorer import DensityScorer
 from morphad.model.device import Placement, place_training, scoring_device, within_gpu_memory
-from morphad.model.morphology import case_table, parse_case
+from morphad.model.morphology import Case, case_table, parse_case
 from morphad.model.network import MorphologyNetwork
-from morphad.model.scoring import BATCH, Scored, Scorer, make_scorer
+from morphad.model.scorer import BATCH, Scored, Scorer
 from morphad.model.training import TrainingResult, train_network
+from morphad.model.transformation_scorer import TransformationScorer
 from morphad.progress import counter
-from morphad.settings import CalibrateSettings, TrainSettings
+from morphad.settings import CalibrateSettings, ScoreSettings, TrainSettings
 
 FORMAT_VERSION = 4
 _NETWORK, _SCORER, _DESCRIPTION = "network.safetensors", "scorer.safetensors", "detector.json"
@@ -261,6 +263,13 @@ class Detector:
         if dtype == torch.float16 and self.device.type == "cpu":
             dtype = None  # a CPU has no fast float16; float32 is the closest that it computes in
         return make_scorer(self.settings.score, self.table, self.seed, dtype)
+
+
+def make_scorer(settings: ScoreSettings, table: Sequence[Case], seed: int, dtype: torch.dtype | None) -> Scorer:
+    """The scorer that the settings name, not yet fitted; `dtype` as in `Scorer`."""
+    if settings.kind == "transformation":
+        return TransformationScorer(settings, table, dtype)
+    return DensityScorer(settings, seed, dtype)
 
 
 def _told(training: TrainingResult) -> dict[str, Any]:

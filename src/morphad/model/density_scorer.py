@@ -1,95 +1,23 @@
-"""From a trained network to a score and a map for each image; both ways are fitted on good images only."""
+"""The score by densities of patch features: how far each place of an image lies from good ones."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from itertools import chain
-from typing import ClassVar, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms.v2 import functional as transforms
 
-from morphad.errors import BadInputError
 from morphad.model.density import Density, GaussianDensity, MemoryDensity, SubspaceDensity
 from morphad.model.morphology import Case, parse_case, transform
 from morphad.model.network import MorphologyNetwork
+from morphad.model.scorer import BATCH, Scored, Scorer
 from morphad.model.selfmade import with_defects
 from morphad.settings import ScoreSettings
 
-BATCH = 16  # images a forward pass
 EDGE = 3  # places from the edge of the grid where the padding is felt
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A batch of scored images.
-
-    Attributes:
-        scores: [B] float64, higher for more abnormal.
-        maps: [B, H, W] float32 at the network's input size, higher for more abnormal.
-    """
-
-    scores: Tensor
-    maps: Tensor
-
-
-class Scorer(ABC):
-    """A way to score images with a trained network.
-
-    Args:
-        dtype: What the network's forward passes are computed in; None for float32. All else is float32.
-    """
-
-    MIN_IMAGES: ClassVar[int]
-
-    def __init__(self, dtype: torch.dtype | None) -> None:
-        self._dtype = dtype
-
-    def check_count(self, count: int) -> None:
-        """Refuse too few good training images.
-
-        Raises:
-            BadInputError: There are fewer than `MIN_IMAGES`.
-        """
-        if count < self.MIN_IMAGES:
-            raise BadInputError(
-                f"this score (train.score.kind) needs at least {self.MIN_IMAGES} good training images, got {count}; "
-                "add images to the line"
-            )
-
-    @abstractmethod
-    def fit(self, network: MorphologyNetwork, images: Tensor, report: Callable[[int], object]) -> Self:
-        """Learn what good images [N, C, H, W] uint8 look like; `report` is told how many more are worked through.
-
-        Raises:
-            BadInputError: Too few images.
-        """
-
-    @abstractmethod
-    def score(self, network: MorphologyNetwork, images: Tensor) -> Scored:
-        """Score images [B, C, H, W] uint8."""
-
-    @abstractmethod
-    def state(self) -> dict[str, Tensor]:
-        """Tensors that `load_state` takes back."""
-
-    @abstractmethod
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what `state` gave."""
-
-    def _autocast(self, images: Tensor) -> torch.autocast:
-        """The context for a forward pass of `images`."""
-        return torch.autocast(images.device.type, dtype=self._dtype or torch.bfloat16, enabled=self._dtype is not None)
-
-
-def make_scorer(settings: ScoreSettings, table: Sequence[Case], seed: int, dtype: torch.dtype | None) -> Scorer:
-    """The scorer that the settings name, not yet fitted; `dtype` as in `Scorer`."""
-    if settings.kind == "transformation":
-        return TransformationScorer(settings, table, dtype)
-    return DensityScorer(settings, seed, dtype)
 
 
 class DensityScorer(Scorer):
@@ -243,71 +171,6 @@ class DensityScorer(Scorer):
         height, width = self._input_size
         sigma = max(0.5, self.SMOOTHING * min(height, width))
         return _smoothing(maps.shape[1], height, sigma, maps) @ maps @ _smoothing(maps.shape[2], width, sigma, maps).T
-
-
-class TransformationScorer(Scorer):
-    """How badly the network recognises which case was applied: one forward pass a case.
-
-    For every case, 1 - cos(angle between the embedding and the true case's class centre), standardised with its mean
-    and deviation over good training images, then averaged over the cases. The map is the same with the embedding of
-    each place in place of the pooled one.
-    """
-
-    MIN_IMAGES = 2
-
-    def __init__(self, settings: ScoreSettings, table: Sequence[Case], dtype: torch.dtype | None) -> None:
-        super().__init__(dtype)
-        count = min(settings.cases, len(table))
-        self._indices = [round(i * (len(table) - 1) / max(1, count - 1)) for i in range(count)]
-        self._cases = [table[index] for index in self._indices]
-        self._image_mean = self._image_std = self._place_mean = self._place_std = torch.empty(0)
-
-    def fit(self, network: MorphologyNetwork, images: Tensor, report: Callable[[int], object]) -> Self:
-        """As in `Scorer`."""
-        self.check_count(len(images))
-        whole, places = [], []
-        for batch in torch.split(images, BATCH):
-            image_evidence, place_evidence = self._evidence(network, batch)
-            whole.append(image_evidence)
-            places.append(place_evidence.flatten(2).mean(2))
-            report(len(batch))
-        evidence, place = torch.cat(whole), torch.cat(places)
-        self._image_mean, self._image_std = evidence.mean(0), evidence.std(0).clamp_min(1e-4)
-        self._place_mean, self._place_std = place.mean(0), place.std(0).clamp_min(1e-4)
-        return self
-
-    def score(self, network: MorphologyNetwork, images: Tensor) -> Scored:
-        """As in `Scorer`."""
-        whole, places = self._evidence(network, images)
-        scores = ((whole - self._image_mean) / self._image_std).mean(1)
-        maps = ((places - self._place_mean[:, None, None]) / self._place_std[:, None, None]).mean(1)
-        full = functional.interpolate(maps[:, None], size=images.shape[-2:], mode="bilinear", align_corners=False)
-        return Scored(scores.double(), full[:, 0])
-
-    def state(self) -> dict[str, Tensor]:
-        """As in `Scorer`."""
-        return {
-            "image_mean": self._image_mean,
-            "image_std": self._image_std,
-            "place_mean": self._place_mean,
-            "place_std": self._place_std,
-        }
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """As in `Scorer`."""
-        self._image_mean, self._image_std = state["image_mean"], state["image_std"]
-        self._place_mean, self._place_std = state["place_mean"], state["place_std"]
-
-    def _evidence(self, network: MorphologyNetwork, images: Tensor) -> tuple[Tensor, Tensor]:
-        """1 - cosine to the true case: [B, K] of whole images and [B, K, h, w] of places."""
-        whole, places = [], []
-        for index, case in zip(self._indices, self._cases, strict=True):
-            with self._autocast(images):
-                embedded = network.embed_places(transform(images, case))
-            whole.append(1 - network.case_cosines(embedded.mean((2, 3)))[:, index])
-            place_cosines = network.case_cosines(embedded.movedim(1, -1).flatten(0, 2))[:, index]
-            places.append(1 - place_cosines.reshape(len(images), *embedded.shape[2:]))
-        return torch.stack(whole, 1), torch.stack(places, 1)
 
 
 def edge_gains(distances: Tensor) -> Tensor:
