@@ -13,10 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional as transforms
 
 from benchmarks.measuring import RESAMPLES, Row, measure_sets, revision
 from benchmarks.readings import OWN, READINGS, choose, fuse, read, spread, tells
@@ -25,7 +23,7 @@ from morphad.benchmark import figures, read_set
 from morphad.data.images import decode
 from morphad.data.loading import in_order
 from morphad.data.sources import SourceImage
-from morphad.model.density_scorer import DensityScorer
+from morphad.model.detector import make_scorer, prepare
 from morphad.model.device import autocast_dtype
 from morphad.model.morphology import case_table
 from morphad.model.network import MorphologyNetwork
@@ -45,6 +43,8 @@ VARIANTS: dict[str, Mapping[str, Any]] = {
     "no kernel-size loss": {"kernel_size_weight": 0.0},
     "100 square cases": {"cases": {"square": True, "heights": tuple(range(1, 35)), "widths": tuple(range(1, 35))}},
     "361 cases": {"cases": {"heights": tuple(range(1, 12)), "widths": tuple(range(1, 12))}},
+    "in colour": {"colour": "rgb"},
+    "128 px": {"image_size": (128, 128)},
     "untrained": {"optimiser": {"steps": 0}},
     "packaged weights": {
         "backbone": "efficientnet_lite0",
@@ -56,6 +56,9 @@ MODELS = (*VARIANTS, *BASELINES)
 SCORED_CASES = 48
 COUNTS = (1, 2, 4, 8, 16)  # of cases, chosen on self-made defects
 DENSITY = "patch densities"
+ERODED, DEEPER = f"{DENSITY}, an erosion as a second look", f"{DENSITY}, stride 16 as well"
+DTYPE = autocast_dtype("auto", torch.device("cpu"))
+STRIDE_16 = {"resnet18": "layer3", "efficientnet_lite0": "blocks.4"}
 FUSED = "best on self-made defects, with patch densities"
 
 
@@ -96,10 +99,16 @@ def _morphological(
     held = torch.arange(len(good)) % 5 == 4
     seen = torch.cat([given, good[held], with_defects(good[held], seed)])
     values = read(network, table, spread(SCORED_CASES, len(table)), good[~held], seen)
-    scorer = DensityScorer(settings.score, seed, autocast_dtype("auto", torch.device("cpu")))
-    with torch.inference_mode():
-        scorer.fit(network, good[~held], lambda _: None)
-        values[DENSITY] = torch.cat([scorer.score(network, part).scores for part in torch.split(seen, BATCH)])[None]
+    densities: dict[str, dict[str, Any]] = {
+        DENSITY: {},
+        ERODED: {"looks": ("identity", "erosion_5x5")},
+        DEEPER: {"layers": (*settings.score.layers, STRIDE_16[settings.backbone])},
+    }
+    for kind, changes in densities.items():
+        scorer = make_scorer(settings.score.model_copy(update={"kind": "density", **changes}), table, seed, DTYPE)
+        with torch.inference_mode():
+            scorer.fit(network, good[~held], lambda _: None)
+            values[kind] = torch.cat([scorer.score(network, part).scores for part in torch.split(seen, BATCH)])[None]
     parts = {
         kind: torch.split(rows, [len(given), int(held.sum()), int(held.sum())], 1) for kind, rows in values.items()
     }
@@ -115,13 +124,10 @@ def _morphological(
 
 
 def _prepared(images: Sequence[SourceImage], settings: TrainSettings) -> Tensor:
-    """Grey [N, 1, H, W] uint8 at the preset's size."""
-    rows = []
-    for pixels in in_order(lambda image: decode(image.file).pixels, images):
-        tensor = torch.from_numpy(np.ascontiguousarray(pixels))
-        grey = tensor[None] if tensor.ndim == 2 else transforms.rgb_to_grayscale(tensor.permute(2, 0, 1))
-        rows.append(transforms.resize(grey, list(settings.image_size), antialias=True))
-    return torch.stack(rows)
+    """[N, C, H, W] uint8 at the preset's size."""
+    return torch.stack(
+        [prepare(pixels, settings) for pixels in in_order(lambda image: decode(image.file).pixels, images)]
+    )
 
 
 def main() -> None:

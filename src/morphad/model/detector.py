@@ -90,7 +90,7 @@ class Detector:
         Raises:
             BadInputError: Too few images, or a setting that does not fit the network.
         """
-        prepared = [self._prepare(image) for image in images]
+        prepared = [prepare(image, self.settings) for image in images]
         if not prepared:
             raise BadInputError(f"{what}: no good images to train on; add images to the line")
         self._scorer = self._make_scorer()
@@ -237,20 +237,9 @@ class Detector:
         network = self._fitted()
         for originals in _batches(images):
             with within_gpu_memory("scoring images"), torch.inference_mode():
-                prepared = torch.stack([self._prepare(image) for image in originals]).to(self.device)
+                prepared = torch.stack([prepare(image, self.settings) for image in originals]).to(self.device)
                 scored = self._scorer.score(network, prepared)
             yield originals, scored
-
-    def _prepare(self, image: NDArray[np.uint8]) -> Tensor:
-        """uint8 [C, H, W] at the network's size, C = 3 or, for grey, 1."""
-        if image.dtype != np.uint8 or not image.size or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
-            raise BadInputError(f"expected an image uint8 [H, W] or [H, W, 3], got {image.dtype} {image.shape}")
-        tensor = torch.from_numpy(np.ascontiguousarray(image))
-        tensor = tensor[None] if tensor.ndim == 2 else tensor.permute(2, 0, 1)
-        if self.settings.colour == "grey" and tensor.shape[0] == 3:
-            tensor = transforms.rgb_to_grayscale(tensor)
-        resized: Tensor = transforms.resize(tensor, list(self.settings.image_size), antialias=True)
-        return resized.expand(1 if self.settings.colour == "grey" else 3, -1, -1).contiguous()
 
     def _fitted(self) -> MorphologyNetwork:
         if self._network is None:
@@ -263,6 +252,22 @@ class Detector:
         if dtype == torch.float16 and self.device.type == "cpu":
             dtype = None  # a CPU has no fast float16; float32 is the closest that it computes in
         return make_scorer(self.settings.score, self.table, self.seed, dtype)
+
+
+def prepare(image: NDArray[np.uint8], settings: TrainSettings) -> Tensor:
+    """An image [H, W] or [H, W, 3] as the network takes it: uint8 [C, H, W] at its size, C = 3 or, for grey, 1.
+
+    Raises:
+        BadInputError: It is no such image.
+    """
+    if image.dtype != np.uint8 or not image.size or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
+        raise BadInputError(f"expected an image uint8 [H, W] or [H, W, 3], got {image.dtype} {image.shape}")
+    tensor = torch.from_numpy(np.ascontiguousarray(image))
+    tensor = tensor[None] if tensor.ndim == 2 else tensor.permute(2, 0, 1)
+    if settings.colour == "grey" and tensor.shape[0] == 3:
+        tensor = transforms.rgb_to_grayscale(tensor)
+    resized: Tensor = transforms.resize(tensor, list(settings.image_size), antialias=True)
+    return resized.expand(1 if settings.colour == "grey" else 3, -1, -1).contiguous()
 
 
 def make_scorer(settings: ScoreSettings, table: Sequence[Case], seed: int, dtype: torch.dtype | None) -> Scorer:
