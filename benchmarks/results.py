@@ -19,15 +19,16 @@ OURS = "morphad"
 TITLES = {"image_auroc": "Image AUROC", "image_ap": "Average precision", "pixel_auroc": "Pixel AUROC", "aupro": "AUPRO"}
 
 
-def render(peers: Runs, ablations: Runs, paper: Runs, one_class: Runs, texts: Mapping[str, str]) -> str:
+def render(*, peers: Runs, few: Runs, ablations: Runs, paper: Runs, one_class: Runs, texts: Mapping[str, str]) -> str:
     """The whole page.
 
     Args:
         peers: Runs of benchmarks/peers.py.
+        few: The same on sets of benchmarks/few.py.
         ablations: Of benchmarks/ablations.py.
         paper: Of benchmarks/paper.py.
         one_class: Of benchmarks/one_class.py.
-        texts: What people wrote, by section: intro, peers, ablations, paper, one_class, open.
+        texts: What people wrote, by section: intro, peers, few, ablations, paper, one_class, open.
     """
     models, sets = _names(peers, 1), _names(peers, 0)
     parts = ["# Results", texts.get("intro", ""), "## Side by side", texts.get("peers", "")]
@@ -39,6 +40,11 @@ def render(peers: Runs, ablations: Runs, paper: Runs, one_class: Runs, texts: Ma
                 parts += [wins(peers), *signed_rank(_means(peers, _counted(sets), models), "sets")]
     parts += ["### Image AUROC by kind of defect, mean over the seeds", by_defect(peers)]
     parts += ["### How sure a figure is: 95 % bootstrap interval of the image AUROC, seed 0", intervals(peers)]
+    if few:
+        parts += ["## Few good images", texts.get("few", "")]
+        for metric in ("image_auroc", "aupro"):
+            measured = [name for name in _names(few, 0) if _values(few, name, OURS, metric)]
+            parts += [f"### {TITLES[metric]}, few good images", by_set(few, metric, measured, _names(few, 1))]
     if ablations:
         shared = [f"{name}/{OURS}" for name in _names(ablations, 0)]
         whole = {key: row for key, row in peers.items() if key.rsplit("/", 1)[0] in shared}
@@ -54,7 +60,7 @@ def render(peers: Runs, ablations: Runs, paper: Runs, one_class: Runs, texts: Ma
         "## Not done, and limits",
         texts.get("open", ""),
         "## Revisions",
-        revisions(peers, ablations, paper, one_class),
+        revisions(peers, few, ablations, paper, one_class),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -265,12 +271,12 @@ def _bold(cells: Sequence[str], values: Sequence[float | None]) -> list[str]:
 def main() -> None:
     """Write the page."""
     runs = {}
-    for name in ("peers", "ablations", "paper", "one_class"):
+    for name in ("peers", "few", "ablations", "paper", "one_class"):
         path = FOLDER / f"{name}.json"
         runs[name] = read_json(path) if path.exists() else {}
     sections = (FOLDER / "texts.md").read_text(encoding="utf-8").split("\n# ")
     texts = {title.strip("# \n"): text.strip() for title, _, text in (part.partition("\n") for part in sections)}
-    write_text(PAGE, render(runs["peers"], runs["ablations"], runs["paper"], runs["one_class"], texts))
+    write_text(PAGE, render(**runs, texts=texts))
     print(f"written: {PAGE}")
 
 

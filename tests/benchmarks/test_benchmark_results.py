@@ -91,10 +91,15 @@ def test_a_page_of_all_runs_holds_every_part_and_no_pixel_figures_where_there_ar
         "bottle/rotations/0": row(0.65, scores={"rotations": 0.65}),
     }
     of_default = {"bottle/no training/0": row(0.97, case_accuracy=None)}
-    page = render(RUNS, of_default, of_paper, one_class, {"intro": "Words."})
+    few = {"screw-10/morphad/0": row(0.7, aupro=0.5), "screw-10/padim/0": row(0.6, aupro=0.6)}
+    page = render(
+        peers=RUNS, few=few, ablations=of_default, paper=of_paper, one_class=one_class, texts={"intro": "Words."}
+    )
     assert "Words." in page
     assert "Pixel AUROC" not in page
     assert "| bottle | crack |" in page
+    assert "| screw-10 | **70.0** | 60.0 |" in page
+    assert "| screw-10 | 50.0 | **60.0** |" in page
     assert "| no training | 97.0 | -1.00 (1) | - |" in page  # against morphad with the same seed
     assert "| paper | 80.0 | +20.00 (1) | 70.0 |" in page
     assert "| rotations | 65.0 | +5.00 (1) | - |" in page
