@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from benchmarks.chart import draw
 from benchmarks.paper import SHORT
 from morphad.files import read_json, write_text
 
@@ -15,7 +16,9 @@ Runs = Mapping[str, Row]  # by set/model/seed, or set/class/model/seed
 
 FOLDER = Path(__file__).parent / "results"
 PAGE = Path(__file__).parent.parent / "docs" / "results.md"
+CHART = "results.svg"
 OURS = "morphad"
+NO_MODEL = "thumbnail"
 TITLES = {"image_auroc": "Image AUROC", "image_ap": "Average precision", "pixel_auroc": "Pixel AUROC", "aupro": "AUPRO"}
 
 
@@ -37,6 +40,7 @@ def render(*, peers: Runs, few: Runs, ablations: Runs, paper: Runs, one_class: R
         if measured:
             parts += [f"### {title}", by_set(peers, metric, measured, models, mean=metric == "image_auroc")]
             if metric == "image_auroc":
+                parts += [f"![Image AUROC of every model on every set, percent]({CHART})"]
                 parts += [wins(peers), *signed_rank(_means(peers, _counted(sets), models), "sets")]
     parts += ["### Image AUROC by kind of defect, mean over the seeds", by_defect(peers)]
     parts += ["### How sure a figure is: 95 % bootstrap interval of the image AUROC, seed 0", intervals(peers)]
@@ -269,7 +273,7 @@ def _bold(cells: Sequence[str], values: Sequence[float | None]) -> list[str]:
 
 
 def main() -> None:
-    """Write the page."""
+    """Write the page and its picture."""
     runs = {}
     for name in ("peers", "few", "ablations", "paper", "one_class"):
         path = FOLDER / f"{name}.json"
@@ -277,7 +281,14 @@ def main() -> None:
     sections = (FOLDER / "texts.md").read_text(encoding="utf-8").split("\n# ")
     texts = {title.strip("# \n"): text.strip() for title, _, text in (part.partition("\n") for part in sections)}
     write_text(PAGE, render(**runs, texts=texts))
-    print(f"written: {PAGE}")
+    peers = runs["peers"]
+    models = [name for name in _names(peers, 1) if name != NO_MODEL]
+    measured = {
+        model: {name: _values(peers, name, model, "image_auroc") for name in _names(peers, 0)} for model in models
+    }
+    by_model = {model: {name: values for name, values in of.items() if values} for model, of in measured.items()}
+    draw(by_model, "image AUROC, percent; lines from the lowest to the highest seed", PAGE.parent / CHART)
+    print(f"written: {PAGE} and {CHART} beside it")
 
 
 if __name__ == "__main__":

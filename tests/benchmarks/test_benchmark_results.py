@@ -155,6 +155,10 @@ def test_a_set_of_cells_has_the_holdout_in_test_and_the_rest_in_train() -> None:
 
 def test_the_page_of_the_repository_is_the_one_of_its_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written = results.PAGE.read_text(encoding="utf-8")
+    drawn = (results.PAGE.parent / results.CHART).read_text(encoding="utf-8")
     monkeypatch.setattr(results, "PAGE", tmp_path / "results.md")
     results.main()
     assert (tmp_path / "results.md").read_text(encoding="utf-8") == written
+    assert (tmp_path / results.CHART).read_text(encoding="utf-8") == drawn
+    for word in ("morphad", "patchcore", "magnetic_tile_parted"):
+        assert f">{word}</text>" in drawn
