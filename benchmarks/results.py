@@ -1,6 +1,6 @@
 """The page docs/results.md from the runs that are kept in benchmarks/results: `python -m benchmarks.results`."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +50,7 @@ def render(*, peers: Runs, few: Runs, ablations: Runs, paper: Runs, one_class: R
             measured = [name for name in _names(few, 0) if _values(few, name, OURS, metric)]
             parts += [f"### {TITLES[metric]}, few good images", by_set(few, metric, measured, _names(few, 1))]
     if ablations:
-        shared = [f"{name}/{OURS}" for name in _names(ablations, 0)]
-        whole = {key: row for key, row in peers.items() if key.rsplit("/", 1)[0] in shared}
-        table = ablation_table({**whole, **ablations}, OURS)
-        parts += ["## What each ingredient is worth", texts.get("ablations", ""), table]
+        parts += ["## What each ingredient is worth", texts.get("ablations", ""), *ablation_tables(peers, ablations)]
     if paper:
         parts += ["## From scratch: the preset `paper`", texts.get("paper", ""), ablation_table(paper, SHORT)]
         for name in _names(paper, 0):
@@ -149,22 +146,41 @@ def signed_rank(means: Mapping[str, Mapping[str, float]], over: str) -> list[str
     return [markdown(head, rows)]
 
 
+def ablation_tables(peers: Runs, ablations: Runs) -> Iterator[str]:
+    """A table for each of those that variants were measured against: ours or, by `against` in their rows, another."""
+    everyone = {**peers, **ablations}
+    for base in sorted({row.get("against", OURS) for row in ablations.values()}, key=lambda name: name != OURS):
+        of_base = {key: row for key, row in ablations.items() if row.get("against", OURS) == base}
+        names = [f"{name}/{base}" for name in _names(of_base, 0)]
+        whole = {key: row for key, row in everyone.items() if key.rsplit("/", 1)[0] in names}
+        yield ablation_table({**whole, **of_base}, base)
+
+
 def ablation_table(runs: Runs, base: str) -> str:
-    """A row a variant: image AUROC on each set, and the mean change against `base` with the same seeds."""
+    """A row a variant: image AUROC on each set, and mean changes against `base` with the same seeds."""
     sets, variants = _names(runs, 0), _names(runs, 1)
+    titles = {"image_auroc": "mean change, points (runs)"}
+    if any(row.get("aupro") is not None for row in runs.values()):
+        titles["aupro"] = "of AUPRO"
     rows = []
     for variant in variants:
         cells = [_spread(_values(runs, name, variant, "image_auroc")) for name in sets]
-        gaps = []
-        for key, row in runs.items():
-            name, of, seed = key.split("/")
-            if of == variant and f"{name}/{base}/{seed}" in runs:
-                gaps.append(row["image_auroc"] - runs[f"{name}/{base}/{seed}"]["image_auroc"])
+        changes = [_change(runs, variant, base, metric) for metric in titles]
         accuracies = [row.get("case_accuracy") for key, row in runs.items() if key.split("/")[1] == variant]
         named = _mean([value for value in accuracies if value is not None])
-        change = "-" if variant == base or not gaps else f"{100 * np.mean(gaps):+.2f} ({len(gaps)})"
-        rows.append([variant, *cells, change, _percent(named)])
-    return markdown(["variant", *sets, "mean change, points (runs)", "cases named right, %"], rows)
+        rows.append([variant, *cells, *changes, _percent(named)])
+    return markdown(["variant", *sets, *titles.values(), "cases named right, %"], rows)
+
+
+def _change(runs: Runs, variant: str, base: str, metric: str) -> str:
+    """The mean change of a metric in points, and over how many runs."""
+    gaps = []
+    for key, row in runs.items():
+        name, of, seed = key.split("/")
+        pair = row.get(metric), runs.get(f"{name}/{base}/{seed}", {}).get(metric)
+        if of == variant and pair[0] is not None and pair[1] is not None:
+            gaps.append(pair[0] - pair[1])
+    return "-" if variant == base or not gaps else f"{100 * np.mean(gaps):+.2f} ({len(gaps)})"
 
 
 def reading_table(runs: Runs, name: str) -> str:
