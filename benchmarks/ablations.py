@@ -24,7 +24,6 @@ EQUAL_WEIGHTS, MAXIMUM, EDGE = "equal weights", "maximum of the map", "the edge 
 # What differs from the preset; what of the score has no setting is changed in `run`.
 VARIANTS: dict[str, Mapping[str, Any]] = {
     "no training": {"optimiser": {"steps": 0}},
-    "trained weights alone": {"trained_share": 1.0},
     "three times the training": {"optimiser": {"steps": 300, "learning_rate": 3e-3}},
     "softmax for the margin": {"margin": {"kind": "softmax"}},
     "cosine margin": {"margin": {"kind": "additive_cosine", "margin": 0.2}},

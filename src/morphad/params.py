@@ -14,13 +14,12 @@ from morphad.errors import BadInputError
 from morphad.explain import explain
 from morphad.settings import LINE_NAME, LineSettings, ProjectSettings, TrainSettings
 
-_KEEPING = {"embedding_layer", "frozen", "backbone_rate", "trained_share"}
+_KEEPING = {"embedding_layer", "frozen", "backbone_rate"}
 # Features of packaged ImageNet weights, adapted by the morphological task, scored by patch density.
 _ADAPTED: dict[str, Any] = {
     "embedding_layer": "blocks.4",
     "frozen": ("conv_stem", "bn1", "blocks.0", "blocks.1", "blocks.2"),
     "backbone_rate": 0.1,
-    "trained_share": 0.5,  # half of what is learned is kept: near the better of both on every set
     "optimiser": {"steps": 100, "learning_rate": 3e-3},
 }
 PRESETS: MappingProxyType[str, dict[str, Any]] = MappingProxyType(

@@ -296,10 +296,6 @@ class TrainSettings(Settings):
     backbone_rate: Annotated[float, Field(gt=0, le=1)] = Field(
         default=1.0, description="learning rate of the backbone as a share of the heads'"
     )
-    trained_share: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=1.0,
-        description="share of the trained backbone in its mean with the one that training began with, weight by weight",
-    )
     embedding_layer: str = Field(default="", description="backbone layer pooled into the embedding; empty: the last")
     kernel_size_weight: float = Field(default=0.5, ge=0, description="weight of the kernel-size prediction loss")
     cases: CaseSettings = CaseSettings()

@@ -1,12 +1,11 @@
 """A training as a step asks for it: in this process or in several, resumed where it was cut off."""
 
-from collections.abc import Mapping, Sequence
-from copy import deepcopy
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from morphad.errors import BadInputError
 from morphad.files import sha256_json
@@ -53,8 +52,7 @@ def train_network(  # noqa: PLR0917 (in the order in which they are made)
     Args:
         network: Built from the same settings and table.
         images: [N, C, H, W] uint8, good images only.
-        settings: How to train; with `optimiser.steps` 0 nothing is trained. Of what the backbone learned,
-            `trained_share` is kept.
+        settings: How to train; with `optimiser.steps` 0 nothing is trained.
         table: The cases to tell apart.
         seed: Of every random choice.
         checkpoint: File for the checkpoint; None for none.
@@ -92,7 +90,6 @@ def train_network(  # noqa: PLR0917 (in the order in which they are made)
                 "precision": str(dtype),
             }
         )
-    begun_with = deepcopy(network.backbone.state_dict())
     if processes == 1:
         result = run_loop(
             network,
@@ -118,19 +115,4 @@ def train_network(  # noqa: PLR0917 (in the order in which they are made)
         told = train_together(network, images, job, processes, what)
         result = TrainingResult(**{**told, "history": tuple(told["history"])})
     network.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    _keep_share(network.backbone, begun_with, settings.trained_share)
     return replace(result, device=device.type, processes=processes, warning=warning)
-
-
-def _keep_share(backbone: nn.Module, begun_with: Mapping[str, Tensor], share: float) -> None:
-    """Put a trained backbone, in place, between what it began with (0) and what it became (1).
-
-    After Wortsman et al. (2022): the mean of the weights before and after a training keeps most of what either is good
-    at, for they lie in one basin.
-    """
-    if share == 1:
-        return
-    with torch.no_grad():
-        for name, tensor in backbone.state_dict().items():
-            if tensor.is_floating_point():
-                tensor.lerp_(begun_with[name].to(tensor.device), 1 - share)
