@@ -1,6 +1,6 @@
 """The page docs/results.md from the runs that are kept in benchmarks/results: `python -m benchmarks.results`."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,10 @@ def render(*, peers: Runs, few: Runs, ablations: Runs, paper: Runs, one_class: R
             measured = [name for name in _names(few, 0) if _values(few, name, OURS, metric)]
             parts += [f"### {TITLES[metric]}, few good images", by_set(few, metric, measured, _names(few, 1))]
     if ablations:
-        parts += ["## What each ingredient is worth", texts.get("ablations", ""), *ablation_tables(peers, ablations)]
+        shared = [f"{name}/{OURS}" for name in _names(ablations, 0)]
+        whole = {key: row for key, row in peers.items() if key.rsplit("/", 1)[0] in shared}
+        table = ablation_table({**whole, **ablations}, OURS)
+        parts += ["## What each ingredient is worth", texts.get("ablations", ""), table]
     if paper:
         parts += ["## From scratch: the preset `paper`", texts.get("paper", ""), ablation_table(paper, SHORT)]
         for name in _names(paper, 0):
@@ -144,16 +147,6 @@ def signed_rank(means: Mapping[str, Mapping[str, float]], over: str) -> list[str
         return []
     head = [f"{OURS} against", over, "mean gap, points", f"{OURS} ahead on", "p, Wilcoxon signed-rank, two-sided"]
     return [markdown(head, rows)]
-
-
-def ablation_tables(peers: Runs, ablations: Runs) -> Iterator[str]:
-    """A table for each of those that variants were measured against: ours or, by `against` in their rows, another."""
-    everyone = {**peers, **ablations}
-    for base in sorted({row.get("against", OURS) for row in ablations.values()}, key=lambda name: name != OURS):
-        of_base = {key: row for key, row in ablations.items() if row.get("against", OURS) == base}
-        names = [f"{name}/{base}" for name in _names(of_base, 0)]
-        whole = {key: row for key, row in everyone.items() if key.rsplit("/", 1)[0] in names}
-        yield ablation_table({**whole, **of_base}, base)
 
 
 def ablation_table(runs: Runs, base: str) -> str:
