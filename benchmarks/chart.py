@@ -1,6 +1,7 @@
 """The picture of docs/results.md: every model on every set."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain, cycle
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def draw(scores: Mapping[str, Mapping[str, Sequence[float]]], label: str, path: 
         axes = figure.subplots()
         axes.hlines(range(len(sets)), 0, 100, color="#dddddd", linewidth=0.8, zorder=0)
         offsets = np.linspace(-0.27, 0.27, len(scores))
-        looks = [(OURS_COLOUR, "D"), *OTHERS]
+        looks = chain([(OURS_COLOUR, "D")], cycle(OTHERS))
         for (model, of_model), (colour, marker), offset in zip(scores.items(), looks, offsets, strict=False):
             for name, values in of_model.items():
                 percents = 100 * np.asarray(values)

@@ -10,6 +10,7 @@ import random
 import shutil
 from pathlib import Path
 
+from morphad.benchmark import read_set
 from morphad.errors import BadInputError
 
 SEED = 0
@@ -24,7 +25,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.folder.exists():
         raise BadInputError(f"{options.folder}: is there already; remove it or give another folder")
-    good = sorted((options.set / "train" / "good").iterdir())
+    good = sorted(image.file for image in read_set(options.set)[0])
     if len(good) < options.images:
         raise BadInputError(f"{options.set}: expected at least {options.images} images in train/good, got {len(good)}")
     for part in ("test", "ground_truth"):

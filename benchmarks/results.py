@@ -292,10 +292,10 @@ def main() -> None:
     write_text(PAGE, render(**runs, texts=texts))
     peers = runs["peers"]
     models = [name for name in _names(peers, 1) if name != NO_MODEL]
-    measured = {
-        model: {name: _values(peers, name, model, "image_auroc") for name in _names(peers, 0)} for model in models
+    by_model = {
+        model: {name: values for name in _names(peers, 0) if (values := _values(peers, name, model, "image_auroc"))}
+        for model in models
     }
-    by_model = {model: {name: values for name, values in of.items() if values} for model, of in measured.items()}
     draw(by_model, "image AUROC, percent; lines from the lowest to the highest seed", PAGE.parent / CHART)
     print(f"written: {PAGE} and {CHART} beside it")
 

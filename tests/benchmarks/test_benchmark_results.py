@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import ablations, measuring, paper, results
+from benchmarks.chart import draw
 from benchmarks.elpv import places
 from benchmarks.results import ablation_table, by_set, render, signed_rank, wins
 from morphad.files import write_json
@@ -173,3 +174,11 @@ def test_the_page_of_the_repository_is_the_one_of_its_runs(tmp_path: Path, monke
     assert (tmp_path / results.CHART).read_text(encoding="utf-8") == drawn
     for word in ("morphad", "patchcore", "magnetic_tile_parted"):
         assert f">{word}</text>" in drawn
+
+
+def test_no_model_drops_out_of_the_picture(tmp_path: Path) -> None:
+    scores = {f"model-{number}": {"bottle": [0.9, 0.95], "screw": [0.8]} for number in range(12)}
+    draw(scores, "image AUROC", tmp_path / "chart.svg")
+    drawn = (tmp_path / "chart.svg").read_text(encoding="utf-8")
+    for name in (*scores, "bottle", "screw"):
+        assert f">{name}</text>" in drawn
