@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from morphad.errors import BadInputError
-from morphad.model.density_scorer import DensityScorer, edge_gains
+from morphad.model.density_scorer import DensityScorer, edge_gains, relief_of
 from morphad.model.detector import make_scorer
 from morphad.model.morphology import case_table
 from morphad.model.network import MorphologyNetwork
@@ -252,6 +252,45 @@ class TestEdgeGains:
 
     def test_maps_of_zeros_keep_their_rim(self) -> None:
         assert (edge_gains(torch.zeros(2, 9, 9, 1)) == 1).all()
+
+
+class TestRelief:
+    @given(height=st.integers(1, 20), width=st.integers(1, 20), seed=st.integers(0, 2**31))
+    def test_it_tells_places_from_their_surroundings_and_not_how_loud_a_map_is(
+        self, height: int, width: int, seed: int
+    ) -> None:
+        maps = 1 + torch.rand(2, height, width, generator=torch.Generator().manual_seed(seed))
+        relief = relief_of(maps)
+        assert relief.shape == maps.shape
+        assert ((relief > 0.5) & (relief < 2)).all()  # no more than the map's own contrast
+        torch.testing.assert_close(relief_of(7 * maps), relief, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(relief_of(torch.full_like(maps, 3.0)), torch.ones_like(maps))
+
+    def test_maps_of_zeros_are_flat(self) -> None:
+        assert (relief_of(torch.zeros(1, 8, 8)) == 1).all()
+
+    def test_a_blurred_map_takes_on_the_contours_of_a_sharp_one(self) -> None:
+        sharp = torch.ones(1, 28, 28)
+        sharp[:, 10:13, 10:13] = 9.0
+        blurred = functional.avg_pool2d(sharp[:, None], 7, 1, 3, count_include_pad=False)[:, 0]
+        drawn = blurred * relief_of(sharp)
+        inside, beside = drawn[0, 11, 11], drawn[0, 8, 11]
+        assert blurred[0, 11, 11] < 2 * blurred[0, 8, 11]
+        assert inside > 8 * beside
+
+    @pytest.mark.parametrize("densities", [("gaussian", "memory"), ("gaussian",)])
+    def test_the_memory_draws_what_others_blur(self, densities: tuple[str, ...]) -> None:
+        """Around a blob, beyond its own extent, the heatmap of a Gaussian alone stays high."""
+        chosen = settings(densities=densities, layers=("stage3",), memory=300)
+        table = case_table(chosen.cases)
+        network = MorphologyNetwork(chosen, table, 0).eval()
+        scorer = DensityScorer(chosen.score, 0, None)
+        with torch.inference_mode():
+            scorer.fit(network, textures(40, 1), lambda done: None)
+            distances = scorer._distances(network, blobs(4, 2)[0])
+            gaussian = scorer._component_maps(distances)[..., 0]
+        changed = (gaussian - (distances * scorer._edge_gains)[..., 0]).abs().max()
+        assert (changed > 0.1) == ("memory" in densities)
 
 
 def test_transformation_cases_are_spread_over_the_table() -> None:

@@ -147,10 +147,15 @@ class DensityScorer(Scorer):
         return torch.cat(batches)
 
     def _component_maps(self, distances: Tensor) -> Tensor:
-        """[N, h, w, components]: the edge brought down, distances of one kind of density averaged."""
-        counts = [len(densities) for components in self._components for densities in components.values()]
-        parts = torch.split(distances * self._edge_gains, counts, -1)
-        return torch.stack([part.mean(-1) for part in parts], -1)
+        """[N, h, w, components]: the edge brought down, distances of one kind of density averaged, others in relief."""
+        kinds = [(kind, len(densities)) for components in self._components for kind, densities in components.items()]
+        parts = torch.split(distances * self._edge_gains, [count for _, count in kinds], -1)
+        maps = {i: part.mean(-1) for i, part in enumerate(parts)}
+        memories = [i for i, (kind, _) in enumerate(kinds) if kind == "memory"]
+        if memories:  # one at most beside others
+            relief = relief_of(maps[memories[0]])
+            maps = {i: m if i in memories else m * relief for i, m in maps.items()}
+        return torch.stack(list(maps.values()), -1)
 
     def _peaks(self, distances: Tensor) -> Tensor:
         """[N, components]: the peak of each component's smoothed map."""
@@ -194,6 +199,24 @@ def edge_gains(distances: Tensor) -> Tensor:
         high[zones == zone] = (mean + 2 * deviation).float()
     high = high.clamp_min(1e-6)
     return (high[high.shape[0] // 2, high.shape[1] // 2] / high).clamp_max(1)
+
+
+def relief_of(maps: Tensor) -> Tensor:
+    """How far each place of a sharp map stands out from its surroundings.
+
+    A Gaussian sees averaged features, principal components whole cells: both say well how much is wrong and blur where.
+    Multiplied by this, they keep their level over the surroundings and take on the sharp map's contours.
+
+    Args:
+        maps: Distances [N, h, w], none below zero.
+
+    Returns:
+        [N, h, w]: each by the mean over a window of half the map's sides around it; all ones where there is nothing.
+    """
+    radii = [side // 4 for side in maps.shape[1:]]
+    window = [2 * radius + 1 for radius in radii]
+    around = functional.avg_pool2d(maps[:, None], window, 1, radii, count_include_pad=False)[:, 0]
+    return (maps + 1e-6) / (around + 1e-6)
 
 
 def component_weights(clean: Tensor, spoilt: Tensor, scales: Tensor) -> Tensor:
