@@ -20,7 +20,8 @@ from morphad.files import sha256_json
 from morphad.model import density_scorer
 from morphad.model.density_scorer import DensityScorer
 
-EQUAL_WEIGHTS, MAXIMUM, EDGE = "equal weights", "maximum of the map", "the edge as it is"
+EQUAL_WEIGHTS, MAXIMUM = "equal weights", "maximum of the map"
+EDGE, RELIEF = "the edge as it is", "no relief"
 # What differs from the preset; what of the score has no setting is changed in `run`.
 VARIANTS: dict[str, Mapping[str, Any]] = {
     "no training": {"optimiser": {"steps": 0}},
@@ -39,6 +40,7 @@ VARIANTS: dict[str, Mapping[str, Any]] = {
     EQUAL_WEIGHTS: {},
     MAXIMUM: {},
     EDGE: {},
+    RELIEF: {},
     "without stride 4": {"score": {"layers": ("blocks.2", "blocks.4")}},
     "without stride 16": {"score": {"layers": ("blocks.1", "blocks.2")}},
 }
@@ -59,6 +61,8 @@ def run(variant: str, folder: Path, seed: int, networks: Path) -> Row:
         DensityScorer.PEAK = 0.0
     if variant == EDGE:
         density_scorer.EDGE = 0
+    if variant == RELIEF:
+        density_scorer.relief_of = torch.ones_like  # type: ignore[assignment]
     training = sha256_json({key: value for key, value in VARIANTS[variant].items() if key != "score"})
     network = networks / f"{folder.name}-{seed}-{training[:16]}.safetensors"
     return measure_morphad(folder, {"preset": "default", **VARIANTS[variant]}, seed, network)

@@ -30,7 +30,7 @@ from morphad.model.transformation_scorer import TransformationScorer
 from morphad.progress import counter
 from morphad.settings import CalibrateSettings, ScoreSettings, TrainSettings
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 _NETWORK, _SCORER, _DESCRIPTION = "network.safetensors", "scorer.safetensors", "detector.json"
 _OWN_HASH = "own_sha256"  # of detector.json without this key
 _PRECISIONS = {None: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
