@@ -25,7 +25,8 @@ class DensityScorer(Scorer):
 
     A look is a case that train and test images alike are transformed by; each look and kind of density is a component
     with a map, the memory beside other kinds with the first look alone. There are two memories, of features as they
-    are, which is sharp, and averaged over neighbours, which is steady; the component is their mean. Good images that
+    are, which is sharp, and averaged over neighbours, which is steady; the component is their mean. The others blur and
+    take on its contours: they are multiplied by how far it stands out from its surroundings. Good images that
     the densities were not fitted on set how much places near the edge count in each density, the scale of each
     component (the deviation of its maps' peaks) and, once more with self-made defects, its weight: by how many such
     deviations the defects raise the peak, which is the linear discriminant's weight for independent components. The
