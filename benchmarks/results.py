@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from benchmarks.ablations import RELIEF
 from benchmarks.chart import draw
 from benchmarks.paper import SHORT
 from morphad.files import read_json, write_text
@@ -22,16 +23,27 @@ NO_MODEL = "thumbnail"
 TITLES = {"image_auroc": "Image AUROC", "image_ap": "Average precision", "pixel_auroc": "Pixel AUROC", "aupro": "AUPRO"}
 
 
-def render(*, peers: Runs, few: Runs, ablations: Runs, paper: Runs, one_class: Runs, texts: Mapping[str, str]) -> str:
+def render(
+    *,
+    peers: Runs,
+    few: Runs,
+    ablations: Runs,
+    ablations_without_relief: Runs,
+    paper: Runs,
+    one_class: Runs,
+    texts: Mapping[str, str],
+) -> str:
     """The whole page.
 
     Args:
         peers: Runs of benchmarks/peers.py.
         few: The same on sets of benchmarks/few.py.
         ablations: Of benchmarks/ablations.py.
+        ablations_without_relief: The same, each without the relief as well.
         paper: Of benchmarks/paper.py.
         one_class: Of benchmarks/one_class.py.
-        texts: What people wrote, by section: intro, peers, few, ablations, paper, one_class, open.
+        texts: What people wrote, by section: intro, peers, few, ablations, without_relief,
+            paper, one_class, open.
     """
     models, sets = _names(peers, 1), _names(peers, 0)
     parts = ["# Results", texts.get("intro", ""), "## Side by side", texts.get("peers", "")]
@@ -54,6 +66,10 @@ def render(*, peers: Runs, few: Runs, ablations: Runs, paper: Runs, one_class: R
         whole = {key: row for key, row in peers.items() if key.rsplit("/", 1)[0] in shared}
         table = ablation_table({**whole, **ablations}, OURS)
         parts += ["## What each ingredient is worth", texts.get("ablations", ""), table]
+    if ablations_without_relief:
+        base = {key: row for key, row in ablations.items() if key.split("/")[1] == RELIEF}
+        table = ablation_table({**base, **ablations_without_relief}, RELIEF)
+        parts += ["### Without the relief", texts.get("without_relief", ""), table]
     if paper:
         parts += ["## From scratch: the preset `paper`", texts.get("paper", ""), ablation_table(paper, SHORT)]
         for name in _names(paper, 0):
@@ -64,7 +80,7 @@ def render(*, peers: Runs, few: Runs, ablations: Runs, paper: Runs, one_class: R
         "## Not done, and limits",
         texts.get("open", ""),
         "## Revisions",
-        revisions(peers, few, ablations, paper, one_class),
+        revisions(peers, few, ablations, ablations_without_relief, paper, one_class),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -284,7 +300,7 @@ def _bold(cells: Sequence[str], values: Sequence[float | None]) -> list[str]:
 def main() -> None:
     """Write the page and its picture."""
     runs = {}
-    for name in ("peers", "few", "ablations", "paper", "one_class"):
+    for name in ("peers", "few", "ablations", "ablations_without_relief", "paper", "one_class"):
         path = FOLDER / f"{name}.json"
         runs[name] = read_json(path) if path.exists() else {}
     sections = (FOLDER / "texts.md").read_text(encoding="utf-8").split("\n# ")

@@ -102,10 +102,17 @@ def test_a_page_of_all_runs_holds_every_part_and_no_pixel_figures_where_there_ar
         f"bottle/{paper.SHORT}/0": row(0.6, case_accuracy=0.5, scores={"cosine": 0.6, "neighbours": 0.5}),
         "bottle/rotations/0": row(0.65, scores={"rotations": 0.65}),
     }
-    of_default = {"bottle/no training/0": row(0.97, case_accuracy=None)}
+    of_default = {"bottle/no training/0": row(0.97, case_accuracy=None), "bottle/no relief/0": row(0.96)}
+    without_relief = {"bottle/no training/0": row(0.94, case_accuracy=None)}
     few = {"screw-10/morphad/0": row(0.7, aupro=0.5), "screw-10/padim/0": row(0.6, aupro=0.6)}
     page = render(
-        peers=RUNS, few=few, ablations=of_default, paper=of_paper, one_class=one_class, texts={"intro": "Words."}
+        peers=RUNS,
+        few=few,
+        ablations=of_default,
+        ablations_without_relief=without_relief,
+        paper=of_paper,
+        one_class=one_class,
+        texts={"intro": "Words."},
     )
     assert "Words." in page
     assert "Pixel AUROC" not in page
@@ -113,6 +120,7 @@ def test_a_page_of_all_runs_holds_every_part_and_no_pixel_figures_where_there_ar
     assert "| screw-10 | **70.0** | 60.0 |" in page
     assert "| screw-10 | 50.0 | **60.0** |" in page
     assert "| no training | 97.0 | -1.00 (1) | - |" in page  # against morphad with the same seed
+    assert "| no training | 94.0 | -2.00 (1) | - |" in page  # against no relief with the same seed
     assert "| paper | 80.0 | +20.00 (1) | 70.0 |" in page
     assert "| rotations | 65.0 | +5.00 (1) | - |" in page
     assert "| score | paper | a third of the training |\n|---|---|---|\n| cosine | 80.0 | 60.0 |" in page
@@ -131,7 +139,7 @@ def test_every_variant_is_a_valid_setting_that_differs_from_its_preset(
     preset: str, variant: str, changes: dict[str, Any]
 ) -> None:
     settings, base = (train_settings({"preset": preset, **more}) for more in (changes, {}))
-    outside_of_settings = {ablations.EQUAL_WEIGHTS, ablations.MAXIMUM, ablations.EDGE}
+    outside_of_settings = {ablations.EQUAL_WEIGHTS, ablations.MAXIMUM, ablations.EDGE, ablations.RELIEF}
     assert (settings == base) == (variant == preset or variant in outside_of_settings)
 
 
