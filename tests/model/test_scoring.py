@@ -280,7 +280,7 @@ class TestRelief:
 
     @pytest.mark.parametrize("densities", [("gaussian", "memory"), ("gaussian",)])
     def test_the_memory_draws_what_others_blur(self, densities: tuple[str, ...]) -> None:
-        """Around a blob, beyond its own extent, the heatmap of a Gaussian alone stays high."""
+        """A Gaussian's map changes where a memory stands beside it, and only there."""
         chosen = settings(densities=densities, layers=("stage3",), memory=300)
         table = case_table(chosen.cases)
         network = MorphologyNetwork(chosen, table, 0).eval()

@@ -149,14 +149,12 @@ class DensityScorer(Scorer):
 
     def _component_maps(self, distances: Tensor) -> Tensor:
         """[N, h, w, components]: the edge brought down, distances of one kind of density averaged, others in relief."""
-        kinds = [(kind, len(densities)) for components in self._components for kind, densities in components.items()]
-        parts = torch.split(distances * self._edge_gains, [count for _, count in kinds], -1)
-        maps = {i: part.mean(-1) for i, part in enumerate(parts)}
-        memories = [i for i, (kind, _) in enumerate(kinds) if kind == "memory"]
-        if memories:  # one at most beside others
-            relief = relief_of(maps[memories[0]])
-            maps = {i: m if i in memories else m * relief for i, m in maps.items()}
-        return torch.stack(list(maps.values()), -1)
+        components = [item for of_look in self._components for item in of_look.items()]
+        parts = torch.split(distances * self._edge_gains, [len(densities) for _, densities in components], -1)
+        maps = [(kind, part.mean(-1)) for (kind, _), part in zip(components, parts, strict=True)]
+        memory = next((m for kind, m in maps if kind == "memory"), None)  # one at most beside others
+        relief = 1 if memory is None else relief_of(memory)
+        return torch.stack([m if kind == "memory" else m * relief for kind, m in maps], -1)
 
     def _peaks(self, distances: Tensor) -> Tensor:
         """[N, components]: the peak of each component's smoothed map."""
