@@ -2,11 +2,15 @@
 
 import itertools
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
 
 from morphad.registry import DatasetFacts, Registration, Registry
 from morphad.settings import RegisterSettings
@@ -33,6 +37,47 @@ def registry(settings: RegisterSettings) -> Registry:
 @pytest.fixture
 def line() -> str:
     return f"line-{next(_numbers)}"
+
+
+@pytest.fixture
+def client(settings: RegisterSettings, registry: Registry) -> MlflowClient:
+    """MLflow without morphad between."""
+    registry.history("nobody")  # makes the tables
+    return MlflowClient(tracking_uri=settings.tracking_uri, registry_uri=settings.tracking_uri)
+
+
+@pytest.fixture
+def sql(store: Path) -> Callable[[str], None]:
+    """Change MLflow's database behind its back."""
+
+    def run(statement: str) -> None:
+        with closing(sqlite3.connect(store / "mlflow.db")) as database, database:
+            database.execute(statement)
+
+    return run
+
+
+@pytest.fixture
+def add_versions(
+    client: MlflowClient, registry: Registry, line: str, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., None]:
+    """Register versions without a model behind them; decisions look into it only before a rollback."""
+    default = line
+    monkeypatch.setattr(registry, "check", lambda version: None)
+
+    def add(count: int, line: str = default, detector: str = "", by: str = "trainer") -> None:
+        with registry._connection.session():
+            experiment = registry._connection.experiment_id()
+        with suppress(MlflowException):
+            client.create_registered_model(f"morphad-{line}")
+        for _ in range(count):
+            run = client.create_run(experiment)
+            tags = {"morphad.detector_hash": detector or run.info.run_id, "morphad.by": by}
+            client.create_model_version(
+                f"morphad-{line}", source=run.info.artifact_uri, run_id=run.info.run_id, tags=tags
+            )
+
+    return add
 
 
 @pytest.fixture

@@ -91,7 +91,7 @@ class Connection:
             )
         if found is None:
             try:
-                return str(client.create_experiment(name, artifact_location=self._artifact_location()))
+                return str(client.create_experiment(name, artifact_location=self.artifact_location(name)))
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
@@ -138,12 +138,12 @@ class Connection:
             **{name: os.environ.get(name, "false") for name in _PAST_THE_SERVER},
         }
 
-    def _artifact_location(self) -> str | None:
+    def artifact_location(self, experiment: str) -> str | None:
         """Where a new experiment keeps files: a server decides for itself, a local database has them beside it."""
         if self._scheme in _SERVERS:
             return None
         folder = Path(make_url(self.uri).database or "").parent if self._scheme == "sqlite" else Path.cwd()
-        return (folder / "mlartifacts" / self._settings.experiment).as_uri()
+        return (folder / "mlartifacts" / experiment).as_uri()
 
     def _told(self, error: MlflowException) -> ServiceError:
         text = _cause(str(error.message or error))

@@ -11,11 +11,35 @@ from morphad.errors import BadInputError
 from morphad.files import sha256_file, sha256_json
 
 PREFIX = "morphad."
-DECISION_PREFIX = f"{PREFIX}decision."
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 PREVIOUS = "previous"
+CANDIDATE = "candidate"
+
+
+@dataclass(frozen=True)
+class Actor:
+    """Who acts.
+
+    Attributes:
+        name: As told, or the user of the machine.
+        account: The account that MLflow's server knows; None where it has no accounts, and then the name is free text.
+    """
+
+    name: str
+    account: str | None = None
+
+    def differs_from(self, other: "Actor") -> bool:
+        """Whether it is somebody else: by account where both have one, else by name."""
+        if self.account is not None and other.account is not None:
+            return self.account != other.account
+        return self.name != other.name
+
+    def __str__(self) -> str:
+        if self.account is None:
+            return f"{self.name} (name as told, no account)"
+        return self.account if self.name == self.account else f"{self.account} ({self.name})"
 
 
 @dataclass(frozen=True)
@@ -63,8 +87,8 @@ class Version:
         number: Version number, from 1.
         run_id: The MLflow run that made it.
         created_at: ISO 8601, UTC.
-        aliases: champion, challenger, previous: those that point here.
-        tags: All tags, including those of the audit trail.
+        aliases: champion, challenger, candidate, previous: those that point here.
+        tags: All tags.
     """
 
     model_name: str
@@ -100,10 +124,9 @@ class Version:
         return self.tags.get(f"{PREFIX}code_revision", "")
 
     @property
-    def decisions(self) -> tuple[dict[str, Any], ...]:
-        """The audit trail, oldest first: action, at, by, reasons, data_hash, code_revision, replaced, artifact."""
-        records = [json.loads(value) for key, value in self.tags.items() if key.startswith(DECISION_PREFIX)]
-        return tuple(sorted(records, key=lambda record: str(record["at"])))
+    def trained_by(self) -> Actor:
+        """Who registered it."""
+        return Actor(self.tags.get(f"{PREFIX}by", ""), self.tags.get(f"{PREFIX}account") or None)
 
 
 def model_name(line: str) -> str:

@@ -1,5 +1,8 @@
 """The registry of a plant's models, one registered model a line."""
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -7,17 +10,21 @@ import mlflow
 
 from morphad.errors import ServiceError
 from morphad.files import atomic_directory
-from morphad.registry import promotion, publishing, versions
+from morphad.registry import changes, decisions, publishing, versions
+from morphad.registry import trail as trails
 from morphad.registry.connection import Connection
-from morphad.registry.records import CHALLENGER, CHAMPION, DatasetFacts, Registration, Version, detector_hash
+from morphad.registry.decisions import Desk, Repair
+from morphad.registry.records import CHALLENGER, Actor, DatasetFacts, Registration, Version, detector_hash
+from morphad.registry.standing import Standing
+from morphad.registry.trail import Entry, Trail
 from morphad.settings import IngestSettings, RegisterSettings
 
 
 class Registry:
     """Versions of every line's model in MLflow, and which of them serves.
 
-    Every method raises ServiceError, with address and remedy, if MLflow does not answer within the settings' time. One
-    process at a time may change a line; MLflow offers no locks.
+    Every method raises ServiceError, with address and remedy, if MLflow does not answer within the settings' time. Any
+    number of processes may decide about a line at once: each decision is taken whole, or refused with OvertakenError.
 
     Args:
         settings: Address, experiment and time limits. MLFLOW_TRACKING_URI in the environment wins over the address.
@@ -77,12 +84,20 @@ class Registry:
         )
 
     def champion(self, line: str) -> Version | None:
-        """The version in service; None if there is none."""
-        return self._aliased(line, CHAMPION)
+        """The version in service, by the line's records; None if there is none.
+
+        Raises:
+            CheckFailedError: MLflow's alias says otherwise, or the records are not as they were written.
+        """
+        with self._connection.session() as client:
+            number = changes.in_service(client, line).standing.champion
+            return None if number is None else versions.one_version(client, line, number)
 
     def challenger(self, line: str) -> Version | None:
         """The version that awaits a decision or was refused; None if there is none."""
-        return self._aliased(line, CHALLENGER)
+        with self._connection.session() as client:
+            number = versions.aliases(versions.registered(client, line)).get(CHALLENGER)
+            return None if number is None else versions.one_version(client, line, number)
 
     def version(self, line: str, number: int) -> Version:
         """One version.
@@ -94,7 +109,7 @@ class Registry:
             return versions.one_version(client, line, number)
 
     def history(self, line: str) -> list[Version]:
-        """All versions, oldest first, each with its aliases and decisions."""
+        """All versions, oldest first, each with its aliases; see `trail` for the decisions."""
         with self._connection.session() as client:
             return versions.all_versions(client, line)
 
@@ -130,43 +145,154 @@ class Registry:
             self._check(version, self._fetch(version.model_uri, temporary) / "artifacts" / "detector")
         return folder
 
-    def promote(self, line: str, version: int, decision: dict[str, Any], actor: str) -> Version:
+    def standing(self, line: str) -> Standing:
+        """What serves and what served before, by the line's records; a change that was cut off is finished first.
+
+        Raises:
+            CheckFailedError: Records and aliases differ, or the records are not as they were written.
+        """
+        with self._connection.session() as client:
+            return changes.settled(client, line).standing
+
+    def trail(self, line: str) -> Trail:
+        """All decisions about a line, oldest first, their chain checked.
+
+        Raises:
+            CheckFailedError: The records are not as they were written.
+        """
+        with self._connection.session() as client:
+            return trails.read(client, line)
+
+    def document(self, line: str, entry: Entry) -> dict[str, Any]:
+        """All that a decision rests on: reasons, figures, limits; {} where nothing was kept.
+
+        Raises:
+            CheckFailedError: It is not what was written.
+        """
+        with self._connection.session() as client:
+            return trails.document(client, trails.read(client, line), entry)
+
+    def promote(
+        self, line: str, version: int, decision: dict[str, Any], actor: str, judged: Standing | None = None
+    ) -> Version:
         """Make a version champion; the champion before it becomes `previous`.
 
-        A champion is there at every moment, and calling it again after a kill completes it. Where the version is
-        champion already, nothing changes.
+        The decision is written first, then the aliases follow; called again after a kill, it completes. Where the
+        version is champion already, nothing changes.
 
         Args:
             line: The product line.
             version: Version number.
-            decision: The gate's decision, JSON-ready, its reasons under `reasons`; kept as decision.json of the run.
+            decision: The gate's decision, JSON-ready, its reasons under `reasons`; kept with the line's records.
             actor: Who or what decided.
+            judged: The line when the decision was taken; None: as it is now.
 
         Raises:
             BadInputError: There is no such version.
+            OvertakenError: Another change came since `judged`.
+            CheckFailedError: Records and aliases differ, or this very detector was taken out of service.
         """
-        with self._connection.session() as client:
-            return promotion.promote(client, line, version, decision, actor)
+        with self._desk(line, actor) as desk:
+            desk.promote(version, decision, judged)
+            return versions.one_version(desk.client, line, version)
 
-    def refuse(self, line: str, version: int, decision: dict[str, Any], actor: str = "morphad promote") -> Version:
-        """Record that the gate said no; aliases stay. The same decision is recorded once.
+    def propose(
+        self, line: str, version: int, decision: dict[str, Any], actor: str, judged: Standing | None = None
+    ) -> Version:
+        """Let a version that passed the gate await approval, under the alias candidate. As `promote` otherwise."""
+        with self._desk(line, actor) as desk:
+            desk.propose(version, decision, judged)
+            return versions.one_version(desk.client, line, version)
+
+    def refuse(
+        self,
+        line: str,
+        version: int,
+        decision: dict[str, Any],
+        actor: str = "morphad promote",
+        judged: Standing | None = None,
+    ) -> Version:
+        """Record that the gate said no; what serves stays. The same decision is recorded once. As `promote` "
+        "otherwise."""
+        with self._desk(line, actor) as desk:
+            desk.refuse(version, decision, judged)
+            return versions.one_version(desk.client, line, version)
+
+    def approve(self, line: str, why: str, actor: str) -> Version:
+        """Put the candidate in service.
 
         Raises:
-            BadInputError: There is no such version.
+            CheckFailedError: There is none, it was judged against another champion, or who approves has trained it.
         """
-        with self._connection.session() as client:
-            return promotion.refuse(client, line, version, decision, actor)
+        with self._desk(line, actor) as desk:
+            return _champion(desk, desk.approve(why))
 
-    def rollback(self, line: str, why: str, actor: str) -> Version:
-        """Put the previous champion back in service, and return it.
-
-        The alias `previous` is gone after it: a rollback that is repeated does not bring the bad version back.
+    def decline(self, line: str, why: str, actor: str) -> int:
+        """Send the candidate away, and return its number.
 
         Raises:
-            CheckFailedError: There is no champion, or none before it.
+            CheckFailedError: There is none.
+        """
+        with self._desk(line, actor) as desk:
+            return desk.decline(why).version or 0
+
+    def rollback(self, line: str, why: str, actor: str, to: int | None = None) -> Version:
+        """Put an earlier champion back in service, and return it; that it can be loaded is made sure of first.
+
+        Args:
+            line: The product line.
+            why: The reason, for the record.
+            actor: Who decides.
+            to: Which version; None: the one before. A second rollback has to name it.
+
+        Raises:
+            CheckFailedError: There is no champion before this one.
+            BadInputError: `to` was never in service.
+            ServiceError: The version cannot be loaded.
+        """
+        with self._desk(line, actor) as desk:
+            return _champion(desk, desk.rollback(to, why, self.check))
+
+    def withdraw(self, line: str, why: str, actor: str) -> int:
+        """Take the champion out of service, and return its number; the line has none after it.
+
+        Raises:
+            CheckFailedError: It has none.
+        """
+        with self._desk(line, actor) as desk:
+            return desk.withdraw(why).version or 0
+
+    def plan_repair(self, line: str, *, accept: bool = False, to: int | None = None) -> Repair:
+        """What would settle a difference between a line's records and MLflow's aliases; nothing is changed.
+
+        Args:
+            line: The product line.
+            accept: Take the version that the alias champion names now.
+            to: Take this version, of those that served before.
         """
         with self._connection.session() as client:
-            return promotion.rollback(client, line, why, actor)
+            return decisions.plan_repair(client, line, accept=accept, to=to)[1]
+
+    def repair(self, line: str, why: str, actor: str, *, accept: bool = False, to: int | None = None) -> Repair:
+        """Do what `plan_repair` plans, and put it on record."""
+        with self._desk(line, actor) as desk:
+            found, planned = decisions.plan_repair(desk.client, line, accept=accept, to=to)
+            decisions.repair(desk, found, planned, why)
+            return planned
+
+    def check(self, version: Version) -> None:
+        """Make sure that a version can be had whole: its model, its code, its detector as published.
+
+        Raises:
+            ServiceError: Something of it is missing or damaged.
+        """
+        with tempfile.TemporaryDirectory(prefix="morphad-") as scratch:
+            self.download_model(version, Path(scratch) / "model")
+
+    @contextmanager
+    def _desk(self, line: str, name: str) -> Iterator[Desk]:
+        with self._connection.session() as client:
+            yield Desk(self._connection, client, line, Actor(name))
 
     def _fetch(self, uri: str, folder: Path) -> Path:
         with self._connection.session():
@@ -180,10 +306,9 @@ class Registry:
                 f"published as {version.detector_hash[:12]}); publish it again or promote another version"
             )
 
-    def _aliased(self, line: str, alias: str) -> Version | None:
-        with self._connection.session() as client:
-            number = versions.aliases(versions.registered(client, line)).get(alias)
-            return None if number is None else versions.one_version(client, line, number)
+
+def _champion(desk: Desk, entry: Entry) -> Version:
+    return versions.one_version(desk.client, desk.line, entry.champion or 0)
 
 
 def _remove_empty(folder: Path, stop: Path) -> None:

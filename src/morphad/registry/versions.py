@@ -64,6 +64,17 @@ def one_version(client: MlflowClient, line: str, number: int) -> Version:
     return described(entity, aliases(registered(client, line)))
 
 
+def exists(client: MlflowClient, line: str, number: int) -> bool:
+    """Whether MLflow has a version."""
+    try:
+        client.get_model_version(model_name(line), str(number))
+    except MlflowException as error:
+        if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+            return False
+        raise
+    return True
+
+
 def described(entity: ModelVersion, pointing: dict[str, int]) -> Version:
     """MLflow's entity as ours."""
     number = int(entity.version)
