@@ -80,7 +80,7 @@ def test_promotion_moves_the_old_champion_to_previous(
 def test_a_decision_is_kept_with_all_its_figures(registry: Registry, line: str, add_versions: AddVersions) -> None:
     add_versions(1)
     registry.promote(line, 1, YES, "anna")
-    assert registry.document(line, registry.trail(line).head) == YES
+    assert registry.document(line, registry.trail(line).head) == {**YES, "guarantee": ""}
 
 
 def test_long_reasons_are_kept_whole(registry: Registry, line: str, add_versions: AddVersions) -> None:

@@ -4,7 +4,9 @@ The only part of morphad that imports mlflow. Nothing here assumes a kind of bac
 a tracking server are all the one address `register.tracking_uri`, or MLFLOW_TRACKING_URI in the environment.
 """
 
-from morphad.registry.records import Actor, DatasetFacts, Registration, Version, code_revision, detector_hash
+from morphad.model.saved import detector_hash
+from morphad.registry.decisions import blocked
+from morphad.registry.records import Actor, DatasetFacts, Registration, Version, code_revision
 from morphad.registry.registry import Registry
 from morphad.registry.standing import Standing
 from morphad.registry.trail import Entry, OvertakenError, Trail
@@ -19,6 +21,7 @@ __all__ = [
     "Standing",
     "Trail",
     "Version",
+    "blocked",
     "code_revision",
     "detector_hash",
 ]

@@ -76,6 +76,21 @@ def look(client: MlflowClient, line: str) -> Found:
     return Found(trail, standing(trail.entries), versions.aliases(model), anchor)
 
 
+def look_at_all(client: MlflowClient) -> dict[str, Found]:
+    """The same for all lines, in a few requests however many they are."""
+    models = versions.all_registered(client)
+    found = trails.read_all(client)
+    return {
+        line: Found(
+            trail := found.get(line, Trail(line)),
+            standing(trail.entries),
+            versions.aliases(models.get(line)),
+            None if line not in models else str(models[line].tags.get(_ANCHOR, "")),
+        )
+        for line in sorted(models.keys() | found.keys())
+    }
+
+
 def in_service(client: MlflowClient, line: str) -> Found:
     """What serves, for those who only read: a change under way counts, a champion moved by hand does not pass.
 
@@ -137,7 +152,7 @@ def decide(
         version: To which version.
         actor: Who does it.
         decision: `reasons`, in sentences, and all that they rest on, JSON-ready; `holdout_id`, if it rests on one;
-            `gone`, versions that MLflow no longer has.
+            `gone`, versions that MLflow no longer has; `guarantee`, of the version in service after it.
         champion: The version in service after it.
 
     Raises:
@@ -171,6 +186,8 @@ def entry_of(
         gone=tuple(decision.get("gone", ())),
         holdout_id=str(decision.get("holdout_id", "")),
         data_hash="" if version is None else version.data_hash,
+        data_version="" if version is None else version.data_version,
+        guarantee=str(decision.get("guarantee", "")),
         code_revision=code_revision(),
     )
 

@@ -50,7 +50,7 @@ class Desk:
         if found.standing.champion == number:
             return None
         version = self._free(found, number)
-        return self._decide(found, "promoted", version, decision, champion=number)
+        return self.decide(found, "promoted", version, decision, champion=number)
 
     def propose(self, number: int, decision: Decision, judged: Standing | None = None) -> Entry | None:
         """Let a version that passed the gate await approval; None if it does already, judged against this champion."""
@@ -59,15 +59,15 @@ class Desk:
         if waiting is not None and (waiting.version, waiting.champion) == (number, found.standing.champion):
             return None
         version = self._free(found, number)
-        return self._decide(found, "proposed", version, decision, champion=found.standing.champion)
+        return self.decide(found, "proposed", version, decision, champion=found.standing.champion)
 
     def refuse(self, number: int, decision: Decision, judged: Standing | None = None) -> Entry | None:
         """Put on record that the gate said no; None if the same was the last word about the version."""
         found = self._settled(judged)
         version = versions.one_version(self.client, self.line, number)
-        if changes.repeated(found, "refused", number, decision) is not None:
+        if changes.repeated(found, "refused", number, self._whole(decision, found.standing.champion)) is not None:
             return None
-        return self._decide(found, "refused", version, decision, champion=found.standing.champion)
+        return self.decide(found, "refused", version, decision, champion=found.standing.champion)
 
     def approve(self, why: str) -> Entry:
         """Put the candidate in service.
@@ -90,7 +90,7 @@ class Desk:
             )
         passed = list(proposal.reasons) if proposal is not None else []
         decision = {"reasons": [why, *passed], "holdout_id": proposal.holdout_id if proposal else "", "why": why}
-        return self._decide(found, "approved", version, decision, champion=version.number)
+        return self.decide(found, "approved", version, decision, champion=version.number)
 
     def decline(self, why: str) -> Entry:
         """Send the candidate away.
@@ -100,7 +100,7 @@ class Desk:
         """
         found = self._settled()
         decision = {"reasons": [why]}
-        return self._decide(found, "declined", self._candidate(found), decision, champion=found.standing.champion)
+        return self.decide(found, "declined", self._candidate(found), decision, champion=found.standing.champion)
 
     def rollback(self, to: int | None, why: str, check: Callable[[Version], None]) -> Entry:
         """Put an earlier champion back in service.
@@ -128,7 +128,7 @@ class Desk:
         target = versions.one_version(self.client, self.line, to)
         check(target)
         bad = None if standing.champion is None else versions.one_version(self.client, self.line, standing.champion)
-        return self._decide(found, "rolled back", bad, {"reasons": [why]}, champion=to)
+        return self.decide(found, "rolled back", bad, {"reasons": [why]}, champion=to)
 
     def withdraw(self, why: str) -> Entry:
         """Take the champion out of service; the line has none then.
@@ -140,11 +140,13 @@ class Desk:
         if found.standing.champion is None:
             raise CheckFailedError(f"line {self.line}: no version of {model_name(self.line)} is in service")
         bad = versions.one_version(self.client, self.line, found.standing.champion)
-        return self._decide(found, "taken out of service", bad, {"reasons": [why]}, champion=None)
+        return self.decide(found, "taken out of service", bad, {"reasons": [why]}, champion=None)
 
-    def _decide(
+    def decide(
         self, found: Found, action: trails.Action, version: Version | None, decision: Decision, *, champion: int | None
     ) -> Entry:
+        """Take a decision on the line as it was found."""
+        decision = self._whole(decision, champion)
         return changes.decide(
             self.client,
             self.connection,
@@ -155,6 +157,11 @@ class Desk:
             decision=decision,
             champion=champion,
         )
+
+    def _whole(self, decision: Decision, champion: int | None) -> Decision:
+        """With what the threshold of the version in service after it promises."""
+        promise = "" if champion is None else versions.one_version(self.client, self.line, champion).guarantee
+        return {**decision, "guarantee": promise}
 
     def _settled(self, judged: Standing | None = None) -> Found:
         found = changes.settled(self.client, self.line)
@@ -287,16 +294,7 @@ def repair(desk: Desk, found: Found, planned: Repair, why: str) -> None:
         return
     champion = planned.champion
     restored = None if champion is None else versions.one_version(desk.client, desk.line, champion)
-    changes.decide(
-        desk.client,
-        desk.connection,
-        found,
-        "repaired",
-        restored,
-        actor=desk.actor,
-        decision=decision,
-        champion=champion,
-    )
+    desk.decide(found, "repaired", restored, decision, champion=champion)
 
 
 def _named(number: int | None) -> str:

@@ -21,17 +21,20 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
 import morphad
 from morphad.errors import BadInputError
+from morphad.files import read_json
+from morphad.model.saved import detector_hash
 from morphad.registry import versions
 from morphad.registry.connection import Connection, masked
 from morphad.registry.records import (
     CHALLENGER,
     CHAMPION,
     PREFIX,
+    Actor,
     DatasetFacts,
     Registration,
     Version,
     code_revision,
-    detector_hash,
+    fit_names,
     flattened,
     model_name,
 )
@@ -68,6 +71,9 @@ SIGNATURE = ModelSignature(
     params=ParamSchema([ParamSpec("heatmap", DataType.boolean, default=False)]),
 )
 
+# Where a run keeps the data that its version was made from: the manifest with roles, and the frozen holdout.
+DATA, MANIFEST, HOLDOUT = "data", "manifest.parquet", "holdout.json"
+
 # Written by later steps about a version; those of an earlier version must not travel with this one.
 _NOT_OF_THIS_RUN = {"registration.json", "decision.json"}
 
@@ -83,6 +89,7 @@ def publish(
     tags: dict[str, str],
     dataset: DatasetFacts,
     ingest: IngestSettings | None = None,
+    actor: Actor,
 ) -> Registration:
     """See `Registry.publish`."""
     identity = {
@@ -96,8 +103,12 @@ def publish(
         **tags,
         **identity,
         f"{PREFIX}holdout_id": dataset.holdout_id,
+        f"{PREFIX}holdout_labels": dataset.holdout_labels,
         f"{PREFIX}code_revision": code_revision(),
         f"{PREFIX}version": morphad.__version__,
+        f"{PREFIX}guarantee": _guarantee(detector_folder),
+        f"{PREFIX}by": actor.name,
+        f"{PREFIX}account": actor.account or "",
     }
     with connection.session() as client:
         experiment = connection.experiment_id()
@@ -110,6 +121,7 @@ def publish(
             try:
                 _log_facts(client, run_id, params, metrics, dataset)
                 _log_report(client, run_id, report_folder)
+                _log_data(client, run_id, dataset)
                 model_uri = _log_model(line, detector_folder, all_tags, ingest)
                 versions.ensure_registered(client, line)
                 version = _create_version(client, line, model_uri, run_id, tags=all_tags, identity=identity)
@@ -117,6 +129,12 @@ def publish(
             except BaseException:
                 connection.hurry()  # start_run now marks the run FAILED; a server that is gone must not cost minutes
                 raise
+
+
+def _guarantee(detector_folder: Path) -> str:
+    """What the detector's threshold promises, in its own words."""
+    calibration = read_json(detector_folder / "detector.json").get("calibration") or {}
+    return str(calibration.get("guarantee", ""))
 
 
 def _same(client: MlflowClient, line: str, identity: dict[str, str]) -> list[Version]:
@@ -141,9 +159,9 @@ def _log_facts(
     now = time.time_ns() // 1_000_000  # ms since the epoch
     client.log_batch(
         run_id,
-        metrics=[Metric(name, float(value), now, 0) for name, value in metrics.items()],
+        metrics=[Metric(name, float(value), now, 0) for name, value in fit_names(metrics).items()],
         # Settings hold addresses, and addresses may hold passwords.
-        params=[Param(name, masked(value)) for name, value in flattened(params).items()],
+        params=[Param(name, masked(value)) for name, value in fit_names(flattened(params)).items()],
     )
     facts = Dataset(
         name=dataset.manifest.parent.name or dataset.manifest.stem,
@@ -161,6 +179,15 @@ def _log_report(client: MlflowClient, run_id: str, folder: Path) -> None:
         hidden = any(part.startswith(".") for part in relative.parts)
         if path.is_file() and not hidden and relative.as_posix() not in _NOT_OF_THIS_RUN:
             client.log_artifact(run_id, str(path), (Path("report") / relative.parent).as_posix())
+
+
+def _log_data(client: MlflowClient, run_id: str, dataset: DatasetFacts) -> None:
+    """Keep what the version was made from: after a rollback it is again what new images are compared with."""
+    for path, name in ((dataset.manifest, MANIFEST), (dataset.holdout, HOLDOUT)):
+        if path is not None and path.is_file():
+            with tempfile.TemporaryDirectory(prefix="morphad-") as scratch:
+                copy = Path(shutil.copyfile(path, Path(scratch) / name))
+                client.log_artifact(run_id, str(copy), DATA)
 
 
 def _log_model(line: str, detector_folder: Path, tags: dict[str, str], ingest: IngestSettings | None) -> str:

@@ -2,13 +2,15 @@
 
 import json
 import os
+import re
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from morphad.errors import BadInputError
-from morphad.files import sha256_file, sha256_json
+from morphad.files import sha256_json
+
+T = TypeVar("T")
 
 PREFIX = "morphad."
 
@@ -51,12 +53,16 @@ class DatasetFacts:
         data_hash: Identity of the manifest's content.
         holdout_id: Identity of the frozen holdout that the figures were measured on.
         counts: Images by role or label, such as {"train": 400, "holdout": 120}.
+        holdout_labels: Identity of that holdout's labels.
+        holdout: The frozen holdout (JSON).
     """
 
     manifest: Path
     data_hash: str
     holdout_id: str
     counts: dict[str, int] = field(default_factory=dict)
+    holdout_labels: str = ""
+    holdout: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -119,6 +125,21 @@ class Version:
         return self.tags.get(f"{PREFIX}holdout_id", "")
 
     @property
+    def holdout_labels(self) -> str:
+        """Identity of that holdout's labels; empty for versions of an earlier morphad."""
+        return self.tags.get(f"{PREFIX}holdout_labels", "")
+
+    @property
+    def data_version(self) -> str:
+        """The same data as a version of the data registry; empty where it is none."""
+        return self.tags.get(f"{PREFIX}data_version", "")
+
+    @property
+    def guarantee(self) -> str:
+        """What its threshold promises, in a sentence; empty for versions of an earlier morphad."""
+        return self.tags.get(f"{PREFIX}guarantee", "")
+
+    @property
     def code_revision(self) -> str:
         """Code revision at publication; empty if it was not known."""
         return self.tags.get(f"{PREFIX}code_revision", "")
@@ -132,18 +153,6 @@ class Version:
 def model_name(line: str) -> str:
     """The registered model of a line."""
     return f"morphad-{line}"
-
-
-def detector_hash(folder: Path) -> str:
-    """Identity of a saved detector: SHA-256 over the names and contents of all files in its folder.
-
-    Raises:
-        BadInputError: The folder is missing or holds no detector.json.
-    """
-    if not (folder / "detector.json").is_file():
-        raise BadInputError(f"{folder}: not a saved detector (no detector.json); run the calibrate step first")
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return sha256_json({path.relative_to(folder).as_posix(): sha256_file(path) for path in files})
 
 
 def code_revision() -> str:
@@ -179,3 +188,22 @@ def flattened(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
             text = isinstance(value, str)
             flat[f"{prefix}{key}"] = value if text else json.dumps(value, default=str, sort_keys=True)
     return flat
+
+
+_LONGEST_NAME = 200
+_UNFIT = re.compile(r"[^\w.\- :/]|^[/.]+|[/.]+$|(?<=/)/+|(?<=\.)\.+")
+
+
+def fit_names(values: dict[str, T]) -> dict[str, T]:
+    """Values under names that MLflow takes for parameters and metrics; two names never become one.
+
+    MLflow takes letters, digits and `_ - . : /` and blanks, in the form of a clean relative path. Kinds of defect are
+    named by people: `escape.Riss (tief)` becomes `escape.Riss _tief_`.
+    """
+    fit: dict[str, T] = {}
+    for name, value in values.items():
+        new = _UNFIT.sub("_", name)[:_LONGEST_NAME] or "_"
+        if new != name and (new in fit or new in values):
+            new = f"{new}-{sha256_json(name)[:8]}"
+        fit[new] = value
+    return fit

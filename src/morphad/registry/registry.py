@@ -10,11 +10,13 @@ import mlflow
 
 from morphad.errors import ServiceError
 from morphad.files import atomic_directory
+from morphad.model.saved import detector_hash
 from morphad.registry import changes, decisions, publishing, versions
 from morphad.registry import trail as trails
+from morphad.registry.changes import Found
 from morphad.registry.connection import Connection
 from morphad.registry.decisions import Desk, Repair
-from morphad.registry.records import CHALLENGER, Actor, DatasetFacts, Registration, Version, detector_hash
+from morphad.registry.records import CHALLENGER, Actor, DatasetFacts, Registration, Version
 from morphad.registry.standing import Standing
 from morphad.registry.trail import Entry, Trail
 from morphad.settings import IngestSettings, RegisterSettings
@@ -52,6 +54,7 @@ class Registry:
         tags: dict[str, str],
         dataset: DatasetFacts,
         ingest: IngestSettings | None = None,
+        actor: str = "unknown",
     ) -> Registration:
         """Log a run and register the detector as a version with the alias challenger.
 
@@ -67,6 +70,7 @@ class Registry:
             tags: Further tags of run and version, such as the image digest.
             dataset: Where the images came from and how many they were.
             ingest: How images were decoded; served images are decoded in the same way.
+            actor: Who registers it.
 
         Raises:
             BadInputError: A folder is missing or holds no detector; the experiment is deleted.
@@ -81,6 +85,7 @@ class Registry:
             tags=tags,
             dataset=dataset,
             ingest=ingest,
+            actor=Actor(actor),
         )
 
     def champion(self, line: str) -> Version | None:
@@ -131,6 +136,24 @@ class Registry:
             _remove_empty(fetched, temporary)
         return folder
 
+    def download_data(self, version: Version, folder: Path) -> Path | None:
+        """Fetch the data that a version was made from, into `folder`, which appears whole or not at all.
+
+        Returns:
+            The manifest with roles, in that folder; None where the version was registered without it.
+        """
+        with self._connection.session() as client:
+            kept = client.list_artifacts(version.run_id, publishing.DATA)
+            if not kept:
+                return None
+            root = client.get_run(version.run_id).info.artifact_uri
+        with atomic_directory(folder) as temporary:
+            fetched = self._fetch(f"{root}/{publishing.DATA}", temporary)
+            for entry in sorted(fetched.iterdir()):
+                entry.rename(temporary / entry.name)
+            _remove_empty(fetched, temporary)
+        return folder / publishing.MANIFEST
+
     def download_model(self, version: Version, folder: Path) -> Path:
         """Fetch a version as MLflow serves it, with its code; `folder` appears whole or not at all.
 
@@ -162,6 +185,11 @@ class Registry:
         """
         with self._connection.session() as client:
             return trails.read(client, line)
+
+    def overview(self) -> dict[str, Found]:
+        """All lines that have a model or a trail, as records and aliases have them; nothing is compared or finished."""
+        with self._connection.session() as client:
+            return changes.look_at_all(client)
 
     def document(self, line: str, entry: Entry) -> dict[str, Any]:
         """All that a decision rests on: reasons, figures, limits; {} where nothing was kept.

@@ -69,6 +69,8 @@ class Entry:
         gone: Versions that MLflow no longer has from here on.
         holdout_id: The frozen holdout that the figures are of; "" where none was used.
         data_hash: The data that the version was made from.
+        data_version: The same as a version of the data registry; "" where it is none.
+        guarantee: What the threshold of the version in service after it promises; "" where none serves.
         code_revision: Of the code that decided.
         document: The whole decision with its figures, an artifact of the trail's run; "" where there is none.
         document_sha256: Of the document's content.
@@ -89,6 +91,8 @@ class Entry:
     gone: tuple[int, ...] = ()
     holdout_id: str = ""
     data_hash: str = ""
+    data_version: str = ""
+    guarantee: str = ""
     code_revision: str = ""
     document: str = ""
     document_sha256: str = ""

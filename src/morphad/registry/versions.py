@@ -20,6 +20,18 @@ def registered(client: MlflowClient, line: str) -> RegisteredModel | None:
         raise
 
 
+def all_registered(client: MlflowClient) -> dict[str, RegisteredModel]:
+    """The registered models of all lines, by line."""
+    found: dict[str, RegisteredModel] = {}
+    token = None
+    while True:
+        page = client.search_registered_models(f"name LIKE '{model_name('%')}'", max_results=1000, page_token=token)
+        found |= {model.name.removeprefix(model_name("")): model for model in page}
+        token = page.token
+        if not token:
+            return found
+
+
 def ensure_registered(client: MlflowClient, line: str) -> None:
     """Make the line's registered model if it is not there."""
     try:
