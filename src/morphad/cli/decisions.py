@@ -29,9 +29,7 @@ def add_verbs(verbs: Verbs) -> None:
     status = verbs.add_for_project("status", _status, "all lines of the registry in one table")
     status.add_argument("--json", action="store_true", help="as JSON")
     registry = verbs.group("registry", "the registry itself: repair what was changed behind its back")
-    repair = registry.add_for_line(
-        "repair", _repair, "settle a difference between a line's records and MLflow's aliases"
-    )
+    repair = registry.add_for_line("repair", _repair, "settle what differs between records and aliases")
     repair.add_argument("--apply", action="store_true", help="do it; without this the plan is shown")
     repair.add_argument("--accept", action="store_true", help="take the version that MLflow's alias names now")
     repair.add_argument("--to", type=int, metavar="VERSION", help="take this version, of those that served before")
@@ -135,7 +133,7 @@ def _sentence(entry: "Entry") -> str:
         "adopted": f"put on record that version {entry.champion} is in service.",
         "promoted": f"promoted version {entry.version}; it is in service.{before}",
         "refused": f"refused version {entry.version}; {_serving(entry.champion)} stays in service.",
-        "proposed": f"found version {entry.version} fit; it awaits approval, and {_serving(entry.champion)} is in service.",
+        "proposed": f"found version {entry.version} fit; it awaits approval, {_serving(entry.champion)} is in service.",
         "approved": f"approved version {entry.version}; it is in service.{before}",
         "declined": f"declined version {entry.version}; {_serving(entry.champion)} stays in service.",
         "rolled back": f"put version {entry.champion} back in service in place of {_serving(entry.replaced)}.",
@@ -182,7 +180,8 @@ def _in_service(entry: "Entry") -> str:
     if entry.champion is None:
         return f"no version in service from {entry.at}, by {entry.by}: {' '.join(entry.reasons)}"
     promise = f"; {entry.guarantee}" if entry.guarantee else ""
-    return f"version {entry.champion} in service from {entry.at}, {entry.action} by {entry.by} (decision {entry.number}){promise}"
+    done = f"{entry.action} by {entry.by} (decision {entry.number})"
+    return f"version {entry.champion} in service from {entry.at}, {done}{promise}"
 
 
 def _span(text: str) -> tuple[datetime, datetime]:

@@ -1,0 +1,256 @@
+"""Two hands at once, and hands that are killed: whether the registry's records stay true.
+
+    python -m benchmarks.registry_races --uri sqlite:////tmp/races/mlflow.db --races 200 --kills 200
+    source .stack/env && python -m benchmarks.registry_races --races 200 --kills 200
+
+A race: two processes decide about one line at the same moment. A kill: a process that decides is ended by SIGKILL at a
+random moment of its work, and another decision follows. After each, what the processes were told, the audit trail and
+MLflow's aliases are held against each other. A false record is any difference: a process that was told that it was
+done and stands not in the trail, one that was refused and does, an alias that is not where the trail says, a broken
+chain.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import random
+import signal
+import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.connection import Connection as Pipe
+from pathlib import Path
+from typing import Any
+
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from morphad.errors import BadInputError, CheckFailedError, MorphadError
+from morphad.registry import Registry
+from morphad.settings import RegisterSettings
+
+PAIRS = (("promote 3", "promote 4"), ("promote 3", "rollback"), ("rollback", "rollback"), ("promote 3", "promote 3"))
+ACTS = ("promote 3", "rollback", "withdraw", "propose 4")
+_FORK = multiprocessing.get_context("fork")  # MLflow takes seconds to import; nothing is connected before the fork
+
+
+class _Uncheckable(Registry):
+    """A registry whose versions have no model behind them."""
+
+    def check(self, version: Any) -> None:
+        """Nothing is there to be loaded."""
+
+
+def act(registry: Registry, line: str, what: str, who: str) -> int | None:
+    """Do one thing about a line; the version that it was told is in service."""
+    decision = {"promote": True, "reasons": [f"{who} says so"]}
+    verb, _, number = what.partition(" ")
+    if verb == "promote":
+        return registry.promote(line, int(number), decision, who).number
+    if verb == "propose":
+        registry.propose(line, int(number), decision, who)
+        return None
+    if verb == "withdraw":
+        registry.withdraw(line, f"{who} says so", who)
+        return None
+    return registry.rollback(line, f"{who} says so", who).number
+
+
+def prepare(uri: str, line: str, experiment: str) -> None:
+    """Register four versions of a line and put the first two in service, one after the other."""
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    client.create_registered_model(f"morphad-{line}")
+    for number in range(1, 5):
+        run = client.create_run(experiment)
+        tags = {"morphad.detector_hash": f"{line}-{number}"}
+        client.create_model_version(f"morphad-{line}", run.info.artifact_uri, run.info.run_id, tags=tags)
+    registry = _registry(uri)
+    for number in (1, 2):
+        act(registry, line, f"promote {number}", "before")
+
+
+def differences(uri: str, line: str, told: dict[str, Any]) -> list[str]:
+    """What is false about a line after all hands have gone."""
+    registry = _registry(uri)
+    try:
+        standing = registry.standing(line)  # finishes what was cut off; raises where records and aliases differ
+        entries = registry.trail(line).entries
+    except MorphadError as error:
+        return [str(error)]
+    found = []
+    acted = Counter(entry.by.name for entry in entries)
+    for who, (what, ended, champion) in told.items():
+        if ended == "done" and acted[who] != 1 and what not in _repeats(told):
+            found.append(f"{who} was told that {what} is done, but the trail has it {acted[who]} times")
+        if ended == "refused" and acted[who]:
+            found.append(f"{who} was refused, but {what} is in the trail")
+        if ended == "done" and champion is not None and champion not in standing.served:
+            found.append(f"{who} was told that version {champion} is champion, but it never served")
+        if acted[who] > 1:
+            found.append(f"{who} stands in the trail {acted[who]} times")
+    aliases = MlflowClient(tracking_uri=uri, registry_uri=uri).get_registered_model(f"morphad-{line}").aliases
+    pointing = {alias: int(number) for alias, number in aliases.items()}
+    if pointing != standing.aliases:
+        found.append(f"aliases are {pointing}, the trail says {standing.aliases}")
+    return found
+
+
+def _repeats(told: dict[str, Any]) -> set[str]:
+    """What both were to do: whoever comes second finds it done."""
+    return {what for what, count in Counter(what for what, _, _ in told.values()).items() if count > 1}
+
+
+def race(uri: str, line: str, pair: tuple[str, str]) -> dict[str, Any]:
+    """Let two processes decide at the same moment; what each was told."""
+    barrier = _FORK.Barrier(2)
+    pipes, others, processes = [], [], []
+    for number, what in enumerate(pair):
+        ours, theirs = _FORK.Pipe()
+        pipes.append(ours)
+        others.append(theirs)
+        processes.append(_FORK.Process(target=_hand, args=(uri, line, what, f"hand {number}", theirs, barrier)))
+    for process in processes:
+        process.start()
+    for pipe in others:
+        pipe.close()
+    told = {f"hand {number}": pipe.recv() for number, pipe in enumerate(pipes)}
+    for process in processes:
+        process.join()
+    return told
+
+
+def kill(uri: str, line: str, what: str, after: float) -> dict[str, Any]:
+    """End a deciding process after some seconds; then decide once more."""
+    ours, theirs = _FORK.Pipe()
+    process = _FORK.Process(target=_hand, args=(uri, line, what, "killed", theirs, None))
+    process.start()
+    theirs.close()
+    ours.recv()  # it begins
+    time.sleep(after)
+    if process.pid is not None:
+        os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    try:
+        told = {"killed": ours.recv()}
+    except EOFError:
+        told = {"killed": (what, "killed", None)}
+    follower, theirs = _FORK.Pipe()
+    process = _FORK.Process(target=_hand, args=(uri, line, "promote 4", "next", theirs, None))
+    process.start()
+    theirs.close()
+    follower.recv()
+    told["next"] = follower.recv()
+    process.join()
+    return told
+
+
+def _hand(uri: str, line: str, what: str, who: str, pipe: Pipe, barrier: Any) -> None:
+    registry = _registry(uri)
+    with suppress(MorphadError):
+        registry.history("nobody")  # connected before the start
+    if barrier is None:
+        pipe.send("begins")
+    else:
+        barrier.wait()
+    try:
+        pipe.send((what, "done", act(registry, line, what, who)))
+    except (CheckFailedError, BadInputError) as error:
+        pipe.send((what, "refused", str(error)))
+    except MorphadError as error:
+        pipe.send((what, "failed", str(error)))
+    pipe.close()
+    os._exit(0)
+
+
+def _registry(uri: str) -> Registry:
+    return _Uncheckable(RegisterSettings(tracking_uri=uri, timeout_seconds=60))
+
+
+def main() -> None:
+    """Race, kill, and say what was false."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--uri", default=os.environ.get("MLFLOW_TRACKING_URI", ""))
+    parser.add_argument("--races", type=int, default=200)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    uri = options.uri or f"sqlite:///{tempfile.mkdtemp()}/mlflow.db"
+    for name, value in (("MLFLOW_TRACKING_URI", uri), ("MLFLOW_DISABLE_TELEMETRY", "true")):
+        os.environ[name] = value
+    print(json.dumps(run(uri, options.races, options.kills, options.seed, out=options.out), indent=2))
+
+
+def run(uri: str, races: int, kills: int, seed: int = 0, *, out: Path | None = None) -> dict[str, Any]:
+    """All trials; figures of them, written to `out` too."""
+    rng, stamp = random.Random(seed), f"{time.time_ns():x}"  # noqa: S311
+    _in_child(lambda: _make_experiment(uri, stamp))
+    ends: Counter[str] = Counter()
+    false, took, spans = [], [], {}
+    for number in range(races + kills):
+        line = f"r{stamp}-{number}"
+        _in_child(lambda line=line: prepare(uri, line, _id_of(uri, f"races-{stamp}")))  # type: ignore[misc]
+        begun = time.perf_counter()
+        if number < races:
+            what = PAIRS[number % len(PAIRS)]
+            told = race(uri, line, what)
+            took.append(time.perf_counter() - begun)
+            ends[f"race {' / '.join(what)}: " + ", ".join(sorted(end for _, end, _ in told.values()))] += 1
+        else:
+            one = ACTS[number % len(ACTS)]
+            told = kill(uri, line, one, rng.uniform(0, spans.setdefault("act", statistics.median(took or [0.5]))))
+            ends[f"kill {one}: {told['killed'][1]}, next {told['next'][1]}"] += 1
+        for problem in _in_child(lambda line=line, told=told: differences(uri, line, told)):  # type: ignore[misc]
+            false.append(f"{line}: {problem}")
+            print(false[-1], flush=True)
+    figures = {
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "backend": uri.split(":", 1)[0],
+        "seed": seed,
+        "races": races,
+        "kills": kills,
+        "false_records": len(false),
+        "false": false,
+        "ends": dict(sorted(ends.items())),
+        "median_seconds_of_a_race": round(statistics.median(took), 2) if took else None,
+    }
+    if out is not None:
+        out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    return figures
+
+
+def _in_child(work: Callable[[], Any]) -> Any:
+    """Do something in a process of its own, so that this one never connects and can be forked."""
+    ours, theirs = _FORK.Pipe()
+
+    def child() -> None:
+        theirs.send(work())
+        os._exit(0)
+
+    process = _FORK.Process(target=child)
+    process.start()
+    theirs.close()
+    try:
+        return ours.recv()
+    finally:
+        process.join()
+
+
+def _make_experiment(uri: str, stamp: str) -> None:
+    registry = _registry(uri)
+    registry.history("nobody")
+    with suppress(MlflowException):
+        MlflowClient(tracking_uri=uri, registry_uri=uri).create_experiment(f"races-{stamp}")
+
+
+def _id_of(uri: str, name: str) -> str:
+    return str(MlflowClient(tracking_uri=uri, registry_uri=uri).get_experiment_by_name(name).experiment_id)
+
+
+if __name__ == "__main__":
+    main()
