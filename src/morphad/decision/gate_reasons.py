@@ -1,0 +1,71 @@
+"""The gate's decision in sentences, from its checks."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from morphad.decision.gate_checks import MIN_KIND, Check
+from morphad.decision.wording import counted
+
+_NAMED = 5  # kinds of defect that one sentence names
+
+
+def explain(checks: Sequence[Check], figures: dict[str, Any]) -> tuple[bool, list[str]]:
+    """Whether the challenger is promoted, and why.
+
+    Args:
+        checks: All that were made.
+        figures: holdout_id, n_good, n_defect, and champion, None where the line has none.
+
+    Returns:
+        The decision, and sentences: first the decision, then what was found. Beside a champion a limit is told only
+        where it fails or the images are few.
+    """
+    first = figures["champion"] is None
+    failures = _failures(checks, first)
+    if failures:
+        verdict = f"Refused: {'; '.join(failures)}"
+    elif first:
+        verdict = "Promoted: the line has no champion yet, and the challenger keeps the limits"
+    else:
+        verdict = "Promoted: the challenger is no worse than the champion within the margins, and keeps the limits"
+    images = f"{counted(figures['n_good'], 'good image')} and {counted(figures['n_defect'], 'defect image')}"
+    told = [
+        check.why
+        for check in checks
+        if check.kind is None
+        and (check.passed is not True or check.weak or check.compares or (first and check.name != "threshold"))
+    ]
+    reasons = [f"{verdict} (holdout {figures['holdout_id'][:12]}, {images}).", *told, *_kinds(checks)]
+    return not failures, reasons
+
+
+def _failures(checks: Sequence[Check], first: bool) -> list[str]:
+    """What stands in the way, as it is told behind "Refused:"."""
+    failed = [check for check in checks if check.passed is False]
+    failures = [check.failure for check in failed if not (check.compares and check.kind is None)]
+    worse = [check.failure for check in failed if check.compares and check.kind is None]
+    if worse:
+        what = " and ".join(filter(None, [", ".join(worse[:-1]), worse[-1]]))
+        failures.append(f"it is not shown that the challenger is no worse than the champion in {what}")
+    if not first and not any(check.compares and check.passed is not None for check in checks):
+        failures.append("challenger and champion have nothing that can be compared")
+    return failures
+
+
+def _kinds(checks: Sequence[Check]) -> list[str]:
+    """Which kinds of defect fail and why, which hold, and which have too few images."""
+    by_kind = [check for check in checks if check.kind is not None]
+    failed = {check.kind for check in by_kind if check.passed is False}
+    few = {check.kind for check in by_kind if check.passed is None}
+    held = {check.kind for check in by_kind} - failed - few
+    reasons = [check.why for check in by_kind if check.passed is False]
+    if held:
+        reasons.append(f"Kinds of defect that pass, judged apart: {_listed(held)}.")
+    if few:
+        reasons.append(f"Kinds of defect with fewer than {MIN_KIND} images are not judged apart: {_listed(few)}.")
+    return reasons
+
+
+def _listed(kinds: set[str | None]) -> str:
+    names = sorted(map(str, kinds))
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
