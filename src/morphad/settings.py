@@ -341,6 +341,10 @@ class RegisterSettings(Settings):
 class PromoteSettings(Settings):
     """The gate: limits for every challenger, and by how much it may seem worse than the champion."""
 
+    mode: Literal["automatic", "four-eyes"] = Field(
+        default="automatic",
+        description="automatic: what passes the gate serves; four-eyes: it waits for `morphad approve` by somebody else",
+    )
     auroc_margin: Annotated[float, Field(ge=0, le=0.5)] = Field(default=0.02, description="non-inferiority margin")
     overkill_margin: Annotated[float, Field(ge=0, le=0.5)] = Field(default=0.05, description="non-inferiority margin")
     escape_margin: Annotated[float, Field(ge=0, le=1)] = Field(
