@@ -21,13 +21,11 @@ import statistics
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 from typing import Any
 
-from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from morphad.errors import BadInputError, CheckFailedError, MorphadError
@@ -36,6 +34,7 @@ from morphad.settings import RegisterSettings
 
 PAIRS = (("promote 3", "promote 4"), ("promote 3", "rollback"), ("rollback", "rollback"), ("promote 3", "promote 3"))
 ACTS = ("promote 3", "rollback", "withdraw", "propose 4")
+UNHARMED = 4  # trials whose process is let live, to know how long one takes
 _FORK = multiprocessing.get_context("fork")  # MLflow takes seconds to import; nothing is connected before the fork
 
 
@@ -61,9 +60,11 @@ def act(registry: Registry, line: str, what: str, who: str) -> int | None:
     return registry.rollback(line, f"{who} says so", who).number
 
 
-def prepare(uri: str, line: str, experiment: str) -> None:
-    """Register four versions of a line and put the first two in service, one after the other."""
+def prepare(uri: str, line: str | None, experiment: str) -> str:
+    """Register four versions of a line and put the first two in service; without a line, make the experiment."""
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    if line is None:
+        return str(client.create_experiment(f"races-{experiment}"))
     client.create_registered_model(f"morphad-{line}")
     for number in range(1, 5):
         run = client.create_run(experiment)
@@ -72,6 +73,7 @@ def prepare(uri: str, line: str, experiment: str) -> None:
     registry = _registry(uri)
     for number in (1, 2):
         act(registry, line, f"promote {number}", "before")
+    return experiment
 
 
 def differences(uri: str, line: str, told: dict[str, Any]) -> list[str]:
@@ -105,66 +107,62 @@ def _repeats(told: dict[str, Any]) -> set[str]:
     return {what for what, count in Counter(what for what, _, _ in told.values()).items() if count > 1}
 
 
-def race(uri: str, line: str, pair: tuple[str, str]) -> dict[str, Any]:
-    """Let two processes decide at the same moment; what each was told."""
-    barrier = _FORK.Barrier(2)
-    pipes, others, processes = [], [], []
-    for number, what in enumerate(pair):
-        ours, theirs = _FORK.Pipe()
-        pipes.append(ours)
-        others.append(theirs)
-        processes.append(_FORK.Process(target=_hand, args=(uri, line, what, f"hand {number}", theirs, barrier)))
-    for process in processes:
-        process.start()
-    for pipe in others:
-        pipe.close()
-    told = {f"hand {number}": pipe.recv() for number, pipe in enumerate(pipes)}
-    for process in processes:
-        process.join()
-    return told
+class Hand:
+    """A process that does as it is told, connected once; the one who started it can kill it."""
+
+    def __init__(self, uri: str, barrier: Any = None) -> None:
+        self._pipe, theirs = _FORK.Pipe()
+        self._process = _FORK.Process(target=_work, args=(uri, theirs, barrier))
+        self._process.start()
+        theirs.close()
+
+    def tell(self, *order: Any) -> None:
+        """Give an order: ("act", line, what, who), ("race", ...), ("prepare", line, experiment), ("check", line, "
+        "told)."""
+        self._pipe.send(order)
+
+    def answer(self) -> Any:
+        """What came of it.
+
+        Raises:
+            EOFError: The process is dead.
+        """
+        return self._pipe.recv()
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if self._process.pid is not None:
+            os.kill(self._process.pid, signal.SIGKILL)
+        self._process.join()
 
 
-def kill(uri: str, line: str, what: str, after: float) -> dict[str, Any]:
-    """End a deciding process after some seconds; then decide once more."""
-    ours, theirs = _FORK.Pipe()
-    process = _FORK.Process(target=_hand, args=(uri, line, what, "killed", theirs, None))
-    process.start()
-    theirs.close()
-    ours.recv()  # it begins
-    time.sleep(after)
-    if process.pid is not None:
-        os.kill(process.pid, signal.SIGKILL)
-    process.join()
-    try:
-        told = {"killed": ours.recv()}
-    except EOFError:
-        told = {"killed": (what, "killed", None)}
-    follower, theirs = _FORK.Pipe()
-    process = _FORK.Process(target=_hand, args=(uri, line, "promote 4", "next", theirs, None))
-    process.start()
-    theirs.close()
-    follower.recv()
-    told["next"] = follower.recv()
-    process.join()
-    return told
-
-
-def _hand(uri: str, line: str, what: str, who: str, pipe: Pipe, barrier: Any) -> None:
+def _work(uri: str, pipe: Pipe, barrier: Any) -> None:
     registry = _registry(uri)
     with suppress(MorphadError):
-        registry.history("nobody")  # connected before the start
-    if barrier is None:
-        pipe.send("begins")
-    else:
-        barrier.wait()
+        registry.history("nobody")  # connected before the first order
+    while True:
+        verb, *order = pipe.recv()
+        if verb == "end":
+            os._exit(0)
+        if verb == "connect":
+            pipe.send(None)
+        elif verb == "prepare":
+            pipe.send(prepare(uri, *order))
+        elif verb == "check":
+            pipe.send(differences(uri, *order))
+        else:
+            if verb == "race":
+                barrier.wait()
+            pipe.send(_act(registry, *order))
+
+
+def _act(registry: Registry, line: str, what: str, who: str) -> tuple[str, str, Any]:
     try:
-        pipe.send((what, "done", act(registry, line, what, who)))
+        return what, "done", act(registry, line, what, who)
     except (CheckFailedError, BadInputError) as error:
-        pipe.send((what, "refused", str(error)))
+        return what, "refused", str(error)
     except MorphadError as error:
-        pipe.send((what, "failed", str(error)))
-    pipe.close()
-    os._exit(0)
+        return what, "failed", str(error)
 
 
 def _registry(uri: str) -> Registry:
@@ -189,25 +187,51 @@ def main() -> None:
 def run(uri: str, races: int, kills: int, seed: int = 0, *, out: Path | None = None) -> dict[str, Any]:
     """All trials; figures of them, written to `out` too."""
     rng, stamp = random.Random(seed), f"{time.time_ns():x}"  # noqa: S311
-    _in_child(lambda: _make_experiment(uri, stamp))
+    barrier = _FORK.Barrier(2)
+    clerk, hands = Hand(uri), [Hand(uri, barrier) for _ in range(2)]
+    clerk.tell("prepare", None, stamp)
+    experiment = clerk.answer()
     ends: Counter[str] = Counter()
-    false, took, spans = [], [], {}
+    false, took, spans = [], [], []
     for number in range(races + kills):
         line = f"r{stamp}-{number}"
-        _in_child(lambda line=line: prepare(uri, line, _id_of(uri, f"races-{stamp}")))  # type: ignore[misc]
-        begun = time.perf_counter()
+        clerk.tell("prepare", line, experiment)
+        clerk.answer()
         if number < races:
-            what = PAIRS[number % len(PAIRS)]
-            told = race(uri, line, what)
+            pair = PAIRS[number % len(PAIRS)]
+            begun = time.perf_counter()
+            for index, (hand, what) in enumerate(zip(hands, pair, strict=True)):
+                hand.tell("race", line, what, f"hand {index}")
+            told = {f"hand {index}": hand.answer() for index, hand in enumerate(hands)}
             took.append(time.perf_counter() - begun)
-            ends[f"race {' / '.join(what)}: " + ", ".join(sorted(end for _, end, _ in told.values()))] += 1
+            ends[f"race {' / '.join(pair)}: " + ", ".join(sorted(end for _, end, _ in told.values()))] += 1
         else:
-            one = ACTS[number % len(ACTS)]
-            told = kill(uri, line, one, rng.uniform(0, spans.setdefault("act", statistics.median(took or [0.5]))))
-            ends[f"kill {one}: {told['killed'][1]}, next {told['next'][1]}"] += 1
-        for problem in _in_child(lambda line=line, told=told: differences(uri, line, told)):  # type: ignore[misc]
+            what = ACTS[number % len(ACTS)]
+            victim = Hand(uri)
+            victim.tell("connect")
+            victim.answer()
+            begun = time.perf_counter()
+            victim.tell("act", line, what, "killed")
+            if len(spans) >= UNHARMED:
+                time.sleep(rng.uniform(0, 1.1 * statistics.median(spans)))
+                victim.kill()
+            try:
+                told = {"killed": victim.answer()}
+                spans.append(time.perf_counter() - begun)
+            except EOFError:
+                told = {"killed": (what, "killed", None)}
+            victim.kill()
+            hands[0].tell("act", line, "promote 4", "next")
+            told["next"] = hands[0].answer()
+            ends[f"kill {what}: {told['killed'][1]}, next {told['next'][1]}"] += 1
+        clerk.tell("check", line, told)
+        for problem in clerk.answer():
             false.append(f"{line}: {problem}")
             print(false[-1], flush=True)
+        if number % 20 == 19:
+            print(f"{number + 1} of {races + kills}, {len(false)} false records", flush=True)
+    for hand in (clerk, *hands):
+        hand.tell("end")
     figures = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "backend": uri.split(":", 1)[0],
@@ -222,34 +246,6 @@ def run(uri: str, races: int, kills: int, seed: int = 0, *, out: Path | None = N
     if out is not None:
         out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     return figures
-
-
-def _in_child(work: Callable[[], Any]) -> Any:
-    """Do something in a process of its own, so that this one never connects and can be forked."""
-    ours, theirs = _FORK.Pipe()
-
-    def child() -> None:
-        theirs.send(work())
-        os._exit(0)
-
-    process = _FORK.Process(target=child)
-    process.start()
-    theirs.close()
-    try:
-        return ours.recv()
-    finally:
-        process.join()
-
-
-def _make_experiment(uri: str, stamp: str) -> None:
-    registry = _registry(uri)
-    registry.history("nobody")
-    with suppress(MlflowException):
-        MlflowClient(tracking_uri=uri, registry_uri=uri).create_experiment(f"races-{stamp}")
-
-
-def _id_of(uri: str, name: str) -> str:
-    return str(MlflowClient(tracking_uri=uri, registry_uri=uri).get_experiment_by_name(name).experiment_id)
 
 
 if __name__ == "__main__":

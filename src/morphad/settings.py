@@ -343,7 +343,7 @@ class PromoteSettings(Settings):
 
     mode: Literal["automatic", "four-eyes"] = Field(
         default="automatic",
-        description="automatic: what passes the gate serves; four-eyes: it waits for `morphad approve` by somebody else",
+        description="automatic: what passes the gate serves; four-eyes: it waits for `morphad approve`",
     )
     auroc_margin: Annotated[float, Field(ge=0, le=0.5)] = Field(default=0.02, description="non-inferiority margin")
     overkill_margin: Annotated[float, Field(ge=0, le=0.5)] = Field(default=0.05, description="non-inferiority margin")

@@ -22,6 +22,17 @@ def add_verbs(verbs: Verbs) -> None:
     for parser in (rollback, approve, decline, withdraw):
         parser.add_argument("--why", required=True, help="the reason, for the record")
         add_actor(parser)
+    prune = verbs.add_for_line("prune", _prune, "remove old versions for good; what is needed or wanted stays")
+    for name, about in (
+        ("newest", "youngest versions that stay"),
+        ("former", "former champions that stay, to roll back to"),
+        ("days", "what was in service so many days ago or later stays"),
+    ):
+        default = {"newest": 3, "former": 3, "days": 30}[name]
+        prune.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{about}; default: {default}")
+    prune.add_argument("--apply", action="store_true", help="do it; without this the plan is shown")
+    prune.add_argument("--why", help="the reason, for the record; needed with --apply")
+    add_actor(prune)
     history = verbs.add_for_line("history", _history, "tell every decision about a line, oldest first")
     history.add_argument("--json", action="store_true", help="as JSON")
     champion = verbs.add_for_line("champion", _champion, "which version decides, since when, and what it guarantees")
@@ -87,6 +98,33 @@ def _repair(options: argparse.Namespace) -> None:
     registry.repair(options.line, options.why, actor(options), accept=options.accept, to=options.to)
     print(f"{options.line}: done, and on record")
     _follow(options)
+
+
+def _prune(options: argparse.Namespace) -> None:
+    from morphad.registry import Retention
+
+    if min(options.newest, options.former, options.days) < 0:
+        raise BadInputError("--newest, --former and --days: expected 0 or more")
+    if options.apply and not options.why:
+        raise BadInputError("--apply needs --why: what is removed for good is a decision on record")
+    registry, retention = _open(options), Retention(options.newest, options.former, options.days)
+    if options.apply:
+        plan = registry.prune(options.line, retention, options.why, actor(options))
+    else:
+        plan = registry.plan_prune(options.line, retention)
+    for number, why in plan.kept.items():
+        print(f"{options.line}: version {number} stays: it {why}")
+    if not plan.removed:
+        print(f"{options.line}: no version is to go")
+        return
+    gone = _listed(plan.removed)
+    if options.apply:
+        print(
+            f"{options.line}: {gone} removed; decisions, reports and data stay on record. The files go when MLflow's "
+            "administrator runs `mlflow gc`"
+        )
+    else:
+        print(f"{options.line}: {gone} would go. Do it: morphad prune {options.line} --apply --why ...")
 
 
 def _follow(options: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ from morphad.model.saved import detector_hash
 from morphad.registry.decisions import blocked
 from morphad.registry.records import Actor, DatasetFacts, Registration, Version, code_revision
 from morphad.registry.registry import Registry
+from morphad.registry.retention import Pruning, Retention
 from morphad.registry.standing import Standing
 from morphad.registry.trail import Entry, OvertakenError, Trail
 
@@ -16,8 +17,10 @@ __all__ = [
     "DatasetFacts",
     "Entry",
     "OvertakenError",
+    "Pruning",
     "Registration",
     "Registry",
+    "Retention",
     "Standing",
     "Trail",
     "Version",

@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ from morphad.errors import ServiceError
 from morphad.files import atomic_directory
 from morphad.model.saved import detector_hash
 from morphad.registry import changes, decisions, publishing, versions
+from morphad.registry import retention as retentions
 from morphad.registry import trail as trails
 from morphad.registry.changes import Found
 from morphad.registry.connection import Connection
 from morphad.registry.decisions import Desk, Repair
 from morphad.registry.records import CHALLENGER, Actor, DatasetFacts, Registration, Version
+from morphad.registry.retention import Pruning, Retention
 from morphad.registry.standing import Standing
 from morphad.registry.trail import Entry, Trail
 from morphad.settings import IngestSettings, RegisterSettings
@@ -307,6 +310,26 @@ class Registry:
             found, planned = decisions.plan_repair(desk.client, line, accept=accept, to=to)
             decisions.repair(desk, found, planned, why)
             return planned
+
+    def plan_prune(self, line: str, retention: Retention) -> Pruning:
+        """Which versions of a line would go for good; nothing is removed.
+
+        Raises:
+            CheckFailedError: Records and aliases of the line differ.
+        """
+        with self._connection.session() as client:
+            found, there = changes.settled(client, line), versions.all_versions(client, line)
+            return retentions.plan(found, there, retention, datetime.now(UTC))
+
+    def prune(self, line: str, retention: Retention, why: str, actor: str) -> Pruning:
+        """Remove what `plan_prune` plans, on record.
+
+        Raises:
+            OvertakenError: Somebody decided about the line in the meantime; nothing was removed.
+            CheckFailedError: Records and aliases of the line differ.
+        """
+        with self._desk(line, actor) as desk:
+            return retentions.prune(desk, retention, why, datetime.now(UTC))
 
     def check(self, version: Version) -> None:
         """Make sure that a version can be had whole: its model, its code, its detector as published.
