@@ -188,9 +188,10 @@ def run(uri: str, races: int, kills: int, seed: int = 0, *, out: Path | None = N
     """All trials; figures of them, written to `out` too."""
     rng, stamp = random.Random(seed), f"{time.time_ns():x}"  # noqa: S311
     barrier = _FORK.Barrier(2)
-    clerk, hands = Hand(uri), [Hand(uri, barrier) for _ in range(2)]
+    clerk = Hand(uri)
     clerk.tell("prepare", None, stamp)
     experiment = clerk.answer()
+    hands = [Hand(uri, barrier) for _ in range(2)]
     ends: Counter[str] = Counter()
     false, took, spans = [], [], []
     for number in range(races + kills):

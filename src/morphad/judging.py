@@ -13,15 +13,24 @@ from typing import Any
 import pandas as pd
 
 from morphad.data.holdout import FrozenHoldout
-from morphad.decision.gate import Decision, Evidence, decide
+from morphad.decision.gate import Evidence, decide
 from morphad.errors import BadInputError
-from morphad.files import read_json
+from morphad.files import read_json, sha256_file
+from morphad.inspection import score_files
 from morphad.model.saved import detector_hash
 from morphad.registry import Registry, Standing, Version, blocked
-from morphad.registry.published import PublishedModel, score_files
+from morphad.registry.published import PublishedModel
 from morphad.settings import PromoteSettings
 
 Record = dict[str, Any]
+
+# What follows from the gate's word and the line's mode.
+_ACTS: dict[tuple[bool, str], tuple[str, Callable[..., Version]]] = {
+    (True, "automatic"): ("promoted", Registry.promote),
+    (True, "four-eyes"): ("proposed", Registry.propose),
+    (False, "automatic"): ("refused", Registry.refuse),
+    (False, "four-eyes"): ("refused", Registry.refuse),
+}
 
 
 def registered_version(registry: Registry, line: str, registration: Path, detector: Path) -> Version:
@@ -124,13 +133,14 @@ def judge(
         return record | {"promote": False, "outcome": "refused", "reasons": [f"Refused: {reason}"]}
     check_holdout(version, holdout, line)
 
+    files = _frozen_files(rows, snapshot_dir, line)
+
     def evidence(of: Version, who: str) -> Evidence:
         with tempfile.TemporaryDirectory(prefix="morphad-") as scratch:
-            with PublishedModel(registry.download_model(of, Path(scratch) / "model")) as model:
-                scores = score_files(model, _files(rows, snapshot_dir), f"scoring the {who} of {line}")
-                return Evidence(
-                    rows["label"].tolist(), scores, model.threshold, holdout.id, kinds=rows["defect"].tolist()
-                )
+            folder = registry.download_model(of, Path(scratch) / "model")
+            with PublishedModel(folder, of.model_uri) as model:
+                scores = score_files(model, files, f"scoring the {who} of {line}")
+        return Evidence(rows["label"].tolist(), scores, model.threshold, holdout.id, kinds=rows["defect"].tolist())
 
     challenger = evidence(version, "challenger")
     measure = _measure(registry, line, standing)
@@ -148,28 +158,10 @@ def judge(
             remarks.append(f"No version is in service; version {measure.number}, the last one, was compared with.")
     outcome = decide(challenger, champion, settings, seed)
     record |= {**outcome.to_json(), "reasons": [*outcome.reasons, *remarks]}
-    return record | {"outcome": _act(registry, line, version, settings, outcome, record, standing, actor)}
-
-
-def _act(
-    registry: Registry,
-    line: str,
-    version: Version,
-    settings: PromoteSettings,
-    outcome: Decision,
-    record: Record,
-    standing: Standing,
-    actor: str,
-) -> str:
-    act: Callable[..., Version]
-    if not outcome.promote:
-        act, name = registry.refuse, "refused"
-    elif settings.mode == "four-eyes":
-        act, name = registry.propose, "proposed"
-    else:
-        act, name = registry.promote, "promoted"
-    act(line, version.number, record, actor, standing)
-    return name
+    name, act = _ACTS[outcome.promote, settings.mode]
+    record["outcome"] = name
+    act(registry, line, version.number, record, actor, standing)
+    return record
 
 
 def _decided_already(registry: Registry, line: str, version: Version, standing: Standing) -> Record | None:
@@ -213,6 +205,20 @@ def _refused_before(registry: Registry, line: str, version: Version) -> str | No
     return None
 
 
-def _files(rows: pd.DataFrame, snapshot_dir: Path) -> list[tuple[Path, str]]:
-    """Files of the images with the hash that each must have."""
-    return [(snapshot_dir / str(row.path), str(row.sha256)) for row in rows.itertuples()]
+def _frozen_files(rows: pd.DataFrame, snapshot_dir: Path, line: str) -> list[Path]:
+    """The files of the holdout, after making sure that they hold what was frozen.
+
+    Raises:
+        BadInputError: A file is missing or holds other bytes.
+    """
+    files = [snapshot_dir / str(path) for path in rows["path"]]
+    for file, digest in zip(files, rows["sha256"], strict=True):
+        try:
+            same = sha256_file(file) == digest
+        except OSError as error:
+            raise BadInputError(f"{file}: {error.strerror or error}; run `morphad ingest {line}` again") from error
+        if not same:
+            raise BadInputError(
+                f"{file}: not the image that was frozen in the holdout; run `morphad ingest {line}` again"
+            )
+    return files
