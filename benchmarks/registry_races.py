@@ -16,7 +16,6 @@ import multiprocessing
 import os
 import platform
 import random
-import signal
 import statistics
 import tempfile
 import time
@@ -131,8 +130,7 @@ class Hand:
 
     def kill(self) -> None:
         """SIGKILL."""
-        if self._process.pid is not None:
-            os.kill(self._process.pid, signal.SIGKILL)
+        self._process.kill()  # nothing, if it is dead
         self._process.join()
 
 
