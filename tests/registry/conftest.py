@@ -47,12 +47,12 @@ def client(settings: RegisterSettings, registry: Registry) -> MlflowClient:
 
 
 @pytest.fixture
-def sql(store: Path) -> Callable[[str], None]:
+def sql(store: Path) -> Callable[..., None]:
     """Change MLflow's database behind its back."""
 
-    def run(statement: str) -> None:
+    def run(statement: str, *values: str) -> None:
         with closing(sqlite3.connect(store / "mlflow.db")) as database, database:
-            database.execute(statement)
+            database.execute(statement, values)
 
     return run
 

@@ -151,7 +151,7 @@ def test_a_line_is_taken_out_of_service_and_brought_back(
     assert registry.withdraw(line, "camera moved", "bert") == 1
     assert registry.champion(line) is None
     assert aliases(client, line) == {}
-    with pytest.raises(CheckFailedError, match="no version of .* is in service"):
+    with pytest.raises(CheckFailedError, match=r"no version of .* is in service"):
         registry.withdraw(line, "again", "bert")
     with pytest.raises(CheckFailedError, match=r"bert .* took version 1 out of service at .* \(camera moved\)"):
         registry.promote(line, 1, YES, "anna")
@@ -185,7 +185,7 @@ def test_four_eyes(client: MlflowClient, registry: Registry, line: str, add_vers
     registry.propose(line, 2, YES, "schedule")
     assert acts(registry, line)[1:] == [("proposed", 2, 1)]
     assert aliases(client, line) == {"champion": 1, "candidate": 2}
-    with pytest.raises(CheckFailedError, match="trained by anna .*another account"):
+    with pytest.raises(CheckFailedError, match=r"trained by anna .*another account"):
         registry.approve(line, "looks fine", "anna")
     assert registry.approve(line, "looked at 40 parts", "bert").number == 2
     assert aliases(client, line) == {"champion": 2, "previous": 1}
@@ -204,7 +204,7 @@ def test_a_candidate_is_approved_only_against_the_champion_that_it_was_judged_ag
     registry.promote(line, 1, YES, "dora")
     judged = registry.standing(line)
     registry.promote(line, 2, YES, "dora")
-    with pytest.raises(OvertakenError, match="judged against version 1, dora .* promoted version 2"):
+    with pytest.raises(OvertakenError, match=r"judged against version 1, dora .* promoted version 2"):
         registry.propose(line, 3, YES, "schedule", judged)
     registry.propose(line, 3, YES, "schedule")
     registry.rollback(line, "escapes", "bert")
@@ -223,7 +223,7 @@ def test_version_that_is_not_there(registry: Registry, line: str, add_versions: 
 
 
 @pytest.mark.parametrize("action", ["promote", "rollback", "withdraw", "propose", "approve"])
-def test_cut_off_anywhere_there_is_a_champion_and_the_next_command_completes(
+def test_cut_off_anywhere_there_is_a_champion_and_the_next_command_completes(  # noqa: PLR0917
     action: str,
     client: MlflowClient,
     registry: Registry,
@@ -323,7 +323,7 @@ def _drop_alias(client: MlflowClient, name: str) -> None:
         (_drop_alias, "by its records version 2 is champion, but MLflow's alias names no version"),
     ],
 )
-def test_what_was_done_by_hand_stops_every_decision_until_it_is_repaired(
+def test_what_was_done_by_hand_stops_every_decision_until_it_is_repaired(  # noqa: PLR0917
     mutilate: Mutilation, told: str, client: MlflowClient, registry: Registry, line: str, add_versions: AddVersions
 ) -> None:
     add_versions(3)
@@ -403,7 +403,6 @@ def test_a_deleted_trail_is_noticed(
     with pytest.raises(CheckFailedError, match=f"mlflow experiments restore -x {experiment.experiment_id}"):
         registry.promote(line, 2, YES, "anna")
     client.restore_experiment(experiment.experiment_id)
-    client.delete_run(registry.trail(line).run_id) if False else None
     run_id = registry.trail(line).run_id
     client.delete_run(run_id)
     with pytest.raises(CheckFailedError, match=f"mlflow runs restore --run-id {run_id}"):
@@ -413,7 +412,7 @@ def test_a_deleted_trail_is_noticed(
 
 
 def test_a_trail_that_was_changed_in_the_database_is_noticed(
-    sql: Callable[[str], None], client: MlflowClient, registry: Registry, line: str, add_versions: AddVersions
+    sql: Callable[..., None], client: MlflowClient, registry: Registry, line: str, add_versions: AddVersions
 ) -> None:
     add_versions(2)
     registry.promote(line, 1, YES, "anna")
@@ -423,16 +422,14 @@ def test_a_trail_that_was_changed_in_the_database_is_noticed(
     kept = client.get_run(run_id).data.params
 
     def write(key: str, value: str) -> None:
-        sql(
-            f"UPDATE params SET value = '{value.replace(chr(39), chr(39) * 2)}' WHERE run_uuid = '{run_id}' AND key = '{key}'"
-        )
+        sql("UPDATE params SET value = ? WHERE run_uuid = ? AND key = ?", value, run_id, key)
 
     write("000002", kept["000002"].replace("AUROC may be 0.1 lower", "AUROC is higher"))
     with pytest.raises(CheckFailedError, match="decision 3 of its audit trail does not follow"):
         registry.champion(line)
     write("000002", kept["000002"])
     assert registry.champion(line).number == 2
-    sql(f"DELETE FROM params WHERE run_uuid = '{run_id}' AND key LIKE '000003%'")
+    sql("DELETE FROM params WHERE run_uuid = ? AND key LIKE '000003%'", run_id)
     with pytest.raises(MorphadError, match=r"cut off or replaced|by its records version 1 is champion"):
         registry.champion(line)
     with pytest.raises(MorphadError, match="knows of 3 decisions, but they are not in the audit trail, which has 2"):

@@ -71,7 +71,7 @@ def test_pruning_is_on_record_and_what_was_decided_can_still_be_told(
     trail = registry.trail(line)
     assert trail.entries[:-1] == before
     assert (trail.head.action, trail.head.gone, trail.head.champion) == ("pruned", (1, 4, 6), 3)
-    with pytest.raises(BadInputError, match="version 1 was never in service|no longer"):
+    with pytest.raises(BadInputError, match=r"version 1 was never in service"):
         registry.rollback(line, "why", "bert", to=1)
     assert registry.rollback(line, "why", "bert").number == 2
     assert registry.prune(line, NONE, "again", "bert").removed == (3,)
