@@ -15,9 +15,9 @@ An administrator is asked nothing. The permissions themselves are MLflow's; see 
 
 import posixpath
 import re
+from typing import Any
 
 from flask import Response, g, request
-from mlflow.entities.logged_model_status import LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from mlflow.protos.model_registry_pb2 import (
     DeleteRegisteredModelTag,
@@ -26,13 +26,13 @@ from mlflow.protos.model_registry_pb2 import (
     SetRegisteredModelTag,
     UpdateRegisteredModel,
 )
-from mlflow.protos.service_pb2 import CreatePresignedUploadUrl, FinalizeLoggedModel
-from mlflow.server import auth
+from mlflow.protos.service_pb2 import LOGGED_MODEL_READY, CreatePresignedUploadUrl, FinalizeLoggedModel
+from mlflow.server import auth, handlers
 from mlflow.server.auth.requirements import Requirement
-from mlflow.server.handlers import _get_request_message, _get_tracking_store
 from mlflow.utils.uri import validate_path_is_safe
 from werkzeug.datastructures import Authorization
 
+_READY = int(LOGGED_MODEL_READY)
 _ROUTE = re.compile(r".*/(?:ajax-)?api/\d+\.\d+/(?:preview/)?(mlflow|mlflow-artifacts)/(.+)")
 _FREE_ALIAS = "challenger"
 _CREATED = {"registered-models/create": "registered_model", "experiments/create": "experiment"}
@@ -51,14 +51,16 @@ _FINALIZED = re.compile(r"logged-models/[^/]+")
 
 def authenticate() -> Authorization | Response:
     """The account that a request comes from, or the answer that refuses it."""
-    answer = auth.authenticate_request_basic_auth()
+    if request.authorization is None or request.authorization.type != "basic":
+        return _not_authenticated()  # a token, for one, MLflow itself takes for an error of its own
+    answer: Authorization | Response = auth.authenticate_request_basic_auth()
     if isinstance(answer, Response) or g.get("morphad_asked"):
         return answer
     g.morphad_asked = True  # what follows asks MLflow, which asks who it is, which leads here
-    if auth.store.get_user(answer.username).is_admin or _allowed(answer.username):
+    username = str(answer.username)
+    if auth.store.get_user(username).is_admin or _allowed(username):
         return answer
-    refusal: Response = auth.make_forbidden_response()
-    return refusal
+    return _forbidden()
 
 
 def _allowed(username: str) -> bool:
@@ -71,37 +73,56 @@ def _allowed(username: str) -> bool:
     if call in _CREATED:
         return _manages(username, _CREATED[call], "*")
     if message := _CHANGED.get((request.method, call)):
-        asked = _get_request_message(message())
-        if getattr(asked, "alias", "") == _FREE_ALIAS:
-            return True  # MLflow's own rule holds: EDIT on the model
-        return _manages(username, "registered_model", asked.name)
-    if call.endswith("presigned-upload-url"):
-        return not _is_finished(_get_request_message(CreatePresignedUploadUrl()).model_id)
-    if request.method == "PATCH" and _FINALIZED.fullmatch(call):
-        finalized = _get_request_message(FinalizeLoggedModel())  # MLflow takes the model named in it, not in the path
-        return finalized.status == LoggedModelStatus.READY.to_proto() or not _is_finished(finalized.model_id)
-    return True
+        asked = _asked(message())
+        # Of the free alias MLflow's own rule holds: EDIT on the model.
+        return getattr(asked, "alias", "") == _FREE_ALIAS or _manages(username, "registered_model", asked.name)
+    return not _changes_finished(call)
 
 
 def _manages(username: str, kind: str, name: str) -> bool:
     return bool(auth.authorize(username, (kind, name), [Requirement(kind, name, "manage")]))
 
 
+def _changes_finished(call: str) -> bool:
+    """Whether a request asks for a way past this server to a finished model's files, or takes its status away."""
+    if call.endswith("presigned-upload-url"):
+        return _is_finished(_asked(CreatePresignedUploadUrl()).model_id)
+    if request.method == "PATCH" and _FINALIZED.fullmatch(call):
+        finalized = _asked(FinalizeLoggedModel())  # MLflow takes the model that is named in it, not in the path
+        return int(finalized.status) != _READY and _is_finished(finalized.model_id)
+    return False
+
+
 def _model_of_file(call: str) -> str:
-    """The logged model that a request writes a file of; empty if it is none's."""
+    """The logged model that a request writes or deletes a file of; empty if it is none's."""
     file = _WRITTEN_FILE.fullmatch(call)
     if file is None:
         return ""
-    model = _FILE_OF_MODEL.fullmatch(posixpath.normpath(validate_path_is_safe(file[1])))
-    return "" if model is None else str(model[1])
+    path = validate_path_is_safe(file[1])  # type: ignore[no-untyped-call]  # decodes once more, as MLflow does
+    model = _FILE_OF_MODEL.fullmatch(posixpath.normpath(path))
+    return "" if model is None else model[1]
 
 
 def _is_finished(model_id: str) -> bool:
     if not model_id:
         return False
     try:
-        return bool(_get_tracking_store().get_logged_model(model_id).status == LoggedModelStatus.READY)
+        model = handlers._get_tracking_store().get_logged_model(model_id)
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return False
         raise
+    return int(model.status.to_int()) == _READY
+
+
+def _asked(message: Any) -> Any:
+    """The request as MLflow's handler will read it, whatever spelling of JSON the client chose."""
+    return handlers._get_request_message(message)  # type: ignore[no-untyped-call]
+
+
+def _not_authenticated() -> Response:
+    return auth.make_basic_auth_response()
+
+
+def _forbidden() -> Response:
+    return auth.make_forbidden_response()

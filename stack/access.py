@@ -134,8 +134,8 @@ class Access:
                 why = error.read().decode(errors="replace")
             raise _RefusedError(self._uri, call, error.code, why) from None
         except (OSError, ValueError) as error:
-            why = getattr(error, "reason", error)
-            raise ServiceError(f"MLflow at {self._uri}: {why}; start it, or correct its address") from None
+            reason = error.reason if isinstance(error, urllib.error.URLError) else error
+            raise ServiceError(f"MLflow at {self._uri}: {reason}; start it, or correct its address") from None
 
 
 class _RefusedError(ServiceError):

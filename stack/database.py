@@ -1,4 +1,4 @@
-"""A PostgreSQL server with MLflow's databases, from the machine's own packages."""
+"""A PostgreSQL server with one database, from the machine's own packages."""
 
 import os
 import pwd
@@ -19,7 +19,6 @@ from stack.server import Server
 
 _DEBIAN = Path("/usr/lib/postgresql")
 _NAME = "mlflow"  # of the user and of the database
-_ACCOUNTS = "mlflow_auth"  # the database of MLflow's accounts
 _ROOTS_STAND_IN = "postgres"  # PostgreSQL refuses to run as root; Debian's package makes this user
 
 
@@ -42,12 +41,7 @@ class Database(Server):
     @property
     def uri(self) -> str:
         """SQLAlchemy's address of the database; holds the password."""
-        return self._uri(_NAME)
-
-    @property
-    def accounts_uri(self) -> str:
-        """The same of the database of MLflow's accounts."""
-        return self._uri(_ACCOUNTS)
+        return f"postgresql+psycopg2://{_NAME}:{self._password}@{HOST}:{self.port}/{_NAME}"
 
     @property
     def user(self) -> str | None:
@@ -105,7 +99,7 @@ class Database(Server):
         return {}
 
     def answers(self) -> bool:
-        """Whether the databases take a query; they are made at the first chance.
+        """Whether the database takes a query; it is made at the first chance.
 
         Raises:
             ServiceError: The data were made with another password.
@@ -114,10 +108,9 @@ class Database(Server):
             with closing(self._connect("postgres")) as connection:
                 connection.autocommit = True
                 with connection.cursor() as cursor:
-                    for name in (_NAME, _ACCOUNTS):
-                        cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,))
-                        if cursor.fetchone() is None:
-                            cursor.execute(f'CREATE DATABASE "{name}"')
+                    cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (_NAME,))
+                    if cursor.fetchone() is None:
+                        cursor.execute(f'CREATE DATABASE "{_NAME}"')
             self._connect(_NAME).close()
         except psycopg2.OperationalError as error:
             if "password authentication failed" in str(error):
@@ -127,9 +120,6 @@ class Database(Server):
                 ) from error
             return False
         return True
-
-    def _uri(self, database: str) -> str:
-        return f"postgresql+psycopg2://{_NAME}:{self._password}@{HOST}:{self.port}/{database}"
 
     def _connect(self, database: str) -> psycopg2.extensions.connection:
         return psycopg2.connect(

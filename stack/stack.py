@@ -195,7 +195,7 @@ def make_account(access: Access, uri: str, account: str, role: str, folder: Path
     An account that is there gets the role, and keeps the password that the file has.
 
     Returns:
-        The file, of export lines; without the keys of S3, which are the right to change every file behind MLflow's back.
+        The file, of export lines; without the keys of S3, which would let change every file behind MLflow's back.
 
     Raises:
         BadInputError: The name cannot be an account's, or the folder cannot be written.
@@ -203,8 +203,8 @@ def make_account(access: Access, uri: str, account: str, role: str, folder: Path
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}", account) or account in {ADMIN, _ACCOUNT}:
         raise BadInputError(
-            f"account {account!r}: expected letters, digits and . _ @ - (64 at most), and another name than {ADMIN} and "
-            f"{_ACCOUNT}, which are there already"
+            f"account {account!r}: expected letters, digits and . _ @ - (64 at most), and another name than {ADMIN} "
+            f"and {_ACCOUNT}, which are there already"
         )
     path = account_file(folder, account)
     kept = re.search(r"(?m)^export MLFLOW_TRACKING_PASSWORD=(\w+)$", path.read_text()) if path.is_file() else None

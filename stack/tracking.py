@@ -1,5 +1,7 @@
-"""MLflow's server, with its records in a database, its artifacts in a bucket, and accounts."""
+"""MLflow's server, with its records and accounts in a database, its artifacts in a bucket."""
 
+import base64
+import hashlib
 import importlib.util
 import sys
 import urllib.error
@@ -65,7 +67,7 @@ class TrackingServer(Server):
         """Make the folder, the bucket, and the settings of the accounts, which hold the database's password."""
         super().prepare()
         self._store.create_bucket(BUCKET)
-        write_private(self._auth_file, _BASIC_AUTH.format(uri=self._database.accounts_uri))
+        write_private(self._auth_file, _BASIC_AUTH.format(uri=self._database.uri))
 
     def command(self) -> list[str]:
         """One worker: for one machine, and half the memory of two."""
@@ -89,6 +91,7 @@ class TrackingServer(Server):
             "MLFLOW_AUTH_ADMIN_PASSWORD": self._admin_password,  # counts at the first start only
             "MLFLOW_FLASK_SERVER_SECRET_KEY": self._secret_key,
             "PYTHONPATH": str(_RULES),
+            **_webhooks(self._secret_key),
             **self._store.environment,
         }
 
@@ -113,4 +116,15 @@ def client_environment(uri: str, account: str = "", password: str = "") -> dict[
         # Files come through the server; else clients would go to S3 at the address that the server has for it.
         "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false",
         "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD": "false",
+    }
+
+
+def _webhooks(secret_key: str) -> dict[str, str]:
+    """Only the administrator makes webhooks; on one machine they go to loopback, which MLflow refuses by default."""
+    key = base64.urlsafe_b64encode(hashlib.sha256(secret_key.encode()).digest()).decode()
+    return {
+        "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": key,  # drawn anew at every start, it could not read what is there
+        "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",
+        "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
+        "MLFLOW_WEBHOOK_CACHE_TTL": "5",  # seconds until a new webhook is heard of; MLflow's default is a minute
     }
