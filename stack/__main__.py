@@ -91,6 +91,8 @@ def _down(options: argparse.Namespace) -> None:
 
 def _account(options: argparse.Namespace) -> None:
     if options.uri is None:
+        if not options.folder.is_dir():
+            raise BadInputError(f"no stack in {options.folder}; start one: python -m stack up")
         stack = Stack.open(options.folder)
         uri, access = stack.tracking.endpoint, stack.tracking.access
     else:
