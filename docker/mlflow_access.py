@@ -33,7 +33,7 @@ from mlflow.utils.uri import validate_path_is_safe
 from werkzeug.datastructures import Authorization
 
 _READY = int(LOGGED_MODEL_READY)
-_ROUTE = re.compile(r".*/(?:ajax-)?api/\d+\.\d+/(?:preview/)?(mlflow|mlflow-artifacts)/(.+)")
+_ROUTE = re.compile(r".*/(?:ajax-)?api/\d+\.\d+/(?:preview/)?(mlflow|mlflow-artifacts)/(.+)", re.DOTALL)
 _FREE_ALIAS = "challenger"
 _CREATED = {"registered-models/create": "registered_model", "experiments/create": "experiment"}
 _CHANGED = {
@@ -44,8 +44,8 @@ _CHANGED = {
     ("DELETE", "registered-models/delete-tag"): DeleteRegisteredModelTag,
 }
 _WRITES = {"PUT", "POST", "PATCH", "DELETE"}
-_WRITTEN_FILE = re.compile(r"(?:artifacts|mpu/(?:create|complete))/(.+)")
-_FILE_OF_MODEL = re.compile(r"(?:workspaces/[^/]+/)?\d+/models/([^/]+)/.*")
+_WRITTEN_FILE = re.compile(r"(?:artifacts|mpu/(?:create|complete))/(.+)", re.DOTALL)
+_FILE_OF_MODEL = re.compile(r"(?:workspaces/[^/]+/)?\d+/models/([^/]+)/.*", re.DOTALL)
 _FINALIZED = re.compile(r"logged-models/[^/]+")
 
 

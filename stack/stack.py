@@ -206,6 +206,10 @@ def make_account(access: Access, uri: str, account: str, role: str, folder: Path
             f"account {account!r}: expected letters, digits and . _ @ - (64 at most), and another name than {ADMIN} "
             f"and {_ACCOUNT}, which are there already"
         )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
     path = account_file(folder, account)
     kept = re.search(r"(?m)^export MLFLOW_TRACKING_PASSWORD=(\w+)$", path.read_text()) if path.is_file() else None
     password = kept[1] if kept else _secret()

@@ -54,11 +54,6 @@ class TrackingServer(Server):
         self._admin_password = admin_password
 
     @property
-    def environment(self) -> dict[str, str]:
-        """What MLflow's clients need, but for name and password of an account."""
-        return client_environment(self.endpoint)
-
-    @property
     def access(self) -> Access:
         """Its accounts."""
         return Access(self.endpoint, self._admin_password)

@@ -155,6 +155,7 @@ CALLS: dict[str, tuple[set[str], Callable[[MlflowClient, Line], object]]] = {
         lambda _, at: _send("PUT", _file(at, "MLmodel").replace("/models/", "/%252E//models/"), data=b"other"),
     ),
     "add to the champion": (NOBODY, lambda _, at: _send("PUT", _file(at, "code/more.py"), data=b"other")),
+    "add an odd name to it": (NOBODY, lambda _, at: _send("PUT", _file(at, "code/a%0Ab"), data=b"other")),
     "delete a file of it": (NOBODY, lambda _, at: _send("DELETE", _file(at, "MLmodel"))),
     "call it unfinished": (
         NOBODY,
