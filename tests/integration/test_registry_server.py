@@ -23,6 +23,8 @@ from PIL import Image
 from morphad.errors import ServiceError
 from morphad.model.detector import Detector
 from morphad.registry import DatasetFacts, Registration, Registry, detector_hash
+from morphad.registry.account import authenticated_account
+from morphad.registry.connection import Connection
 from morphad.registry.publishing import REQUIREMENTS
 from morphad.settings import IngestSettings, RegisterSettings
 
@@ -75,6 +77,17 @@ def registry(server: tuple[str, subprocess.Popen[bytes]]) -> Registry:
     with pytest.MonkeyPatch.context() as patched:
         patched.delenv("MLFLOW_TRACKING_URI", raising=False)
         return Registry(RegisterSettings(tracking_uri=server[0]))
+
+
+def test_server_without_accounts_knows_nobody(
+    server: tuple[str, subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "anna")  # which proves nothing
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret")
+    connection = Connection(RegisterSettings(tracking_uri=server[0]))
+    with connection.session():
+        assert authenticated_account(connection.uri) is None
 
 
 @pytest.fixture(scope="module")

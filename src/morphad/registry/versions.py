@@ -33,7 +33,9 @@ def all_registered(client: MlflowClient) -> dict[str, RegisteredModel]:
 
 
 def ensure_registered(client: MlflowClient, line: str) -> None:
-    """Make the line's registered model if it is not there."""
+    """Make the line's registered model if it is not there; an account that may not make one may use one."""
+    if registered(client, line) is not None:
+        return
     try:
         client.create_registered_model(model_name(line), description=f"Inspection model of line {line}, by morphad")
     except MlflowException as error:
