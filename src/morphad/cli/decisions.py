@@ -39,7 +39,8 @@ def add_verbs(verbs: Verbs) -> None:
     champion.add_argument("--at", metavar="DATE", help="then: 2026-03-01 (all of that day) or 2026-03-01T14:05 (UTC)")
     status = verbs.add_for_project("status", _status, "all lines of the registry in one table")
     status.add_argument("--json", action="store_true", help="as JSON")
-    registry = verbs.group("registry", "the registry itself: repair what was changed behind its back")
+    registry = verbs.group("registry", "the registry itself: prepare a line, repair what was changed behind its back")
+    registry.add_for_line("prepare", _prepare, "make what a new line needs; by an approver, where accounts have roles")
     repair = registry.add_for_line("repair", _repair, "settle what differs between records and aliases")
     repair.add_argument("--apply", action="store_true", help="do it; without this the plan is shown")
     repair.add_argument("--accept", action="store_true", help="take the version that MLflow's alias names now")
@@ -75,6 +76,11 @@ def _withdraw(options: argparse.Namespace) -> None:
     number = _open(options).withdraw(options.line, options.why, actor(options))
     print(f"{options.line}: version {number} is out of service; no version of this line decides now")
     _follow(options)
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    _open(options).prepare(options.line)
+    print(f"{options.line}: ready for versions and decisions")
 
 
 def _repair(options: argparse.Namespace) -> None:

@@ -24,12 +24,12 @@ from morphad.errors import BadInputError
 from morphad.files import read_json
 from morphad.model.saved import detector_hash
 from morphad.registry import versions
+from morphad.registry.account import authenticated_account
 from morphad.registry.connection import Connection, masked
 from morphad.registry.records import (
     CHALLENGER,
     CHAMPION,
     PREFIX,
-    Actor,
     DatasetFacts,
     Registration,
     Version,
@@ -89,7 +89,7 @@ def publish(
     tags: dict[str, str],
     dataset: DatasetFacts,
     ingest: IngestSettings | None = None,
-    actor: Actor,
+    actor: str,
 ) -> Registration:
     """See `Registry.publish`."""
     identity = {
@@ -107,10 +107,9 @@ def publish(
         f"{PREFIX}code_revision": code_revision(),
         f"{PREFIX}version": morphad.__version__,
         f"{PREFIX}guarantee": _guarantee(detector_folder),
-        f"{PREFIX}by": actor.name,
-        f"{PREFIX}account": actor.account or "",
     }
     with connection.session() as client:
+        all_tags |= {f"{PREFIX}by": actor, f"{PREFIX}account": authenticated_account(connection.uri) or ""}
         experiment = connection.experiment_id()
         there = _same(client, line, identity)
         if there:

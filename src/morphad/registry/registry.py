@@ -15,6 +15,7 @@ from morphad.model.saved import detector_hash
 from morphad.registry import changes, decisions, publishing, versions
 from morphad.registry import retention as retentions
 from morphad.registry import trail as trails
+from morphad.registry.account import authenticated_account
 from morphad.registry.changes import Found
 from morphad.registry.connection import Connection
 from morphad.registry.decisions import Desk, Repair
@@ -88,7 +89,7 @@ class Registry:
             tags=tags,
             dataset=dataset,
             ingest=ingest,
-            actor=Actor(actor),
+            actor=actor,
         )
 
     def champion(self, line: str) -> Version | None:
@@ -170,6 +171,16 @@ class Registry:
         with atomic_directory(folder) as temporary:
             self._check(version, self._fetch(version.model_uri, temporary) / "artifacts" / "detector")
         return folder
+
+    def prepare(self, line: str) -> None:
+        """Make what a line needs before its first version: experiment, registered model, audit trail.
+
+        Not needed where everybody may do everything. Where accounts have roles, an approver does it once.
+        """
+        with self._connection.session() as client:
+            self._connection.experiment_id()
+            versions.ensure_registered(client, line)
+            trails.ensure(client, self._connection, line)
 
     def standing(self, line: str) -> Standing:
         """What serves and what served before, by the line's records; a change that was cut off is finished first.
@@ -343,7 +354,11 @@ class Registry:
     @contextmanager
     def _desk(self, line: str, name: str) -> Iterator[Desk]:
         with self._connection.session() as client:
-            yield Desk(self._connection, client, line, Actor(name))
+            yield Desk(self._connection, client, line, self._actor(name))
+
+    def _actor(self, name: str) -> Actor:
+        """Who acts; within a session. The server says which account it is, where it has accounts."""
+        return Actor(name, authenticated_account(self._connection.uri))
 
     def _fetch(self, uri: str, folder: Path) -> Path:
         with self._connection.session():

@@ -188,6 +188,12 @@ def read_all(client: MlflowClient) -> dict[str, Trail]:
     return found
 
 
+def ensure(client: MlflowClient, connection: Connection, line: str) -> None:
+    """Make the trail of a line, still empty, unless it is there."""
+    if not read(client, line).run_id:
+        _made(client, connection, line)
+
+
 def append(client: MlflowClient, connection: Connection, trail: Trail, entry: Entry, document: Any = None) -> Entry:
     """Add an entry behind those of `trail`.
 
