@@ -81,8 +81,8 @@ def test_champion_is_in_postgresql_and_its_files_in_the_bucket(
     for end in ("/detector/network.safetensors", "/report/index.html"):
         assert [key for key in keys if key.endswith(end)], keys
     with contextlib.closing(stack.database._connect("mlflow")) as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT name, version FROM model_versions")
-        assert cursor.fetchall() == [(f"morphad-{LINE}", 1)]
+        cursor.execute("SELECT version FROM model_versions WHERE name = %s", (f"morphad-{LINE}",))
+        assert cursor.fetchall() == [(1,)]
 
 
 LOAD_TWICE = """
