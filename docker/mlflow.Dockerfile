@@ -15,7 +15,7 @@ COPY --chmod=0755 docker/mlflow_server.py /usr/local/bin/mlflow-server
 ENV PATH=/opt/venv/bin:$PATH \
     HOME=/tmp \
     PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
-    MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false
+    MLFLOW_DISABLE_TELEMETRY=true MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false
 LABEL org.opencontainers.image.title="morphad-mlflow" \
       org.opencontainers.image.description="MLflow's server for PostgreSQL and S3" \
       org.opencontainers.image.licenses="Apache-2.0"

@@ -33,6 +33,7 @@ class TrackingServer(Server):
             # Files come through the server; else clients would go to S3 at the address that the server has for it.
             "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false",
             "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD": "false",
+            "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         }
 
     def prepare(self) -> None:
@@ -55,6 +56,7 @@ class TrackingServer(Server):
             "MLFLOW_S3_ENDPOINT_URL": self._store.endpoint,
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # saves eight processes; morphad has no jobs for them
             "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
             **self._store.environment,
         }
 

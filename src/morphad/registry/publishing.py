@@ -99,7 +99,7 @@ def publish(
         f"{PREFIX}code_revision": code_revision(),
         f"{PREFIX}version": morphad.__version__,
     }
-    with connection.session() as client:
+    with connection.session(make=True) as client:
         experiment = connection.experiment_id()
         there = _same(client, line, identity)
         if there:
