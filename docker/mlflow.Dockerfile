@@ -17,7 +17,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONPATH=/opt/morphad \
     HOME=/tmp \
     PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
-    MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false
+    MLFLOW_DISABLE_TELEMETRY=true MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false
 LABEL org.opencontainers.image.title="morphad-mlflow" \
       org.opencontainers.image.description="MLflow's server for PostgreSQL and S3, with accounts" \
       org.opencontainers.image.licenses="Apache-2.0"

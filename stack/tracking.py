@@ -87,6 +87,7 @@ class TrackingServer(Server):
             "MLFLOW_FLASK_SERVER_SECRET_KEY": self._secret_key,
             "PYTHONPATH": str(_RULES),
             **_webhooks(self._secret_key),
+            "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
             **self._store.environment,
         }
 
@@ -111,6 +112,7 @@ def client_environment(uri: str, account: str = "", password: str = "") -> dict[
         # Files come through the server; else clients would go to S3 at the address that the server has for it.
         "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false",
         "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD": "false",
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     }
 
 

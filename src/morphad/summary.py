@@ -2,21 +2,27 @@
 
 import os
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from morphad.decision.wording import percent
-from morphad.errors import BadInputError
+from morphad.errors import BadInputError, MorphadError
 from morphad.files import read_json
 from morphad.report.page import IndexEntry, write_index
-from morphad.settings import ProjectSettings
+from morphad.settings import ProjectSettings, RegisterSettings
 from morphad.steps import verdict_of
 from morphad.workspace import Workspace
+
+if TYPE_CHECKING:
+    from morphad.registry import Registry
 
 
 def summarise(project: ProjectSettings, root: Path) -> str:
     """Say what every line has come to, and refresh reports/index.html.
+
+    Which version serves is what the registry says now. The project's files say what was decided once.
 
     Raises:
         BadInputError: A line has figures that cannot be read.
@@ -25,7 +31,8 @@ def summarise(project: ProjectSettings, root: Path) -> str:
     entries: list[IndexEntry] = []
     open_lines: list[str] = []
     champions: list[str] = []
-    for line in project.lines:
+    registries = _Registries()
+    for line, settings in project.lines.items():
         place = Workspace(root, line)
         if not (place.report / "metrics.json").exists() or not (place.detector / "detector.json").exists():
             parts.append(f"{line}\n  not evaluated yet")
@@ -36,9 +43,10 @@ def summarise(project: ProjectSettings, root: Path) -> str:
         entries.append(IndexEntry(line, f"{written:%Y-%m-%d %H:%M} UTC", verdict))
         rows = [verdict.sentence, *verdict.warnings, _figures(read_json(place.report / "metrics.json"))]
         if place.decision.exists():
-            promoted, outcome = _decided(place.decision)
-            rows.append(outcome)
-            champions += [line] if promoted else []
+            standing = registries.standing(line, settings.register_, place)
+            rows.append(standing.sentence)
+            champions += [line] if standing.champion else []
+            open_lines += [] if standing.settled else [line]
         else:
             open_lines.append(line)
         rows.append(f"Page: {place.report / 'index.html'}")
@@ -49,14 +57,75 @@ def summarise(project: ProjectSettings, root: Path) -> str:
     return "\n\n".join([*parts, _next(project, open_lines, champions, pages)])
 
 
-def _decided(path: Path) -> tuple[bool, str]:
-    """Whether a version was promoted, and that in words."""
-    decision = read_json(path)
+@dataclass(frozen=True)
+class _Standing:
+    """What became of a decision.
+
+    Attributes:
+        sentence: That, in words.
+        settled: It was on a version that is in the registry.
+        champion: The line has a champion, this version or another.
+    """
+
+    sentence: str
+    settled: bool = False
+    champion: bool = False
+
+
+class _Registries:
+    """The registries of the lines; one that fails is not asked again."""
+
+    def __init__(self) -> None:
+        self._asked: dict[str, Registry | MorphadError] = {}
+
+    def standing(self, line: str, settings: RegisterSettings, place: Workspace) -> _Standing:
+        """Hold what was decided for a line against what its registry says now."""
+        promoted, number, reason, run = _decided(place)
+        if number is None:
+            return _Standing(reason)
+        decided = f"Version {number} was {'promoted' if promoted else 'refused'}"
+        try:
+            registry = self._registry(settings)
+            champion = registry.champion(line)
+            version = {found.number: found for found in registry.history(line)}.get(number)
+        except MorphadError as error:
+            self._asked[settings.tracking_uri] = error
+            return _Standing(f"{decided}. What holds now is not known: {error}")
+        serves = champion is not None
+        now = "No version is champion now." if champion is None else f"Version {champion.number} is champion now."
+        if version is None or (run and version.run_id != run):
+            return _Standing(f"{decided}, but it is not in the registry at {registry.uri}. {now}", champion=serves)
+        if champion is not None and champion.number == number:
+            sentence = f"Version {number} is champion. {reason if promoted else ''}".rstrip()
+        elif version.decisions and version.decisions[-1].get("action") == "rolled back":
+            last = version.decisions[-1]
+            why = " ".join(last.get("reasons", [])).rstrip(".")
+            sentence = f"Version {number} was taken out of service by {last.get('by')}: {why}. {now}"
+        else:
+            sentence = f"{decided}. {now}" if promoted else f"{decided}. {reason} {now}"
+        return _Standing(sentence, settled=True, champion=serves)
+
+    def _registry(self, settings: RegisterSettings) -> "Registry":
+        from morphad.registry import Registry  # noqa: PLC0415 - mlflow takes seconds; without a decision it is not asked
+
+        asked = self._asked.get(settings.tracking_uri)
+        if isinstance(asked, MorphadError):
+            raise asked
+        if asked is None:
+            asked = self._asked[settings.tracking_uri] = Registry(settings)
+        return asked
+
+
+def _decided(place: Workspace) -> tuple[bool, int | None, str, str]:
+    """Whether a version was promoted, which (None: an experiment's, of no version), why, and the run that made it."""
+    decision = read_json(place.decision)
+    registration = read_json(place.registration) if place.registration.exists() else {}
     try:
-        standing = "is champion" if decision["promote"] else "was refused"
-        return bool(decision["promote"]), f"Version {decision['version']} {standing}. {decision['reasons'][0]}"
-    except (KeyError, TypeError, IndexError) as error:
-        raise BadInputError(f"{path}: not as morphad writes it; run `morphad promote` again") from error
+        number = decision["version"]
+        run = str(registration["run_id"]) if number is not None and registration.get("version") == number else ""
+        return bool(decision["promote"]), number, str(decision["reasons"][0]), run
+    except (AttributeError, KeyError, TypeError, IndexError) as error:
+        raise BadInputError(f"{place.decision}: not as morphad writes it; run `morphad promote` again") from error
 
 
 def _figures(metrics: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from morphad.registry import DatasetFacts, Registration, Registry
+from morphad.registry.local import LocalRegistry
 from morphad.settings import RegisterSettings
 
 _numbers = itertools.count(1)
@@ -20,7 +21,9 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("store")
+    folder = tmp_path_factory.mktemp("store")
+    LocalRegistry(folder / "mlflow.db").open(make=True)
+    return folder
 
 
 @pytest.fixture
@@ -113,3 +116,32 @@ def publish(
         return registry.publish(line, detector_folder, report_folder, **{**arguments, **changed})
 
     yield call
+
+
+class _Trap:
+    """Its unpickling makes a file."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self._file,)
+
+
+@pytest.fixture
+def pickled(tmp_path: Path) -> tuple[Path, Path]:
+    """A model as MLflow pickles it, and the file that its unpickling makes."""
+    import mlflow
+    from mlflow.pyfunc.model import PythonModel
+
+    class Pickled(PythonModel):
+        def __init__(self, trap: _Trap) -> None:
+            self.trap = trap
+
+        def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
+            return model_input
+
+    mlflow.pyfunc.save_model(
+        str(tmp_path / "pickled" / "model"), python_model=Pickled(_Trap(tmp_path / "ran")), pip_requirements=[]
+    )
+    return tmp_path / "pickled" / "model", tmp_path / "ran"

@@ -20,6 +20,7 @@ exit codes: 0 done, 1 a gate or check said no, 2 wrong use or bad input, 3 a ser
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb and give the exit code."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     try:
         try:

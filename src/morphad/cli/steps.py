@@ -139,9 +139,12 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _register(options: argparse.Namespace) -> None:
-    from morphad import steps
+    from morphad import experiments, steps
 
     _, settings, place = open_line(options)
+    if experiments.aside():
+        print(f"{options.line}: {experiments.leave_unregistered(place)}")
+        return
     figures = steps.register(
         options.line,
         settings,
@@ -159,9 +162,12 @@ def _register(options: argparse.Namespace) -> None:
 
 
 def _promote(options: argparse.Namespace) -> None:
-    from morphad import steps
+    from morphad import experiments, steps
 
     project, settings, place = open_line(options)
+    if experiments.aside():
+        print(f"{options.line}: {experiments.leave_undecided(place)}")
+        return
     figures = steps.promote(
         options.line,
         settings.register_,

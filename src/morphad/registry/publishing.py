@@ -108,7 +108,7 @@ def publish(
         f"{PREFIX}version": morphad.__version__,
         f"{PREFIX}guarantee": _guarantee(detector_folder),
     }
-    with connection.session() as client:
+    with connection.session(make=True) as client:
         all_tags |= {f"{PREFIX}by": actor, f"{PREFIX}account": authenticated_account(connection.uri) or ""}
         experiment = connection.experiment_id()
         there = _same(client, line, identity)

@@ -177,7 +177,7 @@ class Registry:
 
         Not needed where everybody may do everything. Where accounts have roles, an approver does it once.
         """
-        with self._connection.session() as client:
+        with self._connection.session(make=True) as client:
             self._connection.experiment_id()
             versions.ensure_registered(client, line)
             trails.ensure(client, self._connection, line)
