@@ -13,8 +13,9 @@ from mlflow import MlflowClient
 from morphad import experiments
 from morphad.errors import BadInputError
 from morphad.params import resolve
+from morphad.registry import Registry
 from morphad.registry.local import LocalRegistry
-from morphad.settings import ProjectSettings
+from morphad.settings import ProjectSettings, RegisterSettings
 from morphad.summary import summarise
 from morphad.workspace import Workspace
 
@@ -51,12 +52,21 @@ def registered(client: MlflowClient, line: str, versions: int, champion: int | N
     for number in range(1, versions + 1):
         client.create_model_version(name, source=f"s3://bucket/{number}", run_id=f"run-{number}")
     if champion is not None:
-        client.set_registered_model_alias(name, "champion", str(champion))
+        Registry(RegisterSettings(**ADDRESS)).promote(line, champion, {"reasons": ["Promoted: it is good."]}, "test")
 
 
 def decide(place: Workspace, version: int, promote: bool, run: str | None = None) -> None:
     reason = "Promoted: it is good." if promote else "Refused: it is not."
-    place.decision.write_text(json.dumps({"promote": promote, "version": version, "reasons": [reason]}))
+    place.decision.write_text(
+        json.dumps(
+            {
+                "promote": promote,
+                "outcome": "promoted" if promote else "refused",
+                "version": version,
+                "reasons": [reason],
+            }
+        )
+    )
     if run is not None:
         place.registration.write_text(json.dumps({"version": version, "run_id": run}))
 
@@ -127,12 +137,19 @@ class TestRegistrySays:
         decide(place, 2, promote=True, run="run-2")
         return place
 
-    def test_after_a_rollback(self, tmp_path: Path, place: Workspace, client: MlflowClient) -> None:
+    def test_after_a_rollback(
+        self, tmp_path: Path, place: Workspace, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         registered(client, "bottle", 2, champion=1)
-        record = {"action": "rolled back", "by": "anna", "at": "2026-01-01T00:00:00", "reasons": ["too many escapes."]}
-        client.set_model_version_tag("morphad-bottle", "2", "morphad.decision.2026", json.dumps(record))
+        registry = Registry(RegisterSettings(**ADDRESS))
+        monkeypatch.setattr(registry, "check", lambda version: None)  # these versions have no model
+        registry.promote("bottle", 2, {"reasons": []}, "test")
+        registry.rollback("bottle", "too many escapes.", "anna")
         told = summarise(project("bottle"), tmp_path)
-        assert "Version 2 was taken out of service by anna: too many escapes. Version 1 is champion now." in told
+        assert (
+            "Version 2 was taken out of service by anna (name as told, no account): too many escapes. Version 1 is champion now."
+            in told
+        )
         assert "finish" not in told
 
     def test_after_another_promotion(self, tmp_path: Path, place: Workspace, client: MlflowClient) -> None:

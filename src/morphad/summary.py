@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from morphad.decision.wording import percent
-from morphad.errors import BadInputError, MorphadError
+from morphad.errors import BadInputError, MorphadError, ServiceError
 from morphad.files import read_json
 from morphad.report.page import IndexEntry, write_index
 from morphad.settings import ProjectSettings, RegisterSettings
@@ -80,16 +80,18 @@ class _Registries:
 
     def standing(self, line: str, settings: RegisterSettings, place: Workspace) -> _Standing:
         """Hold what was decided for a line against what its registry says now."""
-        promoted, number, reason, run = _decided(place)
+        outcome, number, reason, run = _decided(place)
         if number is None:
             return _Standing(reason)
-        decided = f"Version {number} was {'promoted' if promoted else 'refused'}"
+        promoted, decided = outcome == "promoted", f"Version {number} {_OUTCOMES[outcome]}"
         try:
             registry = self._registry(settings)
             champion = registry.champion(line)
             version = {found.number: found for found in registry.history(line)}.get(number)
+            about = registry.trail(line).of_version(number)
         except MorphadError as error:
-            self._asked[settings.tracking_uri] = error
+            if isinstance(error, ServiceError):  # of the registry, and not of this line alone
+                self._asked[settings.tracking_uri] = error
             return _Standing(f"{decided}. What holds now is not known: {error}")
         serves = champion is not None
         now = "No version is champion now." if champion is None else f"Version {champion.number} is champion now."
@@ -97,10 +99,9 @@ class _Registries:
             return _Standing(f"{decided}, but it is not in the registry at {registry.uri}. {now}", champion=serves)
         if champion is not None and champion.number == number:
             sentence = f"Version {number} is champion. {reason if promoted else ''}".rstrip()
-        elif version.decisions and version.decisions[-1].get("action") == "rolled back":
-            last = version.decisions[-1]
-            why = " ".join(last.get("reasons", [])).rstrip(".")
-            sentence = f"Version {number} was taken out of service by {last.get('by')}: {why}. {now}"
+        elif about and about[-1].action in {"rolled back", "taken out of service"}:
+            why = " ".join(about[-1].reasons).rstrip(".")
+            sentence = f"Version {number} was taken out of service by {about[-1].by}: {why}. {now}"
         else:
             sentence = f"{decided}. {now}" if promoted else f"{decided}. {reason} {now}"
         return _Standing(sentence, settled=True, champion=serves)
@@ -116,14 +117,20 @@ class _Registries:
         return asked
 
 
-def _decided(place: Workspace) -> tuple[bool, int | None, str, str]:
-    """Whether a version was promoted, which (None: an experiment's, of no version), why, and the run that made it."""
+_OUTCOMES = {"promoted": "was promoted", "refused": "was refused", "proposed": "passed the gate and awaits approval"}
+
+
+def _decided(place: Workspace) -> tuple[str, int | None, str, str]:
+    """What the gate decided, on which version (None: an experiment's, of no version), why, and the run that made it."""
     decision = read_json(place.decision)
     registration = read_json(place.registration) if place.registration.exists() else {}
     try:
         number = decision["version"]
         run = str(registration["run_id"]) if number is not None and registration.get("version") == number else ""
-        return bool(decision["promote"]), number, str(decision["reasons"][0]), run
+        outcome = str(decision["outcome"]) if number is not None else "refused"
+        if outcome not in _OUTCOMES:
+            raise KeyError(outcome)
+        return outcome, number, str(decision["reasons"][0]), run
     except (AttributeError, KeyError, TypeError, IndexError) as error:
         raise BadInputError(f"{place.decision}: not as morphad writes it; run `morphad promote` again") from error
 

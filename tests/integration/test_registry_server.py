@@ -127,7 +127,7 @@ def test_whole_life_of_a_version(
     registry.promote(LINE, published.version, {"reasons": ["enough now"]}, "anna")
     champion = registry.champion(LINE)
     assert champion is not None
-    assert [record["action"] for record in champion.decisions] == ["refused", "promoted"]
+    assert [entry.action for entry in registry.trail(LINE).entries] == ["refused", "promoted"]
     assert detector_hash(registry.download(champion, tmp_path / "champion")) == detector_hash(tiny_detector)
 
 
