@@ -25,6 +25,7 @@ from morphad.registry.records import (
     code_revision,
     model_name,
 )
+from morphad.text import masked
 
 PENDING = f"{PREFIX}pending"
 
@@ -89,7 +90,7 @@ def rollback(client: MlflowClient, line: str, why: str, actor: str) -> Version:
             "Promote another version, or take the line out of automatic inspection"
         )
     bad = versions.one_version(client, line, champion)
-    decision = {"reasons": [why]}
+    decision = {"reasons": [masked(why)]}
     _change(client, line, _record(client, bad, "rolled back", decision, actor, replaced=champion, champion=previous))
     return versions.one_version(client, line, previous)
 
@@ -147,7 +148,7 @@ def _record(
         replaced=replaced,
         champion=champion,
         at=datetime.now(UTC).isoformat(timespec="milliseconds"),
-        by=actor,
+        by=masked(actor),
         reasons=[str(reason) for reason in decision.get("reasons", [])],
         data_hash=version.data_hash,
         holdout_id=version.holdout_id,
