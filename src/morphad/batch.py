@@ -25,6 +25,7 @@ from morphad.errors import BadInputError, CheckFailedError
 from morphad.files import atomic_file, check_writable, read_json, sha256_file, working_folder, write_json
 from morphad.progress import track
 from morphad.settings import IngestSettings, LineSettings
+from morphad.text import harmless_cell, masked_settings
 
 if TYPE_CHECKING:
     from morphad.model.detector import Detector
@@ -92,7 +93,8 @@ def plan(
     else:
         name = f"detector {detector_hash(detector)[:12]}"
         shutil.copytree(detector, model / _DETECTOR, dirs_exist_ok=True)
-    write_json(model / _MODEL, {"line": line, "model": name, "ingest": settings.ingest.model_dump(mode="json")})
+    ingest = masked_settings(settings.ingest.model_dump(mode="json"))
+    write_json(model / _MODEL, {"line": line, "model": name, "ingest": ingest})
     return {"images": write_batch(source, root, settings.ingest, batch), "model": name}
 
 
@@ -247,7 +249,7 @@ def _csv(path: Path, schema: pa.Schema) -> Iterator[Callable[[list[Row]], object
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, schema.names, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
-        yield writer.writerows
+        yield lambda rows: writer.writerows({name: harmless_cell(value) for name, value in row.items()} for row in rows)
 
 
 def _rows_of(table: Path, at_once: int = _ROWS) -> Iterator[Row]:

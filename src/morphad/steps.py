@@ -37,6 +37,7 @@ from morphad.settings import (
     ValidateSettings,
 )
 from morphad.spool import MapSpool
+from morphad.text import harmless_cell
 
 # What takes seconds to import is imported by the steps that need it.
 if TYPE_CHECKING:
@@ -583,7 +584,8 @@ def _examples(
 
 
 def _write_predictions(scored: pd.DataFrame, path: Path) -> None:
-    write_text(path, scored.to_csv(index=False))
+    texts = {name: scored[name].map(harmless_cell) for name in ("path", "label", "defect")}
+    write_text(path, scored.assign(**texts).to_csv(index=False))
 
 
 def _label_counts(rows: pd.DataFrame) -> dict[str, int]:

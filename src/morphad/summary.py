@@ -1,7 +1,6 @@
 """What happened to every line, in words, and what to do next."""
 
 import os
-import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +12,7 @@ from morphad.files import read_json
 from morphad.report.page import IndexEntry, write_index
 from morphad.settings import ProjectSettings, RegisterSettings
 from morphad.steps import verdict_of
+from morphad.text import masked
 from morphad.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -143,8 +143,7 @@ def _figures(metrics: dict[str, Any]) -> str:
 
 def _next(project: ProjectSettings, open_lines: list[str], champions: list[str], pages: Path | None) -> str:
     settings = next(iter(project.lines.values())).register_
-    uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip() or settings.tracking_uri
-    uri = re.sub(r"://[^/@\s]+@", "://***@", uri)  # no password on a terminal
+    uri = masked(os.environ.get("MLFLOW_TRACKING_URI", "").strip() or settings.tracking_uri)
     runs = uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
     steps = [f"finish {', '.join(open_lines)}: dvc repro"] if open_lines else []
     steps += [f"look at the pages: {pages}"] if pages else []

@@ -20,6 +20,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from morphad.errors import BadInputError, ServiceError
 from morphad.registry.local import LocalRegistry
 from morphad.settings import RegisterSettings
+from morphad.text import has_secret, masked
 
 _SERVERS = {"http", "https"}
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
@@ -35,6 +36,10 @@ _PAST_THE_SERVER = ("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", "MLFLOW_ENABLE_PRO
 _EXPECTED = (
     "expected http://HOST:PORT, https://HOST, sqlite:///FILE or postgresql://USER@HOST/NAME (MLflow no longer keeps a "
     "registry in plain files); correct it, or MLFLOW_TRACKING_URI in the environment"
+)
+_UNFIT = (
+    "user or password hold a sign that an address cannot hold; write / as %2F, @ as %40, : as %3A, a blank as %20, or "
+    "give them in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
 )
 _START = (
     "start the server or correct `register.tracking_uri` (MLFLOW_TRACKING_URI in the environment wins), then run again"
@@ -173,12 +178,6 @@ class Connection:
         return "see the server's log, then run again" if self._reached else _START
 
 
-def masked(text: str) -> str:
-    """Text without the credentials of any address in it."""
-    text = re.sub(r"://[^/@\s]+@", "://***@", text)
-    return re.sub(r"(?i)\b(password|passwd|pwd|token|secret)=[^&\s'\"]+", r"\1=***", text)
-
-
 def _cause(text: str) -> str:
     """The first line of a message, or the system's own words where they are buried in it; credentials masked."""
     for pattern in (r"\[Errno -?\d+\] ([^'\")\]]+)", r"(?i)((?:read|connection) (?:to \S+ )?timed out)"):
@@ -191,6 +190,8 @@ def _checked(uri: str) -> tuple[str, str, LocalRegistry | None]:
     """Scheme, address for MLflow, and the file if it is one."""
     scheme = uri.split(":", 1)[0].split("+", 1)[0].lower() if ":" in uri else ""
     try:
+        if _is_misread(uri, scheme):
+            raise ValueError(_UNFIT)
         if scheme in _SERVERS:
             parts = urlsplit(uri)
             if not parts.hostname or parts.port == 0:
@@ -208,6 +209,18 @@ def _checked(uri: str) -> tuple[str, str, LocalRegistry | None]:
     except (ValueError, ArgumentError) as error:
         raise BadInputError(f"register.tracking_uri = {masked(uri)!r}: {masked(str(error))}; {_EXPECTED}") from None
     raise BadInputError(f"register.tracking_uri = {masked(uri)!r}: not an address that MLflow can use; {_EXPECTED}")
+
+
+def _is_misread(uri: str, scheme: str) -> bool:
+    """Whether a client would take a part of the password for the host, and tell it."""
+
+    def host(address: str) -> str | None:
+        return urlsplit(address).hostname if scheme in _SERVERS else make_url(address).host
+
+    try:
+        return has_secret(uri) and host(uri) != host(masked(uri))
+    except (ValueError, ArgumentError):
+        return True
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from morphad.registry.connection import Connection
 from morphad.registry.records import CHAMPION, PREVIOUS, Actor, Version, model_name
 from morphad.registry.standing import Standing
 from morphad.registry.trail import Entry
+from morphad.text import masked, masked_settings
 
 Decision = dict[str, Any]
 
@@ -65,7 +66,10 @@ class Desk:
         """Put on record that the gate said no; None if the same was the last word about the version."""
         found = self._settled(judged)
         version = versions.one_version(self.client, self.line, number)
-        if changes.repeated(found, "refused", number, self._whole(decision, found.standing.champion)) is not None:
+        if (
+            changes.repeated(found, "refused", number, masked_settings(self._whole(decision, found.standing.champion)))
+            is not None
+        ):
             return None
         return self.decide(found, "refused", version, decision, champion=found.standing.champion)
 
@@ -146,7 +150,7 @@ class Desk:
         self, found: Found, action: trails.Action, version: Version | None, decision: Decision, *, champion: int | None
     ) -> Entry:
         """Take a decision on the line as it was found."""
-        decision = self._whole(decision, champion)
+        decision = masked_settings(self._whole(decision, champion))
         return changes.decide(
             self.client,
             self.connection,
@@ -284,7 +288,7 @@ def repair(desk: Desk, found: Found, planned: Repair, why: str) -> None:
     """
     if not planned.differences:
         raise BadInputError(f"line {desk.line}: records and aliases agree; there is nothing to repair")
-    decision = {"reasons": [why, *planned.differences], "gone": list(planned.gone)}
+    decision = {"reasons": [masked(why), *planned.differences], "gone": list(planned.gone)}
     for number in planned.adopted:
         version = versions.one_version(desk.client, desk.line, number)
         entry = changes.entry_of(found, "adopted", version, actor=desk.actor, decision=decision, champion=number)

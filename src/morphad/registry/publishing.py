@@ -25,7 +25,7 @@ from morphad.files import read_json
 from morphad.model.saved import detector_hash
 from morphad.registry import versions
 from morphad.registry.account import authenticated_account
-from morphad.registry.connection import Connection, masked
+from morphad.registry.connection import Connection
 from morphad.registry.records import (
     CHALLENGER,
     CHAMPION,
@@ -39,6 +39,7 @@ from morphad.registry.records import (
     model_name,
 )
 from morphad.settings import IngestSettings
+from morphad.text import masked_settings
 
 # What the code that travels with a model imports, directly or through these. Pinned as installed at publication.
 REQUIREMENTS = (
@@ -100,7 +101,7 @@ def publish(
     if not report_folder.is_dir():
         raise BadInputError(f"{report_folder}: no such folder; run the evaluate step first")
     all_tags = {
-        **tags,
+        **masked_settings(tags),
         **identity,
         f"{PREFIX}holdout_id": dataset.holdout_id,
         f"{PREFIX}holdout_labels": dataset.holdout_labels,
@@ -160,7 +161,7 @@ def _log_facts(
         run_id,
         metrics=[Metric(name, float(value), now, 0) for name, value in fit_names(metrics).items()],
         # Settings hold addresses, and addresses may hold passwords.
-        params=[Param(name, masked(value)) for name, value in fit_names(flattened(params)).items()],
+        params=[Param(name, value) for name, value in fit_names(flattened(masked_settings(params))).items()],
     )
     facts = Dataset(
         name=dataset.manifest.parent.name or dataset.manifest.stem,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from morphad import text
 from morphad.files import sha256_json
 
 T = TypeVar("T")
@@ -178,16 +179,12 @@ def _git(*arguments: str) -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def flattened(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
+def flattened(values: dict[str, Any]) -> dict[str, str]:
     """Nested settings as MLflow parameters: dotted keys, values as text (JSON for lists)."""
-    flat: dict[str, str] = {}
-    for key, value in values.items():
-        if isinstance(value, dict) and value:
-            flat.update(flattened(value, f"{prefix}{key}."))
-        else:
-            text = isinstance(value, str)
-            flat[f"{prefix}{key}"] = value if text else json.dumps(value, default=str, sort_keys=True)
-    return flat
+    return {
+        name: value if isinstance(value, str) else json.dumps(value, default=str, sort_keys=True)
+        for name, value in text.flattened(values).items()
+    }
 
 
 _LONGEST_NAME = 200

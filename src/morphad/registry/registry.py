@@ -24,6 +24,7 @@ from morphad.registry.retention import Pruning, Retention
 from morphad.registry.standing import Standing
 from morphad.registry.trail import Entry, Trail
 from morphad.settings import IngestSettings, RegisterSettings
+from morphad.text import masked
 
 
 class Registry:
@@ -358,7 +359,7 @@ class Registry:
 
     def _actor(self, name: str) -> Actor:
         """Who acts; within a session. The server says which account it is, where it has accounts."""
-        return Actor(name, authenticated_account(self._connection.uri))
+        return Actor(masked(name), authenticated_account(self._connection.uri))
 
     def _fetch(self, uri: str, folder: Path) -> Path:
         with self._connection.session():
