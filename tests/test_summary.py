@@ -146,10 +146,8 @@ class TestRegistrySays:
         registry.promote("bottle", 2, {"reasons": []}, "test")
         registry.rollback("bottle", "too many escapes.", "anna")
         told = summarise(project("bottle"), tmp_path)
-        assert (
-            "Version 2 was taken out of service by anna (name as told, no account): too many escapes. Version 1 is champion now."
-            in told
-        )
+        assert "Version 2 was taken out of service by anna (name as told, no account): too many escapes." in told
+        assert "Version 1 is champion now." in told
         assert "finish" not in told
 
     def test_after_another_promotion(self, tmp_path: Path, place: Workspace, client: MlflowClient) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from urllib.parse import quote, unquote, urlsplit
 
 import mlflow
@@ -182,10 +182,10 @@ def _tables() -> bytes:
     """MLflow's tables, as MLflow makes them: in memory, once a process, for it takes seconds."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # noqa: PLC0415 - a second, for a server's clients
 
-    store = SqlAlchemyStore("sqlite+pysqlite:///:memory:", _ARTIFACTS)
+    store = SqlAlchemyStore("sqlite+pysqlite:///:memory:", _ARTIFACTS)  # type: ignore[no-untyped-call]
     try:
         with closing(store.engine.raw_connection()) as connection:
-            return bytes(connection.driver_connection.serialize())
+            return bytes(cast(sqlite3.Connection, connection.driver_connection).serialize())
     finally:
         store.engine.dispose()
 
