@@ -222,3 +222,11 @@ def test_promote_before_register_and_after_a_kill(copy: Project, monkeypatch: py
     assert json.loads(copy.place.decision.read_text())["outcome"] == "promoted"
     assert json.loads(copy.place.decision.read_text())["figures"] == json.loads(decision)["figures"]
     assert len(copy.registry.trail(LINE).entries) == 1
+
+
+def test_code_that_was_changed_in_the_store_after_the_gate_does_not_decide(copy: Project) -> None:
+    copy.done("promote")
+    (package,) = (copy.root / "mlartifacts").rglob("code/morphad/__init__.py")
+    package.write_text(package.read_text() + "\n# one line more\n")
+    image = str(copy.camera / "test" / "good" / "000.png")
+    assert_told(copy.run("predict", image), 3, "are not those that were judged")

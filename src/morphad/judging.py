@@ -18,7 +18,7 @@ from morphad.errors import BadInputError
 from morphad.files import read_json, sha256_file
 from morphad.inspection import score_files
 from morphad.model.saved import detector_hash
-from morphad.registry import Registry, Standing, Version, blocked
+from morphad.registry import Registry, Standing, Version, blocked, model_sha256
 from morphad.registry.published import PublishedModel
 from morphad.settings import PromoteSettings
 
@@ -135,9 +135,12 @@ def judge(
 
     files = _frozen_files(rows, snapshot_dir, line)
 
+    judged: dict[str, str] = {}
+
     def evidence(of: Version, who: str) -> Evidence:
         with tempfile.TemporaryDirectory(prefix="morphad-") as scratch:
             folder = registry.download_model(of, Path(scratch) / "model")
+            judged[who] = model_sha256(folder)
             with PublishedModel(folder, of.model_uri) as model:
                 scores = score_files(model, files, f"scoring the {who} of {line}")
         return Evidence(rows["label"].tolist(), scores, model.threshold, holdout.id, kinds=rows["defect"].tolist())
@@ -158,6 +161,7 @@ def judge(
             remarks.append(f"No version is in service; version {measure.number}, the last one, was compared with.")
     outcome = decide(challenger, champion, settings, seed)
     record |= {**outcome.to_json(), "reasons": [*outcome.reasons, *remarks]}
+    record["model_sha256"] = judged["challenger"]
     name, act = _ACTS[outcome.promote, settings.mode]
     record["outcome"] = name
     act(registry, line, version.number, record, actor, standing)

@@ -6,7 +6,7 @@ a tracking server are all the one address `register.tracking_uri`, or MLFLOW_TRA
 
 from morphad.model.saved import detector_hash
 from morphad.registry.decisions import blocked
-from morphad.registry.records import Actor, DatasetFacts, Registration, Version, code_revision
+from morphad.registry.records import Actor, DatasetFacts, Registration, Version, code_revision, model_sha256
 from morphad.registry.registry import Registry
 from morphad.registry.retention import Pruning, Retention
 from morphad.registry.standing import Standing
@@ -27,4 +27,5 @@ __all__ = [
     "blocked",
     "code_revision",
     "detector_hash",
+    "model_sha256",
 ]

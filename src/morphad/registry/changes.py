@@ -152,7 +152,8 @@ def decide(
         version: To which version.
         actor: Who does it.
         decision: `reasons`, in sentences, and all that they rest on, JSON-ready; `holdout_id`, if it rests on one;
-            `gone`, versions that MLflow no longer has; `guarantee`, of the version in service after it.
+            `gone`, versions that MLflow no longer has; `guarantee`, of the version in service after it; `model_sha256`,
+            of the version's files.
         champion: The version in service after it.
 
     Raises:
@@ -187,6 +188,7 @@ def entry_of(
         holdout_id=str(decision.get("holdout_id", "")),
         data_hash="" if version is None else version.data_hash,
         data_version="" if version is None else version.data_version,
+        model_sha256=str(decision.get("model_sha256", "")),
         guarantee=str(decision.get("guarantee", "")),
         code_revision=code_revision(),
     )

@@ -165,7 +165,8 @@ class Connection:
         if denied or re.search(r"error code 40[13]\b", text):
             remedy = (
                 "give MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, of an account "
-                "that may write, and see that the server allows this host name (--allowed-hosts)"
+                "that may write (an approver makes a new line ready: morphad registry prepare LINE), and see that the "
+                "server allows this host name (--allowed-hosts)"
             )
         else:
             remedy = self._remedy()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from morphad import text
-from morphad.files import sha256_json
+from morphad.files import sha256_file, sha256_json
 
 T = TypeVar("T")
 
@@ -106,6 +106,11 @@ class Version:
     tags: dict[str, str]
 
     @property
+    def line(self) -> str:
+        """The product line."""
+        return self.model_name.removeprefix(model_name(""))
+
+    @property
     def model_uri(self) -> str:
         """The address for `mlflow.pyfunc.load_model`."""
         return f"models:/{self.model_name}/{self.number}"
@@ -154,6 +159,13 @@ class Version:
 def model_name(line: str) -> str:
     """The registered model of a line."""
     return f"morphad-{line}"
+
+
+def model_sha256(folder: Path) -> str:
+    """Identity of a version's files as they were fetched, its code included."""
+    # What MLflow writes beside a model that it fetches says where it came from.
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "registered_model_meta")
+    return sha256_json({path.relative_to(folder).as_posix(): sha256_file(path) for path in files})
 
 
 def code_revision() -> str:

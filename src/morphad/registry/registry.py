@@ -19,7 +19,7 @@ from morphad.registry.account import authenticated_account
 from morphad.registry.changes import Found
 from morphad.registry.connection import Connection
 from morphad.registry.decisions import Desk, Repair
-from morphad.registry.records import CHALLENGER, Actor, DatasetFacts, Registration, Version
+from morphad.registry.records import CHALLENGER, Actor, DatasetFacts, Registration, Version, model_sha256
 from morphad.registry.retention import Pruning, Retention
 from morphad.registry.standing import Standing
 from morphad.registry.trail import Entry, Trail
@@ -166,11 +166,19 @@ class Registry:
             `folder`, for `mlflow.pyfunc.load_model`.
 
         Raises:
-            ServiceError: Its detector is not what was published.
+            ServiceError: Its detector is not what was published, or its files are not those that were judged.
             BadInputError: `folder` cannot be written.
         """
+        judged = self.trail(version.line).judged_model(version.number)
         with atomic_directory(folder) as temporary:
-            self._check(version, self._fetch(version.model_uri, temporary) / "artifacts" / "detector")
+            fetched = self._fetch(version.model_uri, temporary)
+            self._check(version, fetched / "artifacts" / "detector")
+            if judged and model_sha256(fetched) != judged:
+                raise ServiceError(
+                    f"{version.model_uri}: the files in MLflow at {self.uri} are not those that were judged; "
+                    "somebody changed its code or its settings. Roll back or train anew, and see who may write to "
+                    "MLflow's files"
+                )
         return folder
 
     def prepare(self, line: str) -> None:

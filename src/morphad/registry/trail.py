@@ -70,6 +70,7 @@ class Entry:
         holdout_id: The frozen holdout that the figures are of; "" where none was used.
         data_hash: The data that the version was made from.
         data_version: The same as a version of the data registry; "" where it is none.
+        model_sha256: Of the files of the version, its code included, as they were judged; "" where none was.
         guarantee: What the threshold of the version in service after it promises; "" where none serves.
         code_revision: Of the code that decided.
         document: The whole decision with its figures, an artifact of the trail's run; "" where there is none.
@@ -92,6 +93,7 @@ class Entry:
     holdout_id: str = ""
     data_hash: str = ""
     data_version: str = ""
+    model_sha256: str = ""
     guarantee: str = ""
     code_revision: str = ""
     document: str = ""
@@ -145,6 +147,10 @@ class Trail:
     def unfinished(self) -> Entry | None:
         """The youngest entry, if the aliases do not follow it yet."""
         return None if self.head is None or self.head.number in self.done else self.head
+
+    def judged_model(self, number: int) -> str:
+        """Hash of a version's files as they were when it was last judged; "" if it never was."""
+        return next((entry.model_sha256 for entry in reversed(self.of_version(number)) if entry.model_sha256), "")
 
     def of_version(self, number: int) -> tuple[Entry, ...]:
         """The decisions about one version."""
