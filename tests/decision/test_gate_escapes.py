@@ -125,7 +125,7 @@ def test_a_kind_that_gets_clearly_worse_does_not_hide_in_the_mean():
     assert (check["passed"], check["value"], check["limit"]) == (False, pytest.approx(0.45), 0.1)
     assert check["chance"] <= check["chance_limit"] == pytest.approx(0.05 / 3)
     assert "Of 20 images of crack it misses 9 that the champion finds" in " ".join(decision.reasons)
-    assert "Kinds of defect that pass, judged apart: hole, stain." in decision.reasons
+    assert "Kinds of defect that pass, judged apart: hole and stain." in decision.reasons
     assert decide(challenger, challenger, FAST).promote
     without_names = Evidence(challenger.labels, challenger.scores, 2.0, "h")
     assert decide(without_names, Evidence(champion.labels, champion.scores, 2.0, "h"), FAST).promote
@@ -198,6 +198,16 @@ def test_many_kinds_share_the_chance_of_an_error(count, promoted):
     check = _check(decision, "escape_difference", "kind 0")
     assert check["chance"] == pytest.approx(1 / 64)
     assert check["chance_limit"] == pytest.approx(0.05 / (count + 1))
+
+
+def test_reasons_stay_short_where_many_kinds_fail():
+    """The whole list is in the record; the reasons are read by people, and kept in a tag of the registry."""
+    kinds = np.repeat([f"kind {number:02}" for number in range(30)], 20).tolist()
+    decision = decide(_model(599, kinds=kinds), _model(0, kinds=kinds), FAST)
+    assert "it misses more of kind 00, kind 01, kind 02, kind 03, kind 04 and 25 more than" in decision.reasons[0]
+    assert "more checks of kinds of defect fail; the record lists them all." in " ".join(decision.reasons)
+    assert sum(map(len, decision.reasons)) < 5000
+    assert sum(check["kind"] is not None for check in decision.figures["checks"]) == 60
 
 
 def test_one_kind_alone_is_the_line_as_a_whole():

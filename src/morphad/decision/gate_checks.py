@@ -30,7 +30,7 @@ class Check:
         bound: One-sided bound of the value, upper or lower, whichever the check asks for; None without one.
         limit: What value or bound is held against.
         weak: Whether the images are too few to show what the check asks for.
-        failure: What did not hold, as it is told behind "Refused:".
+        failure: What did not hold, as it is told behind "Refused:"; empty for a kind of defect.
         details: Further plain values, by name.
     """
 
@@ -205,7 +205,6 @@ def kind_ceiling(kind: str, count: int, n: int, kinds: int, settings: PromoteSet
         value=count / n,
         bound=lower,
         limit=settings.max_escape,
-        failure=f"its escapes of {kind} are above the ceiling",
     )
 
 
@@ -237,7 +236,6 @@ def kind_difference(kind: str, changed: tuple[int, int], n: int, kinds: int, set
         n,
         value=value,
         limit=margin,
-        failure=f"it misses more of {kind} than the champion",
         details={"newly_missed": newly_missed, "newly_found": newly_found}
         | {"chance": chance, "chance_limit": allowed},
     )

@@ -42,30 +42,37 @@ def explain(checks: Sequence[Check], figures: dict[str, Any]) -> tuple[bool, lis
 def _failures(checks: Sequence[Check], first: bool) -> list[str]:
     """What stands in the way, as it is told behind "Refused:"."""
     failed = [check for check in checks if check.passed is False]
-    failures = [check.failure for check in failed if not (check.compares and check.kind is None)]
-    worse = [check.failure for check in failed if check.compares and check.kind is None]
-    if worse:
-        what = " and ".join(filter(None, [", ".join(worse[:-1]), worse[-1]]))
-        failures.append(f"it is not shown that the challenger is no worse than the champion in {what}")
+    failures = [check.failure for check in failed if check.kind is None and not check.compares]
+    if kinds := [str(check.kind) for check in failed if check.kind is not None and not check.compares]:
+        failures.append(f"its escapes of {_listed(kinds)} are above the ceiling")
+    if kinds := [str(check.kind) for check in failed if check.kind is not None and check.compares]:
+        failures.append(f"it misses more of {_listed(kinds)} than the champion")
+    if worse := [check.failure for check in failed if check.kind is None and check.compares]:
+        failures.append(f"it is not shown that the challenger is no worse than the champion in {_listed(worse)}")
     if not first and not any(check.compares and check.passed is not None for check in checks):
         failures.append("challenger and champion have nothing that can be compared")
     return failures
 
 
 def _kinds(checks: Sequence[Check]) -> list[str]:
-    """Which kinds of defect fail and why, which hold, and which have too few images."""
+    """Which kinds of defect fail and why, the worst first; which pass, and which have too few images."""
     by_kind = [check for check in checks if check.kind is not None]
-    failed = {check.kind for check in by_kind if check.passed is False}
-    few = {check.kind for check in by_kind if check.passed is None}
-    held = {check.kind for check in by_kind} - failed - few
-    reasons = [check.why for check in by_kind if check.passed is False]
-    if held:
-        reasons.append(f"Kinds of defect that pass, judged apart: {_listed(held)}.")
+    failed = sorted((check for check in by_kind if check.passed is False), key=lambda check: -(check.value or 0))
+    reasons = [check.why for check in failed[:_NAMED]]
+    if len(failed) > _NAMED:
+        reasons.append(f"{len(failed) - _NAMED} more checks of kinds of defect fail; the record lists them all.")
+    few = {str(check.kind) for check in by_kind if check.passed is None}
+    passed = {str(check.kind) for check in by_kind} - few - {str(check.kind) for check in failed}
+    if passed:
+        reasons.append(f"Kinds of defect that pass, judged apart: {_listed(sorted(passed))}.")
     if few:
-        reasons.append(f"Kinds of defect with fewer than {MIN_KIND} images are not judged apart: {_listed(few)}.")
+        listed = _listed(sorted(few))
+        reasons.append(f"Kinds of defect with fewer than {MIN_KIND} images are not judged apart: {listed}.")
     return reasons
 
 
-def _listed(kinds: set[str | None]) -> str:
-    names = sorted(map(str, kinds))
-    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+def _listed(words: Sequence[str]) -> str:
+    """In one clause: a; a and b; a, b and c; of many the first five and how many more."""
+    last = f"{len(words) - _NAMED} more" if len(words) > _NAMED else words[-1]
+    before = words[:_NAMED] if len(words) > _NAMED else words[:-1]
+    return f"{', '.join(before)} and {last}" if before else last
