@@ -10,7 +10,7 @@ from morphad.files import atomic_directory
 from morphad.registry import promotion, publishing, versions
 from morphad.registry.connection import Connection
 from morphad.registry.records import CHALLENGER, CHAMPION, DatasetFacts, Registration, Version, detector_hash
-from morphad.settings import IngestSettings, RegisterSettings
+from morphad.settings import RegisterSettings
 
 
 class Registry:
@@ -44,7 +44,6 @@ class Registry:
         metrics: dict[str, float],
         tags: dict[str, str],
         dataset: DatasetFacts,
-        ingest: IngestSettings | None = None,
     ) -> Registration:
         """Log a run and register the detector as a version with the alias challenger.
 
@@ -59,7 +58,6 @@ class Registry:
             metrics: Figures by name.
             tags: Further tags of run and version, such as the image digest.
             dataset: Where the images came from and how many they were.
-            ingest: How images were decoded; served images are decoded in the same way.
 
         Raises:
             BadInputError: A folder is missing or holds no detector; the experiment is deleted.
@@ -73,7 +71,6 @@ class Registry:
             metrics=metrics,
             tags=tags,
             dataset=dataset,
-            ingest=ingest,
         )
 
     def champion(self, line: str) -> Version | None:
