@@ -191,7 +191,9 @@ def run(uri: str, races: int, kills: int, seed: int = 0, *, out: Path | None = N
     experiment = clerk.answer()
     hands = [Hand(uri, barrier) for _ in range(2)]
     ends: Counter[str] = Counter()
-    false, took, spans = [], [], []
+    false: list[str] = []
+    took: list[float] = []
+    spans: list[float] = []
     for number in range(races + kills):
         line = f"r{stamp}-{number}"
         clerk.tell("prepare", line, experiment)

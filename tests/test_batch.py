@@ -23,6 +23,7 @@ from PIL import Image
 from morphad import batch, steps
 from morphad.data.batch import count_shard, open_shard, write_batch
 from morphad.errors import BadInputError, CheckFailedError, ServiceError
+from morphad.inspection import DetectorModel
 from morphad.model.detector import Detector
 from morphad.params import resolve
 from morphad.settings import IngestSettings, LineSettings
@@ -70,11 +71,12 @@ def test_every_image_has_its_row_in_order_as_predict_sees_it(
     assert "damaged" in unreadable.loc["test/good/torn.png", "error"]
     assert unreadable[["score", "p_value", "rejected"]].isna().all(axis=None)
     read = table[table["error"] == ""]
-    seen = dict(steps.predict(tiny_detector, [folder / path for path in read["path"]], INGEST, None))
+    model = DetectorModel(Detector.load(tiny_detector))
+    seen = dict(steps.predict(model, steps.find_to_predict([folder / path for path in read["path"]]), INGEST))
     for row in read.itertuples():
-        prediction = seen[folder / str(row.path)]
-        assert row.score == pytest.approx(prediction.score, rel=1e-5)
-        assert (row.rejected, row.p_value) == (prediction.rejected, prediction.p_value)
+        answer = seen[folder / str(row.path)]
+        assert row.score == pytest.approx(answer.score, rel=1e-5)
+        assert (row.rejected, row.p_value) == (answer.rejected, answer.p_value)
     calibration = Detector.load(tiny_detector).calibration
     assert calibration is not None
     assert set(table["threshold"]) == {calibration.threshold}
@@ -268,6 +270,7 @@ import sys, time
 from pathlib import Path
 from morphad import batch
 from morphad.params import resolve
+from morphad.inspection import DetectorModel
 from morphad.model.detector import Detector
 slow = Detector.score
 def scoring(self, images):
@@ -324,21 +327,28 @@ def test_memory_does_not_grow_with_the_batch(tiny_detector: Path, settings: Line
     model, listed, table = tmp_path / "model", tmp_path / "batch.parquet", tmp_path / "table.parquet"
     batch.plan("weave", settings, str(tmp_path / "list.parquet"), model=model, batch=listed, detector=tiny_detector)
     most = 0
-    opened = batch.open_shard
+    opened, written = batch.open_shard, batch._written
+    ahead = 0
 
-    def counted(*arguments: Any) -> Any:
-        nonlocal most
-        alive: list[Any] = []
-        import weakref
-
+    def opening(*arguments: Any) -> Any:
+        nonlocal most, ahead
         for image in opened(*arguments):
-            alive = [reference for reference in alive if reference() is not None]
-            alive.append(weakref.ref(image.pixels))
-            most = max(most, len(alive))
+            ahead += 1
+            most = max(most, ahead)
             yield image
 
+    def writing(rows: Any, write: Any) -> Any:
+        def each() -> Any:
+            nonlocal ahead
+            for row in rows:
+                ahead -= 1
+                yield row
+
+        return written(each(), write)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batch, "open_shard", counted)
+        patch.setattr(batch, "open_shard", opening)
+        patch.setattr(batch, "_written", writing)
         batch.predict_shard(0, 1, model=model, batch=listed, table=table)
     assert most <= 64
     assert pq.ParquetFile(table).num_row_groups == 3

@@ -204,7 +204,7 @@ class TestWholeLine:
         spoilt = sorted((project.camera / "test" / "spot").iterdir())
         images = [str(path) for path in spoilt]
         code, out, err = project.run("predict", *images, "--heatmaps", str(tmp_path / "maps"))
-        assert (code, err) == (0, "")
+        assert (code, err) == (0, f"# model: models:/morphad-{LINE}/1\n")
         head, *rows = [row.split("\t") for row in out.splitlines()]
         assert head == ["verdict", "p_value", "score", "image"]
         assert [row[3] for row in rows] == images
@@ -216,24 +216,49 @@ class TestWholeLine:
 
         again = project.run("predict", *images, "--model", str(project.place.detector))
         assert again[1] == out
+        folder = project.run("predict", str(spoilt[0].parent), "--model", str(project.place.detector))
+        assert folder[1] == out
 
-    def test_predict_refuses_what_it_cannot_read_before_any_verdict(
+    def test_predict_gives_a_verdict_on_all_that_can_be_read_and_names_the_others(
+        self, whole: tuple[Project, dict[str, str]], tmp_path: Path
+    ) -> None:
+        project = whole[0]
+        good = sorted((project.camera / "test" / "good").iterdir())
+        images = tmp_path / "Prüfung #1, 100 %"
+        images.mkdir()
+        for path in good:
+            (images / f"größe {path.name}").write_bytes(path.read_bytes())
+        (images / "a damaged.png").write_bytes(good[0].read_bytes()[:300])
+        (images / "text.png").write_text("no image")
+        (images / "notes.txt").write_text("no image, and no image's name")
+        for model in ([], ["--model", str(project.place.detector)]):
+            code, out, err = project.run("predict", str(images), str(tmp_path / "none.png"), *model)
+            assert code == 2
+            verdicts = [row.split("\t") for row in out.splitlines()[1:]]
+            assert [row[3] for row in verdicts] == [str(images / f"größe {path.name}") for path in good]
+            assert {row[0] for row in verdicts} <= {"accept", "reject"}
+            _, damaged, text, none, last = err.splitlines()
+            assert damaged.startswith(f"{images / 'a damaged.png'}: damaged or not supported (")
+            assert text == f"{images / 'text.png'}: not a JPEG, PNG, BMP, TIFF or WebP image"
+            assert none == f"{tmp_path / 'none.png'}: not found"
+            assert last == "morphad predict: no verdict on 3 of 9 images, each named above; take them again"
+
+    def test_predict_refuses_what_it_cannot_do_before_any_verdict(
         self, whole: tuple[Project, dict[str, str]], tmp_path: Path
     ) -> None:
         project = whole[0]
         good = str(project.camera / "test" / "good" / "000.png")
-        (tmp_path / "text.png").write_text("no image")
+        detector = ("--model", str(project.place.detector))
         (tmp_path / "000.png").write_bytes(Path(good).read_bytes())
+        (tmp_path / "empty").mkdir()
         for bad, told in (
-            ((str(tmp_path / "none.png"),), "none.png"),
-            ((str(tmp_path / "text.png"),), "text.png"),
-            ((str(tmp_path),), str(tmp_path)),
-            ((str(tmp_path / "000.png"), "--heatmaps", str(tmp_path / "maps")), "000.png"),
+            ((str(tmp_path / "empty"), *detector), "empty: a folder without images"),
+            ((str(tmp_path / "000.png"), *detector, "--heatmaps", str(tmp_path / "maps")), "000.png"),
             (("--model", str(tmp_path / "nothing")), "nothing/detector.json"),
         ):
-            outcome = project.run("predict", good, *bad)
-            assert_told(outcome, 2, told)
-            assert "accept" not in outcome[1]
+            code, out, err = project.run("predict", good, *bad)
+            assert (code, out) == (2, "")
+            assert told in err.splitlines()[-1]
 
 
 class TestGate:

@@ -14,7 +14,9 @@ from PIL import Image
 from morphad import steps
 from morphad.data.manifest import read_manifest
 from morphad.errors import BadInputError, CheckFailedError
+from morphad.inspection import DetectorModel
 from morphad.model import loop
+from morphad.model.detector import Detector
 from morphad.params import resolve
 from morphad.registry import detector_hash
 from morphad.settings import IngestSettings, LineSettings, SplitSettings
@@ -225,10 +227,58 @@ def test_a_new_ingest_replaces_the_snapshot_as_a_whole(camera: Path, place: Work
     assert [path.name for path in place.snapshot.parent.iterdir() if path.name.startswith(".")] == []
 
 
-def test_heatmaps_of_one_name_are_refused_by_name(tiny_detector: Path, camera: Path, tmp_path: Path) -> None:
+def test_heatmaps_of_one_name_are_refused_by_name(camera: Path, tmp_path: Path) -> None:
     images = [camera / "test" / kind / "000.png" for kind in ("good", "spot")]
-    settings = IngestSettings(path="x")
-    assert len(list(steps.predict(tiny_detector, images, settings, None))) == 2
-    with pytest.raises(BadInputError, match=r"000\.png: several images"):
-        list(steps.predict(tiny_detector, images, settings, tmp_path / "maps"))
-    assert not (tmp_path / "maps").exists()
+    assert list(steps.find_to_predict(images)) == images
+    with pytest.raises(BadInputError, match=r"maps/000\.png: several images"):
+        steps.find_to_predict(images, tmp_path / "maps")
+
+
+def test_heatmaps_of_a_folder_lie_as_its_images_do(tiny_detector: Path, camera: Path, tmp_path: Path) -> None:
+    model = DetectorModel(Detector.load(tiny_detector))
+    images = steps.find_to_predict([camera / "test"], tmp_path / "maps")
+    read = [path for path, _ in steps.predict(model, images, IngestSettings(path="x"))]
+    assert read == sorted((camera / "test").rglob("*.png"))
+    maps = sorted(path.relative_to(tmp_path / "maps") for path in (tmp_path / "maps").rglob("*.png"))
+    assert maps == [path.relative_to(camera / "test") for path in read]
+
+
+@pytest.fixture
+def twelve_bits(camera: Path) -> Path:
+    """The same images from a camera of 12 bits, in files of 16."""
+    for path in [*(camera / "train").rglob("*.png"), *(camera / "test").rglob("*.png")]:
+        Image.fromarray(np.asarray(Image.open(path)).astype(np.uint16) * 16).save(path)
+    return camera
+
+
+def test_a_detector_keeps_its_decoding_and_is_not_gone_on_with_under_another(
+    twelve_bits: Path, place: Workspace, tmp_path: Path
+) -> None:
+    settings = settings_of(twelve_bits, ingest={"path": str(twelve_bits), "white_level": 4095})
+    changed = settings_of(twelve_bits)
+    ingest(place, settings)
+    split(place)
+    train(place, settings)
+    calibrate(place, settings)
+    before = detector_hash(place.detector)
+    told = "trained with ingest.white_level 4095, settings now say 65535.*run `morphad train weave` again, or set it"
+    with pytest.raises(BadInputError, match=told):
+        calibrate(place, changed)
+    with pytest.raises(BadInputError, match=told):
+        evaluate(place, changed)
+    assert detector_hash(place.detector) == before
+    assert evaluate(place, settings)["n_good"] > 0
+    assert Detector.load(place.detector).decoding == settings.ingest.decoding
+    detector = Detector.load(place.detector)
+    detector.decoding = changed.ingest.decoding
+    detector.save(tmp_path / "other")
+    assert detector_hash(tmp_path / "other") != before  # another decoding is another detector
+
+
+def test_a_white_level_that_changes_no_image_stops_nothing(camera: Path, place: Workspace) -> None:
+    settings = settings_of(camera)
+    ingest(place, settings)
+    split(place)
+    train(place, settings)
+    calibrate(place, settings_of(camera, ingest={"path": str(camera), "white_level": 4095}))
+    assert Detector.load(place.detector).decoding.white_level == 65535

@@ -16,19 +16,26 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from morphad.data.batch import Opened, count_shard, open_shard, write_batch
 from morphad.errors import BadInputError, CheckFailedError
-from morphad.files import atomic_file, check_writable, read_json, sha256_file, working_folder, write_json
+from morphad.files import (
+    atomic_directory,
+    atomic_file,
+    check_writable,
+    read_json,
+    sha256_file,
+    working_folder,
+    write_json,
+)
 from morphad.progress import track
 from morphad.settings import IngestSettings, LineSettings
 from morphad.text import harmless_cell, masked_settings
 
 if TYPE_CHECKING:
-    from morphad.model.detector import Detector
+    from morphad.inspection import Model
 
 Figures = dict[str, Any]
 Row = dict[str, Any]
@@ -50,8 +57,7 @@ SUFFIXES = (".parquet", ".csv")
 MOST_SHARDS = 500  # their tables are open at once when they are joined
 
 _SHARD_SCHEMA = SCHEMA.insert(0, pa.field("row", pa.int64()))  # the image's place in the batch
-_DETECTOR, _MODEL = "detector", "model.json"
-_CHUNK = 16  # images in memory at a time
+_FOLDER, _KNOWN = "model", "model.json"
 _ROWS = 1024  # of a table in memory
 _KINDS = ("rejected", "accepted", "undecided", "unreadable")
 
@@ -66,14 +72,14 @@ def plan(
     batch: Path,
     detector: Path | None = None,
 ) -> Figures:
-    """Settle once what all shards use: the version of the model, the images, and how they are decoded.
+    """Settle once what all shards use: the version of the model, the images, and how they are read.
 
     Args:
         line: The line's name.
         settings: Of the line.
         source: A folder with images at any depth, s3://bucket/prefix, or a .csv or .parquet table with a column `path`.
         root: Where the paths of a table begin; "" is the table's folder.
-        model: Folder to write, for the detector and what is to be known of it.
+        model: Folder to write, for the version or detector and what is to be known of it.
         batch: Parquet file to write, one row an image.
         detector: A detector's folder in place of the line's champion.
 
@@ -88,13 +94,15 @@ def plan(
         champion = registry.champion(line)
         if champion is None:
             raise BadInputError(f"{line}: no champion at {registry.uri}; run `dvc repro` or give a detector's folder")
-        registry.download(champion, model / _DETECTOR)
-        name = champion.model_uri
+        registry.download_model(champion, model / _FOLDER)
+        name, identity = champion.model_uri, champion.detector_hash
     else:
-        name = f"detector {detector_hash(detector)[:12]}"
-        shutil.copytree(detector, model / _DETECTOR, dirs_exist_ok=True)
-    ingest = masked_settings(settings.ingest.model_dump(mode="json"))
-    write_json(model / _MODEL, {"line": line, "model": name, "ingest": ingest})
+        identity = detector_hash(detector)
+        name = f"detector {identity[:12]}"
+        with atomic_directory(model / _FOLDER) as temporary:
+            shutil.copytree(detector, temporary, dirs_exist_ok=True)
+    known = {"line": line, "model": name, "detector_hash": identity, "published": detector is None}
+    write_json(model / _KNOWN, {**known, "ingest": masked_settings(settings.ingest.model_dump(mode="json"))})
     return {"images": write_batch(source, root, settings.ingest, batch), "model": name}
 
 
@@ -109,21 +117,22 @@ def predict_shard(shard: int, shards: int, *, model: Path, batch: Path, table: P
         table: Parquet file to write.
 
     Raises:
-        ServiceError: The bucket's server refused or did not answer.
+        ServiceError: The bucket's server refused or did not answer, or the version's process ended.
     """
-    from morphad.model.detector import Detector
-
-    known = read_json(model / _MODEL)
+    known = read_json(model / _KNOWN)
     settings = IngestSettings.model_validate_json(json.dumps(known["ingest"]))
-    loaded = Detector.load(model / _DETECTOR)
     images = track(
         open_shard(batch, shard, shards, settings),
         f"scoring {known['line']}" + (f", shard {shard + 1} of {shards}" if shards > 1 else ""),
         total=count_shard(batch, shard, shards),
     )
     schema = _SHARD_SCHEMA.with_metadata({"shard": json.dumps(_identity(shard, shards, model, batch))})
-    with atomic_file(table) as temporary, _parquet(temporary, schema) as write:
-        return _written(_scored(images, loaded, known["model"]), write)
+    with (
+        _opened(model / _FOLDER, known) as opened,
+        atomic_file(table) as temporary,
+        _parquet(temporary, schema) as write,
+    ):
+        return _written(_scored(images, opened, known["model"]), write)
 
 
 def merge(tables: Sequence[Path], out: Path) -> Figures:
@@ -200,31 +209,36 @@ def _check_some_read(figures: Figures, out: Path) -> None:
         raise CheckFailedError(f"not one of {figures['images']} images could be read; {out} says why of each")
 
 
-def _scored(images: Iterable[Opened], detector: "Detector", model: str) -> Iterator[Row]:
-    calibration = detector.calibration
-    threshold = calibration.threshold if calibration else None
-    stream = iter(images)
-    while chunk := list(islice(stream, _CHUNK)):
-        scores = iter(detector.score(image.pixels for image in chunk if image.pixels is not None))
-        for image in chunk:
-            row = {"row": image.row, "path": image.path, "sha256": image.sha256, "model": model, "error": image.error}
-            row |= {"score": None, "p_value": None, "rejected": None, "threshold": threshold}
-            if image.pixels is not None:
-                row |= _verdict(float(next(scores)), detector)
-            yield row
+@contextmanager
+def _opened(folder: Path, known: Figures) -> Iterator["Model"]:
+    """What scores: the published version in a process of its own, or a bare detector in this one."""
+    if known["published"]:
+        from morphad.registry.published import PublishedModel
+
+        with PublishedModel(folder, known["model"]) as model:
+            yield model
+        return
+    from morphad.inspection import DetectorModel
+    from morphad.model.detector import Detector
+
+    yield DetectorModel(Detector.load(folder))
 
 
-def _verdict(score: float, detector: "Detector") -> Row:
-    if not np.isfinite(score):
-        return {"error": f"the model gives it the score {score}"}
-    rejected = p_values = None
-    if detector.calibration is not None:
-        rejected, p_values = detector.calibration.rejected([score]), detector.calibration.p_values([score])
-    return {
-        "score": score,
-        "p_value": None if p_values is None else float(p_values[0]),
-        "rejected": None if rejected is None else bool(rejected[0]),
-    }
+def _scored(images: Iterable[Opened], model: "Model", name: str) -> Iterator[Row]:
+    from morphad.inspection import answered
+
+    for image, answer in answered(model, images):
+        yield {
+            "row": image.row,
+            "path": image.path,
+            "sha256": image.sha256,
+            "score": answer.score,
+            "p_value": answer.p_value,
+            "rejected": answer.rejected,
+            "threshold": model.threshold,
+            "model": name,
+            "error": answer.error,
+        }
 
 
 def _written(rows: Iterator[Row], write: Callable[[list[Row]], object]) -> Figures:
@@ -260,7 +274,7 @@ def _rows_of(table: Path, at_once: int = _ROWS) -> Iterator[Row]:
 
 def _identity(shard: int, shards: int, model: Path, batch: Path) -> Figures:
     """What a shard's table follows from."""
-    return {"model": sha256_file(model / _MODEL), "batch": sha256_file(batch), "shard": shard, "shards": shards}
+    return {"model": sha256_file(model / _KNOWN), "batch": sha256_file(batch), "shard": shard, "shards": shards}
 
 
 def _is_done(table: Path, identity: Figures) -> bool:

@@ -108,4 +108,4 @@ def _manifest(place: Path, rules: Rules) -> tuple[pd.DataFrame, list[Reject], Pi
 
 
 def _decoded(file: Path, settings: IngestSettings) -> NDArray[np.uint8]:
-    return decode(file, max_megapixels=settings.max_megapixels, white_level=settings.white_level).pixels
+    return decode(file, settings.decoding).pixels

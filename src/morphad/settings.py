@@ -12,6 +12,8 @@ from morphad.errors import BadInputError
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Pixels = Annotated[int, Field(ge=1, le=64)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+Megapixels = Annotated[float, Field(gt=0, le=1000, description="a larger image is refused as a bomb")]
+WhiteLevel = Annotated[int, Field(ge=255, le=65535, description="the 16-bit value shown as white (255)")]
 
 
 def _in_order(limits: tuple[float | None, float | None]) -> tuple[float | None, float | None]:
@@ -32,6 +34,13 @@ class Settings(BaseModel):
     """Base of every section: frozen, no unknown keys, no silent conversion of types."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Decoding(Settings):
+    """How image files become pixels: the rules that a detector is trained with and keeps for life."""
+
+    max_megapixels: Megapixels = 100.0
+    white_level: WhiteLevel = 65535
 
 
 MetadataField = Literal["label", "defect", "group", "lot", "shift", "camera", "acquired"]
@@ -93,9 +102,9 @@ class IngestSettings(Settings):
         default=None, ge=1, description="at most this many images of each defect kind and of good"
     )
     max_rejects: int = Field(default=0, ge=0, description="unreadable files that are left out before the step fails")
-    max_megapixels: float = Field(default=100.0, gt=0, le=1000, description="a larger image is refused as a bomb")
+    max_megapixels: Megapixels = 100.0
     max_megabytes: float = Field(default=256.0, gt=0, le=4096, description="a larger file is refused before it is read")
-    white_level: int = Field(default=65535, ge=255, le=65535, description="the 16-bit value shown as white (255)")
+    white_level: WhiteLevel = 65535
     transfers: int = Field(default=16, ge=1, le=256, description="s3: objects fetched at a time")
     verdicts: str = Field(
         default="", description="operators' verdicts on images of the line: a CSV or JSON file, or s3://bucket/key"
@@ -103,6 +112,11 @@ class IngestSettings(Settings):
     patience_seconds: int = Field(
         default=60, ge=0, le=3600, description="s3: how long a server may be silent or throttle before the step fails"
     )
+
+    @property
+    def decoding(self) -> Decoding:
+        """How a detector that is trained now decodes, for life."""
+        return Decoding(max_megapixels=self.max_megapixels, white_level=self.white_level)
 
     @model_validator(mode="after")
     def _fits_the_source(self) -> Self:

@@ -5,10 +5,9 @@ The local pipeline, the command line and cluster components all call these; noth
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from itertools import tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +16,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from morphad import __version__
-from morphad.data.images import decode
-from morphad.data.loading import in_order, read_mask, read_masks, read_pixels
+from morphad.data.batch import open_files
+from morphad.data.images import SUFFIXES, decode
+from morphad.data.layouts import files_below, is_image
+from morphad.data.loading import read_mask, read_masks, read_pixels
 from morphad.data.manifest import empty_manifest, manifest_id, read_manifest, write_manifest
 from morphad.data.memory import open_memory
 from morphad.data.snapshot import refresh
@@ -42,7 +43,8 @@ from morphad.text import harmless_cell
 # What takes seconds to import is imported by the steps that need it.
 if TYPE_CHECKING:
     from morphad.data.holdout import FrozenHoldout
-    from morphad.model.detector import Detector, Prediction
+    from morphad.inspection import Answer, Model
+    from morphad.model.detector import Detector
     from morphad.report.pictures import Example
     from morphad.report.verdict import Verdict
 
@@ -130,7 +132,7 @@ def validate(
 
     def pixels(path: str) -> NDArray[np.uint8]:
         file = snapshot_dir / path
-        return decode(file, max_megapixels=images.max_megapixels, white_level=images.white_level).pixels
+        return decode(file, images.decoding).pixels
 
     write_json(validation, result.to_json())
     write_contract_page(page, result, rows, known, pixels=pixels)
@@ -196,11 +198,10 @@ def train(
     from morphad.model.detector import Detector
     from morphad.model.device import place_training
 
-    unfitted = Detector(settings, seed, place_training(settings, gpus))
+    unfitted = Detector(settings, seed, place_training(settings, gpus), images.decoding)
     rows = _with_role(split, "train")
-    detector = unfitted.fit(
-        read_pixels(rows, snapshot_dir, images, f"reading {line}"), checkpoint=checkpoint, what=line
-    )
+    pixels = read_pixels(rows, snapshot_dir, unfitted.decoding, f"reading {line}")
+    detector = unfitted.fit(pixels, checkpoint=checkpoint, what=line)
     detector.save(fitted)
     checkpoint.unlink(missing_ok=True)
     begun = detector.training_.resumed_from if detector.training_ else 0
@@ -220,12 +221,16 @@ def calibrate(
     """Set the threshold from calibration images that training never saw, and save the whole detector.
 
     Too few images are no error here: the detector then has no threshold and says how many it needs.
+
+    Raises:
+        BadInputError: The images would be decoded otherwise now than those that the detector was trained on.
     """
     from morphad.model.detector import Detector
 
     rows = _with_role(split, "calibration")
     model = Detector.load(fitted)
-    model.calibrate(read_pixels(rows, snapshot_dir, images, f"calibrating {line}"), settings)
+    _check_decoding(line, model, rows, images)
+    model.calibrate(read_pixels(rows, snapshot_dir, model.decoding, f"calibrating {line}"), settings)
     model.save(detector)
     return model.calibration.to_json() if model.calibration else {}
 
@@ -242,7 +247,11 @@ def evaluate(
     detector: Path,
     report: Path,
 ) -> Figures:
-    """Measure the detector on the frozen holdout and write figures, curves, predictions and the page."""
+    """Measure the detector on the frozen holdout and write figures, curves, predictions and the page.
+
+    Raises:
+        BadInputError: The detector has no calibration, or was trained on images that were decoded otherwise than now.
+    """
     from morphad.data.holdout import frozen_rows
     from morphad.data.sessions import session_facts
     from morphad.decision import metrics as measures
@@ -257,8 +266,9 @@ def evaluate(
     model = Detector.load(detector)
     if model.calibration is None or model.heatmap_scale is None:
         raise BadInputError(f"{detector}: has no calibration; run `morphad calibrate {line}` first")
+    _check_decoding(line, model, rows, settings.ingest)
     with MapSpool() as maps:
-        pixels = read_pixels(rows, snapshot_dir, settings.ingest, f"evaluating {line}")
+        pixels = read_pixels(rows, snapshot_dir, model.decoding, f"evaluating {line}")
         scored = _score_holdout(model, rows, pixels, maps)
         figures = measures.evaluate(
             scored["label"],
@@ -266,7 +276,7 @@ def evaluate(
             settings=settings.evaluate,
             threshold=model.calibration.threshold,
             kinds=scored["defect"].tolist(),
-            masks=read_masks(rows, snapshot_dir, settings.ingest.max_megapixels),
+            masks=read_masks(rows, snapshot_dir, model.decoding.max_megapixels),
             maps=maps,
             seed=seed,
         )
@@ -286,7 +296,7 @@ def evaluate(
         histogram=histogram,
         calibration=model.calibration,
         heatmap_scale=model.heatmap_scale,
-        examples=_examples(model, rows, scored, snapshot_dir, settings.ingest),
+        examples=_examples(model, rows, scored, snapshot_dir),
         data=DataFacts(
             data_hash=manifest_id(everyone),
             holdout_id=frozen.id,
@@ -368,7 +378,6 @@ def register(
             holdout_labels=frozen.labels_id,
             holdout=holdout,
         ),
-        ingest=settings.ingest,
         actor=actor,
     )
     facts = {
@@ -460,33 +469,57 @@ def follow_champion(line: str, settings: RegisterSettings, *, reference: Path) -
     return None
 
 
-def predict(
-    folder: Path, images: Sequence[Path], settings: IngestSettings, heatmaps: Path | None
-) -> "Iterator[tuple[Path, Prediction]]":
-    """Score image files with a saved detector; heatmaps, on the line's fixed scale, go to a folder as PNG.
+def find_to_predict(places: Sequence[Path], heatmaps: Path | None = None) -> dict[Path, Path | None]:
+    """The image files among files and folders, in order, each with the file for its heatmap.
+
+    Args:
+        places: Files, taken for images, and folders, of which the image files at any depth are taken.
+        heatmaps: Folder for NAME.png of each file; heatmaps of a folder's files lie in it as those do in theirs.
 
     Raises:
-        BadInputError: A file is no readable image, or two images would give heatmaps of one name.
+        BadInputError: A folder holds no images, or two images would have the same heatmap.
     """
-    from morphad.model.detector import Detector
-    from morphad.report.pictures import write_heatmap
-
-    model = Detector.load(folder)
-    names = [f"{path.stem}.png" for path in images]
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if heatmaps is not None and twice:
+    found: dict[Path, Path] = {}
+    for place in places:
+        if not place.is_dir():
+            found[place] = Path(f"{place.stem}.png")
+            continue
+        names = [name for name in files_below(place) if is_image(name)]
+        if not names:
+            raise BadInputError(f"{place}: a folder without images; expected {', '.join(sorted(SUFFIXES))}")
+        found |= {place / name: Path(name).with_suffix(".png") for name in names}
+    if heatmaps is None:
+        return dict.fromkeys(found)
+    if twice := [name for name, count in Counter(found.values()).items() if count > 1]:
         raise BadInputError(
             f"{heatmaps / twice[0]}: several images would have this heatmap; predict them into different folders"
         )
+    return {file: heatmaps / name for file, name in found.items()}
 
-    def pixels(path: Path) -> NDArray[np.uint8]:
-        return decode(path, max_megapixels=settings.max_megapixels, white_level=settings.white_level).pixels
 
-    decoded, kept = tee(in_order(pixels, images))
-    for path, name, image, prediction in zip(images, names, kept, model.predict(decoded), strict=True):
-        if heatmaps is not None:
-            write_heatmap(heatmaps / name, image, prediction.heatmap, model.heatmap_scale or (0.0, 1.0))
-        yield path, prediction
+def predict(
+    model: "Model", images: Mapping[Path, Path | None], settings: IngestSettings
+) -> "Iterator[tuple[Path, Answer]]":
+    """Score image files, in order; an image that cannot be read is no error: its answer says why.
+
+    Args:
+        model: Who scores.
+        images: What `find_to_predict` found; heatmaps are written as PNG, on the line's fixed scale.
+        settings: How large a file may be.
+
+    Raises:
+        BadInputError: A heatmap cannot be written.
+        ServiceError: The model's process ended.
+    """
+    from morphad.inspection import answered
+    from morphad.report.pictures import write_heatmap
+
+    opened = open_files(list(images), settings.max_megabytes)
+    answers = answered(model, opened, heatmaps=any(images.values()))
+    for (file, drawn), (image, answer) in zip(images.items(), answers, strict=True):
+        if drawn is not None and answer.heatmap is not None and image.data is not None:
+            write_heatmap(drawn, decode(image.data, model.decoding).pixels, answer.heatmap, (0.0, 1.0))
+        yield file, answer
 
 
 def verdict_of(report: Path, detector: Path) -> "Verdict":
@@ -547,6 +580,20 @@ def _with_role(split: Path, role: str) -> pd.DataFrame:
     return chosen
 
 
+def _check_decoding(line: str, model: "Detector", rows: pd.DataFrame, images: IngestSettings) -> None:
+    """Refuse to go on with a detector where today's settings make other pixels of the images.
+
+    Its own decoding would do, but then a setting that somebody has just changed would be without effect, and stand in
+    the record of a run that it is not true of.
+    """
+    own, today = model.decoding.white_level, images.white_level
+    if own != today and (rows["bit_depth"] == 16).any():  # in other images there is nothing that it would change
+        raise BadInputError(
+            f"{line}: the detector was trained with ingest.white_level {own}, settings now say {today}, and there are "
+            f"16-bit images; run `morphad train {line}` again, or set it back"
+        )
+
+
 def _score_holdout(
     model: "Detector", rows: pd.DataFrame, pixels: Iterator[NDArray[np.uint8]], maps: MapSpool
 ) -> pd.DataFrame:
@@ -559,14 +606,12 @@ def _score_holdout(
     return pd.concat([rows[["path", "label", "defect"]], scored], axis=1)
 
 
-def _examples(
-    model: "Detector", rows: pd.DataFrame, scored: pd.DataFrame, snapshot_dir: Path, images: IngestSettings
-) -> "list[Example]":
+def _examples(model: "Detector", rows: pd.DataFrame, scored: pd.DataFrame, snapshot_dir: Path) -> "list[Example]":
     """The images that the page shows, predicted once more: they are few."""
     from morphad.report.page import Example, example_indices
 
     chosen = rows.iloc[example_indices(scored["label"], scored["score"])]
-    pixels = list(read_pixels(chosen, snapshot_dir, images, "drawing examples"))
+    pixels = list(read_pixels(chosen, snapshot_dir, model.decoding, "drawing examples"))
     return [
         Example(
             image=image,

@@ -14,6 +14,7 @@ from PIL import ImageOps
 
 from morphad.data.images import Image, UnreadableImageError, decode
 from morphad.errors import BadInputError
+from morphad.settings import Decoding
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (7, 5), np.uint8)
@@ -108,7 +109,7 @@ def test_one_bit_becomes_black_and_white() -> None:
 def test_16_bit_grey_is_scaled_by_the_white_level(white: int) -> None:
     values = RGB16[..., 0]
     for source in (png(values, 0), tiff(values, "<", 1), tiff(values, ">", 1), tiff(values, "<", 1, deflate=True)):
-        image = decode(source, white_level=white)
+        image = decode(source, Decoding(white_level=white))
         assert (image.mode, image.bit_depth) == ("I;16", 16)
         assert np.array_equal(image.pixels, scaled(values, white))
 
@@ -118,7 +119,7 @@ def test_16_bit_rgb_keeps_its_low_bits(white: int) -> None:
     sources = [png(RGB16, 2), tiff(RGB16, "<"), tiff(RGB16, ">"), tiff(RGB16, "<", deflate=True)]
     sources.append(tiff(RGB16, ">", deflate=True))
     for source in sources:
-        image = decode(source, white_level=white)
+        image = decode(source, Decoding(white_level=white))
         assert (image.mode, image.bit_depth) == ("RGB", 16)
         assert np.array_equal(image.pixels, scaled(RGB16, white))
 
@@ -131,7 +132,7 @@ def test_16_bit_alpha_is_composited_over_black() -> None:
         image = decode(source)
         assert (image.mode, image.bit_depth) == ("RGBA", 16)
         assert np.array_equal(image.pixels, expected)
-    image = decode(png(np.dstack([RGB16[..., 0], alpha]), 4), white_level=4095)
+    image = decode(png(np.dstack([RGB16[..., 0], alpha]), 4), Decoding(white_level=4095))
     assert (image.mode, image.bit_depth) == ("LA", 16)
     assert np.array_equal(image.pixels, scaled(RGB16[..., 0], 4095) * (alpha > 0))
 
@@ -227,7 +228,7 @@ def test_damaged_bytes_never_escape_as_another_error() -> None:
             for place in RNG.integers(0, len(blob), 4):
                 damaged[place] = RNG.integers(0, 256)
             with contextlib.suppress(UnreadableImageError):
-                assert isinstance(decode(bytes(damaged), max_megapixels=1), Image)
+                assert isinstance(decode(bytes(damaged), Decoding(max_megapixels=1)), Image)
 
 
 @pytest.mark.parametrize(
@@ -282,8 +283,8 @@ def test_bombs_are_refused_before_memory_is_taken(bomb: bytes) -> None:
 def test_the_size_limit_is_the_users() -> None:
     blob = encoded(Pillow.new("L", (1200, 1000)), "PNG")
     with pytest.raises(UnreadableImageError, match=r"1000 x 1200 px; at most 1 megapixels"):
-        decode(blob, max_megapixels=1.0)
-    assert decode(blob, max_megapixels=1.2).width == 1200
+        decode(blob, Decoding(max_megapixels=1.0))
+    assert decode(blob, Decoding(max_megapixels=1.2)).width == 1200
 
 
 def test_several_frames_are_refused() -> None:

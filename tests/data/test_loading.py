@@ -48,11 +48,11 @@ def test_pixels_come_in_the_order_of_the_rows(tmp_path: Path) -> None:
     settings = IngestSettings(path=str(tmp_path / "in"))
     manifest, _ = snapshot(find_images(settings), tmp_path / "out", settings, "caps", "test")
     rows = manifest.sample(frac=1, random_state=0)
-    read = list(read_pixels(rows, tmp_path / "out", settings, "test"))
+    read = list(read_pixels(rows, tmp_path / "out", settings.decoding, "test"))
     assert all(np.array_equal(a, pictures[path]) for a, path in zip(read, rows["path"], strict=True))
     (tmp_path / "out/3.png").unlink()
     with pytest.raises(UnreadableImageError, match=r"3\.png: not found in the snapshot .*run `morphad ingest` again"):
-        list(read_pixels(rows, tmp_path / "out", settings, "test"))
+        list(read_pixels(rows, tmp_path / "out", settings.decoding, "test"))
 
 
 def test_masks(tmp_path: Path) -> None:

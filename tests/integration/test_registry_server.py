@@ -26,9 +26,10 @@ from morphad.registry import DatasetFacts, Registration, Registry, detector_hash
 from morphad.registry.account import authenticated_account
 from morphad.registry.connection import Connection
 from morphad.registry.publishing import REQUIREMENTS
-from morphad.settings import IngestSettings, RegisterSettings
+from morphad.settings import Decoding, RegisterSettings
 
 LINE = "bracket"
+TWELVE_BITS = Decoding(white_level=4095)
 
 
 def _free_port() -> int:
@@ -91,18 +92,27 @@ def test_server_without_accounts_knows_nobody(
 
 
 @pytest.fixture(scope="module")
-def published(registry: Registry, tiny_detector: Path, tmp_path_factory: pytest.TempPathFactory) -> Registration:
+def detector_folder(tiny_detector: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A detector of a 12-bit camera."""
+    detector = Detector.load(tiny_detector)
+    detector.decoding = TWELVE_BITS
+    folder = tmp_path_factory.mktemp("detector") / "detector"
+    detector.save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def published(registry: Registry, detector_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Registration:
     report = tmp_path_factory.mktemp("report")
     (report / "index.html").write_text("<h1>report</h1>")
-    return _publish(registry, tiny_detector, report)
+    return _publish(registry, detector_folder, report)
 
 
 def _publish(registry: Registry, detector: Path, report: Path) -> Registration:
     facts = DatasetFacts(Path("data/bracket/manifest.parquet"), "a" * 64, "f" * 64, {"train": 20})
-    ingest = IngestSettings(path="unused", white_level=4095)
     tags = {"image_digest": ""}
     return registry.publish(
-        LINE, detector, report, params={"seed": 0}, metrics={"auroc": 1.0}, tags=tags, dataset=facts, ingest=ingest
+        LINE, detector, report, params={"seed": 0}, metrics={"auroc": 1.0}, tags=tags, dataset=facts
     )
 
 
@@ -119,16 +129,16 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def test_whole_life_of_a_version(
-    registry: Registry, published: Registration, tiny_detector: Path, tmp_path: Path
+    registry: Registry, published: Registration, detector_folder: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "index.html").write_text("again")
-    assert _publish(registry, tiny_detector, tmp_path).created is False
+    assert _publish(registry, detector_folder, tmp_path).created is False
     registry.refuse(LINE, published.version, {"reasons": ["too few images"]})
     registry.promote(LINE, published.version, {"reasons": ["enough now"]}, "anna")
     champion = registry.champion(LINE)
     assert champion is not None
     assert [entry.action for entry in registry.trail(LINE).entries] == ["refused", "promoted"]
-    assert detector_hash(registry.download(champion, tmp_path / "champion")) == detector_hash(tiny_detector)
+    assert detector_hash(registry.download(champion, tmp_path / "champion")) == detector_hash(detector_folder)
 
 
 FRESH = """
@@ -235,15 +245,15 @@ def fresh(
     return result
 
 
-def test_fresh_process_scores_like_this_one(fresh: dict[str, Any], tiny_detector: Path, pictures: list[Path]) -> None:
+def test_fresh_process_scores_like_this_one(fresh: dict[str, Any], detector_folder: Path, pictures: list[Path]) -> None:
     from morphad.data.images import decode
 
     assert "/code/morphad/" in fresh["code"]
     assert fresh["columns"] == ["score", "rejected", "p_value", "threshold"]
     assert fresh["types"] == ["float64", "bool", "float64", "float64", "object"]
-    detector = Detector.load(tiny_detector)
+    detector = Detector.load(detector_folder)
     assert detector.calibration is not None
-    here = list(detector.predict(decode(path, white_level=4095).pixels for path in pictures))
+    here = list(detector.predict(decode(path, TWELVE_BITS).pixels for path in pictures))
     assert fresh["scores"] == pytest.approx([prediction.score for prediction in here], rel=1e-6)
     assert fresh["rejected"] == [prediction.rejected for prediction in here]
     assert fresh["p_values"] == pytest.approx([prediction.p_value for prediction in here])

@@ -2,16 +2,24 @@
 
 import argparse
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from morphad.cli.shared import Verbs, open_line
 from morphad.errors import BadInputError
+
+if TYPE_CHECKING:
+    from morphad.inspection import Model
+    from morphad.settings import LineSettings
 
 
 def add_verbs(verbs: Verbs) -> None:
     """Add the verbs."""
     predict = verbs.add_for_line("predict", _predict, "score images with the champion of a line or a model folder")
-    predict.add_argument("images", metavar="IMAGE", nargs="+", type=Path)
+    predict.add_argument("images", metavar="IMAGE", nargs="+", type=Path, help="an image file or a folder of such")
     predict.add_argument("--model", type=Path, metavar="FOLDER", help="a detector folder in place of the champion")
     predict.add_argument("--heatmaps", type=Path, metavar="FOLDER", help="write a heatmap PNG for each image here")
     batch = verbs.add_for_line("batch-predict", _batch_predict, "score any number of images into one table")
@@ -33,27 +41,53 @@ def add_verbs(verbs: Verbs) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
-    import tempfile
-
     from morphad import steps
-    from morphad.registry import Registry
 
     _, settings, _ = open_line(options)
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = options.model
-        if folder is None:
-            registry = Registry(settings.register_)
-            champion = registry.champion(options.line)
-            if champion is None:
-                raise BadInputError(
-                    f"{options.line}: no champion at {registry.uri}; run `dvc repro` or give --model FOLDER"
-                )
-            folder = registry.download(champion, Path(scratch) / "champion")
+    images = steps.find_to_predict(options.images, options.heatmaps)
+    unreadable = 0
+    with _champion(options.line, settings) if options.model is None else _detector(options.model) as model:
         print("verdict\tp_value\tscore\timage")
-        for path, prediction in steps.predict(folder, options.images, settings.ingest, options.heatmaps):
-            verdict = {True: "reject", False: "accept", None: "undecided"}[prediction.rejected]
-            p_value = "-" if prediction.p_value is None else f"{prediction.p_value:.4f}"
-            print(f"{verdict}\t{p_value}\t{prediction.score:.4f}\t{path}")
+        for path, answer in steps.predict(model, images, settings.ingest):
+            if answer.score is None:
+                unreadable += 1
+                print(f"{path}: {answer.error}", file=sys.stderr)
+                continue
+            verdict = {True: "reject", False: "accept", None: "undecided"}[answer.rejected]
+            p_value = "-" if answer.p_value is None else f"{answer.p_value:.4f}"
+            print(f"{verdict}\t{p_value}\t{answer.score:.4f}\t{path}")
+    if unreadable:
+        raise BadInputError(f"no verdict on {unreadable} of {len(images)} images, each named above; take them again")
+
+
+@contextmanager
+def _champion(line: str, settings: "LineSettings") -> "Iterator[Model]":
+    """The version in service, fetched once, in a process of its own."""
+    import tempfile
+
+    from morphad.registry import Registry
+    from morphad.registry.published import PublishedModel
+
+    registry = Registry(settings.register_)
+    champion = registry.champion(line)
+    if champion is None:
+        raise BadInputError(f"{line}: no champion at {registry.uri}; run `dvc repro` or give --model FOLDER")
+    with tempfile.TemporaryDirectory(prefix="morphad-") as scratch:
+        folder = registry.download_model(champion, Path(scratch) / "model")
+        print(f"# model: {champion.model_uri}", file=sys.stderr)
+        with PublishedModel(folder, champion.model_uri) as model:
+            yield model
+
+
+@contextmanager
+def _detector(folder: Path) -> "Iterator[Model]":
+    """A detector's folder, in this process."""
+    from morphad.inspection import DetectorModel
+    from morphad.model.detector import Detector
+
+    detector = Detector.load(folder)
+    print(f"# model: {folder}", file=sys.stderr)
+    yield DetectorModel(detector)
 
 
 def _batch_predict(options: argparse.Namespace) -> None:

@@ -4,18 +4,17 @@ import hashlib
 import os
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
+from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from morphad.data.images import UnreadableImageError, decode
+from morphad.data.images import UnreadableImageError
 from morphad.data.layouts import files_below, is_image
 from morphad.data.loading import in_order
 from morphad.data.sources import too_large
@@ -40,14 +39,14 @@ class Opened(NamedTuple):
         row: Its place in the batch, from 0.
         path: As the batch names it.
         sha256: Of the file's bytes; "" where they could not be had.
-        pixels: uint8 [H, W, 3] RGB or [H, W] grey; None where it is unreadable.
-        error: Why it is unreadable; "" where it is not.
+        data: The file's bytes, which need not be an image; None where they could not be had.
+        error: Why they could not be had; "" where they are there.
     """
 
     row: int
     path: str
     sha256: str
-    pixels: NDArray[np.uint8] | None
+    data: bytes | None
     error: str
 
 
@@ -82,7 +81,7 @@ def write_batch(source: str, root: str, settings: IngestSettings, batch: Path) -
 
 
 def open_shard(batch: Path, shard: int, shards: int, settings: IngestSettings) -> Iterator[Opened]:
-    """The images of one shard, in the order of the batch, decoded a few at a time.
+    """The images of one shard, in the order of the batch, read a few at a time.
 
     An image's shard follows from its path alone, so it stays the same whatever else is in the batch.
 
@@ -90,33 +89,39 @@ def open_shard(batch: Path, shard: int, shards: int, settings: IngestSettings) -
         batch: What `write_batch` wrote.
         shard: Which, from 0.
         shards: How many there are.
-        settings: How images are decoded, and how patient to be with a bucket.
+        settings: How large a file may be, and how patient to be with a bucket.
 
     Raises:
         ServiceError: The bucket's server refused or did not answer; an image that is not there is no error.
     """
     table = pq.ParquetFile(batch)
     root = table.schema_arrow.metadata[b"root"].decode()
-    fetch = _fetcher(root, settings)
-
-    def read(item: tuple[int, str]) -> Opened:
-        row, path = item
-        digest = ""
-        try:
-            data = fetch(path)
-            digest = hashlib.sha256(data).hexdigest()
-            image = decode(data, max_megapixels=settings.max_megapixels, white_level=settings.white_level, name=path)
-        except UnreadableImageError as error:
-            return Opened(row, path, digest, None, error.reason)
-        return Opened(row, path, digest, image.pixels, "")
-
     workers = settings.transfers if root.startswith("s3://") else None
-    yield from in_order(read, _rows_of(table, shard, shards), workers)
+    yield from _opened(_rows_of(table, shard, shards), _fetcher(root, settings), workers)
+
+
+def open_files(files: Sequence[Path], max_megabytes: float = inf) -> Iterator[Opened]:
+    """Image files in order, read a few at a time; of a larger one nothing is read."""
+    paths = enumerate(str(file) for file in files)
+    yield from _opened(paths, lambda path: _file(Path(path), path, max_megabytes))
 
 
 def count_shard(batch: Path, shard: int, shards: int) -> int:
     """How many images a shard has."""
     return sum(1 for _ in _rows_of(pq.ParquetFile(batch), shard, shards))
+
+
+def _opened(
+    items: Iterable[tuple[int, str]], fetch: Callable[[str], bytes], workers: int | None = None
+) -> Iterator[Opened]:
+    def read(item: tuple[int, str]) -> Opened:
+        try:
+            data = fetch(item[1])
+        except UnreadableImageError as error:
+            return Opened(*item, "", None, error.reason)
+        return Opened(*item, hashlib.sha256(data).hexdigest(), data, "")
+
+    return in_order(read, items, workers)
 
 
 def _rows_of(table: pq.ParquetFile, shard: int, shards: int) -> Iterator[tuple[int, str]]:
@@ -214,17 +219,18 @@ def _fetcher(root: str, settings: IngestSettings) -> Callable[[str], bytes]:
 
         return fetch_object
 
-    def fetch_file(path: str) -> bytes:
-        try:
-            with Path(root, path).open("rb") as stream:
-                if reason := too_large(os.fstat(stream.fileno()).st_size, settings.max_megabytes):
-                    raise UnreadableImageError(path, reason)
-                return stream.read()
-        except FileNotFoundError as error:
-            raise UnreadableImageError(path, "not found") from error
-        except OSError as error:
-            raise UnreadableImageError(path, f"cannot be read ({error.strerror or error})") from error
-        except ValueError as error:  # a NUL in the name
-            raise UnreadableImageError(path, f"cannot be read ({error})") from error
+    return lambda path: _file(Path(root, path), path, settings.max_megabytes)
 
-    return fetch_file
+
+def _file(file: Path, name: str, max_megabytes: float) -> bytes:
+    try:
+        with file.open("rb") as stream:
+            if reason := too_large(os.fstat(stream.fileno()).st_size, max_megabytes):
+                raise UnreadableImageError(name, reason)
+            return stream.read()
+    except FileNotFoundError as error:
+        raise UnreadableImageError(name, "not found") from error
+    except OSError as error:
+        raise UnreadableImageError(name, f"cannot be read ({error.strerror or error})") from error
+    except ValueError as error:  # a NUL in the name
+        raise UnreadableImageError(name, f"cannot be read ({error})") from error

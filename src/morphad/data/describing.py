@@ -71,13 +71,7 @@ def describe(content: Content, mask: Content | None, settings: IngestSettings) -
     Raises:
         UnreadableImageError: The image or its mask is none, or the mask is of another size.
     """
-    image = decode(
-        content.data,
-        max_megapixels=settings.max_megapixels,
-        white_level=settings.white_level,
-        name=content.name,
-        grey=True,
-    )
+    image = decode(content.data, settings.decoding, name=content.name, grey=True)
     return {
         "sha256": content.sha256,
         "mask_sha256": mask.sha256 if mask else "",

@@ -14,6 +14,7 @@ from PIL import Image as Pillow
 from PIL.ImageFile import ImageFile
 
 from morphad.errors import BadInputError
+from morphad.settings import Decoding
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
@@ -21,6 +22,8 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 # Sizes are checked here, from the header; damage that Pillow can read past is not worth a line on the terminal.
 warnings.filterwarnings("ignore", category=Pillow.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\..*")
+
+_DEFAULT = Decoding()
 
 _GREY = {"1", "L", "LA"}
 _COLOUR = {"P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr"}
@@ -76,24 +79,18 @@ class Image:
         return np.asarray(Pillow.fromarray(self.pixels).convert("L"))
 
 
-def decode(
-    source: Path | bytes,
-    *,
-    max_megapixels: float = 100.0,
-    white_level: int = 65535,
-    name: str = "",
-    grey: bool = False,
-) -> Image:
+def decode(source: Path | bytes, decoding: Decoding = _DEFAULT, *, name: str = "", grey: bool = False) -> Image:
     """Decode a JPEG, PNG, BMP, TIFF or WebP image, known by its content and not by its suffix.
 
     EXIF orientation is applied, alpha is composited over black, palettes and CMYK become RGB. 16-bit values are scaled
-    by `white_level`, the same for every image. A TIFF, PNG or WebP of several frames is refused, because which of them
-    shows the part is not ours to guess; a JPEG with embedded previews gives its primary image, as every viewer does.
+    by the white level, the same for every image. A TIFF, PNG or WebP of several frames is refused, because which of
+    them shows the part is not ours to guess; a JPEG with embedded previews gives its primary image, as every viewer
+    does.
 
     Args:
         source: The file, or its bytes.
-        max_megapixels: A larger image is refused from its header, before memory is taken for it.
-        white_level: The 16-bit value shown as white (255): 65535, or 4095 for a 12-bit camera.
+        decoding: `max_megapixels`: a larger image is refused from its header, before memory is taken for it;
+            `white_level`: the 16-bit value shown as white (255), 65535, or 4095 for a 12-bit camera.
         name: What the file is called in messages; the path where nothing is given.
         grey: Only grey levels are wanted: `pixels` are [H, W] and may be read-only, which saves half of the time.
 
@@ -102,13 +99,15 @@ def decode(
     """
     name = name or (str(source) if isinstance(source, Path) else "image")
     try:
-        return _decode(source, max_megapixels, white_level, name, grey)
+        return _decode(source, decoding, name, grey)
     except UnreadableImageError:
         raise
     except UnidentifiedImageError as error:
         raise UnreadableImageError(name, "not a JPEG, PNG, BMP, TIFF or WebP image") from error
     except Pillow.DecompressionBombError as error:
-        raise UnreadableImageError(name, f"claims too many pixels; at most {max_megapixels:g} megapixels") from error
+        raise UnreadableImageError(
+            name, f"claims too many pixels; at most {decoding.max_megapixels:g} megapixels"
+        ) from error
     except FileNotFoundError as error:
         raise UnreadableImageError(name, "not found") from error
     except PermissionError as error:
@@ -117,7 +116,8 @@ def decode(
         raise UnreadableImageError(name, f"damaged or not supported ({_one_line(error)})") from error
 
 
-def _decode(source: Path | bytes, max_megapixels: float, white_level: int, name: str, grey: bool) -> Image:
+def _decode(source: Path | bytes, decoding: Decoding, name: str, grey: bool) -> Image:
+    max_megapixels, white_level = decoding.max_megapixels, decoding.white_level
     _check_header(source, max_megapixels, name)
     with _opened(source, max_megapixels) as image:
         _check_size(image.width, image.height, max_megapixels, name)

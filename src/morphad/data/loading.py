@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from morphad.data.images import UnreadableImageError, decode
 from morphad.progress import track
-from morphad.settings import IngestSettings
+from morphad.settings import Decoding
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -39,15 +39,13 @@ def in_order(function: Callable[[T], R], items: Iterable[T], workers: int | None
                 future.cancel()
 
 
-def read_pixels(
-    rows: pd.DataFrame, snapshot_dir: Path, settings: IngestSettings, what: str
-) -> Iterator[NDArray[np.uint8]]:
+def read_pixels(rows: pd.DataFrame, snapshot_dir: Path, decoding: Decoding, what: str) -> Iterator[NDArray[np.uint8]]:
     """Stream the pixels of manifest rows, in their order: uint8 [H, W, 3] RGB or [H, W] grey.
 
     Args:
         rows: Manifest rows; column `path` is relative to `snapshot_dir`.
         snapshot_dir: The snapshot that the manifest describes.
-        settings: The settings that the images were ingested with.
+        decoding: How they become pixels: for a detector, its own.
         what: A few words for the person who waits.
 
     Raises:
@@ -56,9 +54,7 @@ def read_pixels(
 
     def read(path: str) -> NDArray[np.uint8]:
         try:
-            return decode(
-                snapshot_dir / path, max_megapixels=settings.max_megapixels, white_level=settings.white_level, name=path
-            ).pixels
+            return decode(snapshot_dir / path, decoding, name=path).pixels
         except UnreadableImageError as error:
             raise UnreadableImageError(
                 path, f"{error.reason} in the snapshot {snapshot_dir}; run `morphad ingest` again"
@@ -73,7 +69,7 @@ def read_mask(source: Path | bytes, max_megapixels: float = 100.0) -> NDArray[np
     Raises:
         UnreadableImageError: The file is missing or not an image.
     """
-    pixels = decode(source, max_megapixels=max_megapixels).pixels
+    pixels = decode(source, Decoding(max_megapixels=max_megapixels)).pixels
     return np.asarray(pixels > 0 if pixels.ndim == 2 else (pixels > 0).any(axis=-1))
 
 

@@ -1,4 +1,4 @@
-"""Preprocessing, network, scorer and threshold of one line as one object and one folder."""
+"""Decoding, preprocessing, network, scorer and threshold of one line as one object and one folder."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,9 +28,9 @@ from morphad.model.scorer import BATCH, Scored, Scorer
 from morphad.model.training import TrainingResult, train_network
 from morphad.model.transformation_scorer import TransformationScorer
 from morphad.progress import counter
-from morphad.settings import CalibrateSettings, ScoreSettings, TrainSettings
+from morphad.settings import CalibrateSettings, Decoding, ScoreSettings, TrainSettings
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 _NETWORK, _SCORER, _DESCRIPTION = "network.safetensors", "scorer.safetensors", "detector.json"
 _OWN_HASH = "own_sha256"  # of detector.json without this key
 _PRECISIONS = {None: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
@@ -60,16 +60,25 @@ class Detector:
         settings: Network, self-supervised task and score.
         seed: Of everything random; two fits on one CPU with one seed are equal.
         placement: Where to train, and to score; None: where the settings say.
+        decoding: How image files become the pixels that it is given; kept for all who will give it some.
 
     Attributes:
+        decoding: As above.
         training_: How the self-supervised training went; None before `fit`.
         calibration: Scores of good calibration images and the threshold; None before `calibrate`.
         heatmap_scale: Map values shown as lowest and highest colour, fixed for the line; None before `calibrate`.
     """
 
-    def __init__(self, settings: TrainSettings, seed: int = 0, placement: Placement | None = None) -> None:
+    def __init__(
+        self,
+        settings: TrainSettings,
+        seed: int = 0,
+        placement: Placement | None = None,
+        decoding: Decoding | None = None,
+    ) -> None:
         self.settings = settings
         self.seed = seed
+        self.decoding = decoding or Decoding()
         self.table = case_table(settings.cases)
         self._placement = placement or place_training(settings)
         self.device = self._placement.device
@@ -173,6 +182,7 @@ class Detector:
                 "format_version": FORMAT_VERSION,
                 "morphad": __version__,
                 "settings": self.settings.model_dump(mode="json"),
+                "decoding": self.decoding.model_dump(mode="json"),
                 "seed": self.seed,
                 "precision": _PRECISIONS[self._placement.dtype],
                 "cases": [case.name for case in self.table],
@@ -215,7 +225,8 @@ class Detector:
         settings = TrainSettings.model_validate(description["settings"])
         dtype = {name: dtype for dtype, name in _PRECISIONS.items()}[description["precision"]]
         placement = Placement(scoring_device(settings.device), 1, dtype, None)
-        detector = Detector(settings, description["seed"], placement)
+        decoding = Decoding.model_validate(description["decoding"])
+        detector = Detector(settings, description["seed"], placement, decoding)
         detector.table = tuple(parse_case(name) for name in description["cases"])
         network = MorphologyNetwork(detector.settings, detector.table, detector.seed, initialise=False)
         network.load_state_dict(load_file(folder / _NETWORK))

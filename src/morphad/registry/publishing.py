@@ -41,7 +41,6 @@ from morphad.registry.records import (
     flattened,
     model_name,
 )
-from morphad.settings import IngestSettings
 from morphad.text import masked_settings
 
 # What the code that travels with a model imports, directly or through these. Pinned as installed at publication.
@@ -92,7 +91,6 @@ def publish(
     metrics: dict[str, float],
     tags: dict[str, str],
     dataset: DatasetFacts,
-    ingest: IngestSettings | None = None,
     actor: str,
 ) -> Registration:
     """See `Registry.publish`."""
@@ -126,7 +124,7 @@ def publish(
                 _log_facts(client, run_id, params, metrics, dataset)
                 _log_report(client, run_id, report_folder)
                 _log_data(client, run_id, dataset)
-                model_uri = _log_model(line, detector_folder, all_tags, ingest)
+                model_uri = _log_model(line, detector_folder, all_tags)
                 version = _create_version(client, line, model_uri, run_id, tags=all_tags, identity=identity)
                 return _settled(client, line, version, created=version.run_id == run_id)
             except BaseException:
@@ -204,10 +202,8 @@ def _log_data(client: MlflowClient, run_id: str, dataset: DatasetFacts) -> None:
                 client.log_artifact(run_id, str(copy), DATA)
 
 
-def _log_model(line: str, detector_folder: Path, tags: dict[str, str], ingest: IngestSettings | None) -> str:
+def _log_model(line: str, detector_folder: Path, tags: dict[str, str]) -> str:
     """Log the detector with the code that runs it; the active run is its source."""
-    # The decoding rules are part of the preprocessing: 16-bit images must get the same grey levels when served.
-    decoding = {"max_megapixels": ingest.max_megapixels, "white_level": ingest.white_level} if ingest else {}
     with tempfile.TemporaryDirectory(prefix="morphad-") as scratch:
         detector, package = Path(scratch) / "detector", Path(scratch) / "morphad"
         # A copy, because MLflow refuses links, as DVC may make them, and for one name inside every version.
@@ -221,7 +217,6 @@ def _log_model(line: str, detector_folder: Path, tags: dict[str, str], ingest: I
             code_paths=[str(package)],
             pip_requirements=[pinned(name) for name in REQUIREMENTS],
             signature=SIGNATURE,
-            model_config=decoding,
             tags=tags,
         )
     return str(info.model_uri)

@@ -15,8 +15,8 @@ from mlflow.pyfunc.model import PythonModel
 from numpy.typing import NDArray
 from PIL import Image
 
-from morphad.data.images import decode
 from morphad.errors import BadInputError
+from morphad.inspection import DetectorModel
 from morphad.model.detector import Detector
 
 
@@ -24,9 +24,10 @@ class InspectionModel(PythonModel):
     """Scores images of one line and accepts or rejects them."""
 
     def load_context(self, context: Any) -> None:
-        """Load the detector and the rules by which its images are decoded."""
-        self.detector = Detector.load(Path(context.artifacts["detector"]))
-        self.decoding = dict(context.model_config or {})
+        """Load the detector, and with it the rules by which its images are decoded."""
+        detector = Detector.load(Path(context.artifacts["detector"]))
+        self.has_scale = detector.heatmap_scale is not None
+        self.model = DetectorModel(detector)
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Score images.
@@ -46,23 +47,22 @@ class InspectionModel(PythonModel):
             MlflowException: INVALID_PARAMETER_VALUE (HTTP 400): an image is not bytes or cannot be decoded; names row.
         """
         with_heatmap = bool((params or {}).get("heatmap", False))
-        images = list(model_input["image"])
-        rows: list[dict[str, Any]] = []
-        scale = self.detector.heatmap_scale
-        if with_heatmap and scale is None:
+        if with_heatmap and not self.has_scale:
             raise MlflowException.invalid_parameter_value("this detector is not calibrated and has no heatmap scale")
-        calibration = self.detector.calibration
-        threshold = None if calibration is None else calibration.threshold
+        images = [_encoded(image, number) for number, image in enumerate(model_input["image"])]
+        rows: list[dict[str, Any]] = []
         try:
-            for prediction in self.detector.predict(self._pixels(image, number) for number, image in enumerate(images)):
+            for number, answer in enumerate(self.model.predict(images, heatmaps=with_heatmap)):
+                if answer.error:
+                    raise BadInputError(f"row {number}: {answer.error}")
                 row: dict[str, Any] = {
-                    "score": float(prediction.score),
-                    "rejected": prediction.rejected,
-                    "p_value": prediction.p_value,
-                    "threshold": threshold,
+                    "score": answer.score,
+                    "rejected": answer.rejected,
+                    "p_value": answer.p_value,
+                    "threshold": self.model.threshold,
                 }
-                if with_heatmap and scale is not None:
-                    row["heatmap"] = _png(prediction.heatmap, *scale)
+                if answer.heatmap is not None:
+                    row["heatmap"] = _png(answer.heatmap)
                 rows.append(row)
         except BadInputError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
@@ -74,21 +74,20 @@ class InspectionModel(PythonModel):
             typed["rejected"] = bool
         return frame.astype(typed)
 
-    def _pixels(self, image: Any, row: int) -> NDArray[np.uint8]:
-        if not isinstance(image, bytes | bytearray | memoryview):
-            raise BadInputError(
-                f"row {row}: `image` is {type(image).__name__}; expected the bytes of an encoded image file "
-                "(PNG, JPEG, ...; base64 over HTTP). Paths are not read: send the file's content"
-            )
-        return decode(bytes(image), name=f"row {row}", **self.decoding).pixels
+
+def _encoded(image: Any, row: int) -> bytes:
+    if not isinstance(image, bytes | bytearray | memoryview):
+        raise MlflowException.invalid_parameter_value(
+            f"row {row}: `image` is {type(image).__name__}; expected the bytes of an encoded image file "
+            "(PNG, JPEG, ...; base64 over HTTP). Paths are not read: send the file's content"
+        )
+    return bytes(image)
 
 
-def _png(heatmap: NDArray[np.float32], low: float, high: float) -> bytes:
-    """Heatmap [H, W] as 8 bit grey: `low` is black, `high` is white."""
-    span = high - low if high > low else 1.0
-    levels = np.clip((heatmap - low) / span, 0, 1) * 255
+def _png(heatmap: NDArray[np.float32]) -> bytes:
+    """Heatmap [H, W] as 8 bit grey: 0 is black, 1 is white."""
     buffer = io.BytesIO()
-    Image.fromarray(levels.round().astype(np.uint8)).save(buffer, format="PNG")
+    Image.fromarray((heatmap * 255).round().astype(np.uint8)).save(buffer, format="PNG")
     return buffer.getvalue()
 
 

@@ -23,7 +23,7 @@ from morphad.registry.records import CHALLENGER, Actor, DatasetFacts, Registrati
 from morphad.registry.retention import Pruning, Retention
 from morphad.registry.standing import Standing
 from morphad.registry.trail import Entry, Trail
-from morphad.settings import IngestSettings, RegisterSettings
+from morphad.settings import RegisterSettings
 from morphad.text import masked
 
 
@@ -58,7 +58,6 @@ class Registry:
         metrics: dict[str, float],
         tags: dict[str, str],
         dataset: DatasetFacts,
-        ingest: IngestSettings | None = None,
         actor: str = "unknown",
     ) -> Registration:
         """Log a run and register the detector as a version with the alias challenger.
@@ -74,7 +73,6 @@ class Registry:
             metrics: Figures by name.
             tags: Further tags of run and version, such as the image digest.
             dataset: Where the images came from and how many they were.
-            ingest: How images were decoded; served images are decoded in the same way.
             actor: Who registers it.
 
         Raises:
@@ -89,7 +87,6 @@ class Registry:
             metrics=metrics,
             tags=tags,
             dataset=dataset,
-            ingest=ingest,
             actor=actor,
         )
 

@@ -19,6 +19,7 @@ _SIDE = 256  # px of the longer side: 36 pictures make a page of about a megabyt
 _THUMBNAIL = 160  # px
 _OUTLINE = (0, 229, 255)  # cyan: occurs neither in the colour map nor in most parts
 _OPACITY = 0.85
+_STRIP = 256  # rows
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,13 @@ def write_heatmap(
     Raises:
         BadInputError: The file cannot be written.
     """
-    grey = np.asarray(Image.fromarray(image).convert("L"), np.float32)
+    grey = np.asarray(Image.fromarray(image).convert("L"))
+    drawn = np.empty((*grey.shape, 3), np.uint8)
+    for top in range(0, len(grey), _STRIP):  # colours take 100 bytes a pixel while they are worked out
+        rows = slice(top, top + _STRIP)
+        drawn[rows] = _blend(grey[rows].astype(np.float32), _relative(heatmap[rows], scale))
     with atomic_file(path) as temporary:
-        Image.fromarray(_blend(grey, _relative(heatmap, scale))).save(temporary, "PNG")
+        Image.fromarray(drawn).save(temporary, "PNG")
 
 
 def write_contact_sheet(path: Path, examples: Sequence[Example], scale: tuple[float, float], columns: int = 3) -> None:
