@@ -108,8 +108,9 @@ def test_images_of_several_sizes_are_evaluated_each_at_its_own(camera: Path, pla
     for i, size in enumerate([(70, 41), (33, 90)]):
         image, mask = rng.integers(60, 200, size, dtype=np.uint8), np.zeros(size, np.uint8)
         image[10:20, 10:20], mask[10:20, 10:20] = 255, 255
-        Image.fromarray(image).save(camera / "test" / "spot" / f"odd{i}.png")
-        Image.fromarray(mask).save(camera / "ground_truth" / "spot" / f"odd{i}_mask.png")
+        for part, name, pixels in (("test", f"odd{i}.png", image), ("ground_truth", f"odd{i}_mask.png", mask)):
+            (camera / part / "=odd").mkdir(exist_ok=True)
+            Image.fromarray(pixels).save(camera / part / "=odd" / name)
     settings = settings_of(camera)
     ingest(place, settings)
     split(place)
@@ -122,6 +123,7 @@ def test_images_of_several_sizes_are_evaluated_each_at_its_own(camera: Path, pla
     assert list(predictions) == ["path", "label", "defect", "score", "rejected", "p_value"]
     assert len(predictions) == figures["n_good"] + figures["n_defect"]
     rows = read_manifest(place.split)
+    assert set(predictions["defect"].dropna()) == {"spot", "'=odd"}  # no formula for a spreadsheet
     assert set(predictions["path"]) == set(rows.loc[rows["role"] == "holdout", "path"])
 
 

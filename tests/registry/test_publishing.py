@@ -18,6 +18,7 @@ from morphad.registry.publishing import REQUIREMENTS
 from morphad.settings import RegisterSettings
 
 Publish = Callable[..., Registration]
+HUSH = "hush"  # in no name and no code of ours
 
 
 @pytest.fixture
@@ -255,6 +256,28 @@ def test_facts_have_no_absolute_path_unless_given(publish: Publish, client: Mlfl
     facts = DatasetFacts(Path("data/x/manifest.parquet"), "c" * 64, "f" * 64)
     done = publish(dataset=facts)
     assert client.get_run(done.run_id).inputs.dataset_inputs[0].dataset.source == '{"uri": "data/x/manifest.parquet"}'
+
+
+def test_nothing_that_is_recorded_holds_a_secret(
+    publish: Publish, registry: Registry, client: MlflowClient, line: str, store: Path
+) -> None:
+    uri = f"postgresql://anna:12/{HUSH}@{HUSH} {HUSH}@db.plant/mlflow"
+    done = publish(
+        params={"register": {"tracking_uri": uri, "api_key": HUSH}, "list": [uri]},
+        tags={"morphad.reason": f"manual, after {uri!r} was away"},
+    )
+    assert client.get_run(done.run_id).data.params == {
+        "register.tracking_uri": "postgresql://***@db.plant/mlflow",
+        "register.api_key": "***",
+        "list": '["postgresql://***@db.plant/mlflow"]',
+    }
+    registry.promote(line, done.version, {"reasons": []}, f"pipeline run 1 (token={HUSH})")
+    publish(data="b")
+    registry.promote(line, 2, {"reasons": []}, "test")
+    registry.rollback(line, f"asked for at {uri!r}", "test")
+    recorded = {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
+    assert any(b"pipeline run 1 (token=***)" in content for content in recorded.values())
+    assert not [path for path, content in recorded.items() if HUSH.encode() in content or b"anna" in content]
 
 
 def test_passwords_in_settings_are_not_recorded(publish: Publish, client: MlflowClient) -> None:
