@@ -61,7 +61,8 @@ def promote(
             reference=state.reference,
             actor=f"pipeline run {run} ({reason})",
         )
-        outcome = f"version {decided['version']} " + ("is champion" if decided["promote"] else "was refused")
+        said = {"promoted": "is champion", "proposed": "awaits approval", "refused": "was refused"}
+        outcome = f"version {decided['version']} {said[decided['outcome']]}"
         listed = "".join(f"- {reason}\n" for reason in decided["reasons"])
         Path(reasons.path).write_text(f"**{line}: {outcome}.**\n\n{listed}", encoding="utf-8")
         state.finish(run, f"{outcome}: {' '.join(decided['reasons'])}")

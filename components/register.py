@@ -45,6 +45,7 @@ def register(
             report=Path(report.path),
             registration=Path(registration.path),
             reason=reason,
+            actor=f"pipeline ({reason})",
         )
     registration.metadata.update({key: str(figures[key]) for key in ("run_id", "model_name", "version", "model_uri")})
     print(f"{line}: {figures['model_name']} version {figures['version']}")

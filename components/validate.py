@@ -28,12 +28,20 @@ def validate(
     from pathlib import Path
 
     from morphad import steps
+    from morphad.errors import CheckFailedError, ServiceError
     from morphad.linestate import LineState
     from morphad.params import line_from_json
 
     state = LineState(state_root, line)
     with state.step("validate"):
         settings = line_from_json(settings_json)
+        try:
+            # People promote and roll back, too: from elsewhere, where this storage is not mounted.
+            remark = steps.follow_champion(line, settings.register_, reference=state.reference)
+        except (CheckFailedError, ServiceError) as error:
+            remark = f"the champion's data are those of the last run: {error}"
+        if remark:
+            print(f"{line}: warning: {remark}")
         figures = steps.validate(
             line,
             settings.validate_,

@@ -9,6 +9,7 @@ from typing import Any
 
 import kfp_server_api as api
 
+from morphad.text import masked
 from pipelines.connection import AlreadyThereError, Connection, NotFoundError
 
 __all__ = ["AlreadyThereError", "Kubeflow", "PipelineVersion", "RecurringRun", "Run", "Task", "Trigger"]
@@ -276,7 +277,7 @@ def _run(found: Any) -> Run:
 
 
 def _error(found: Any) -> str:
-    return (found.error and (found.error.message or f"code {found.error.code}")) or ""
+    return masked((found.error and (found.error.message or f"code {found.error.code}")) or "")
 
 
 def _parameters(found: Any) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import urllib3
 from kfp_server_api.exceptions import ApiException, OpenApiException
 
 from morphad.errors import BadInputError, ServiceError
+from morphad.text import has_secret
 
 HOST_VARIABLE = "KFP_HOST"
 TOKEN_VARIABLE = "KFP_TOKEN"  # noqa: S105 - its name, not the token
@@ -161,11 +162,11 @@ def _address(host: str) -> str:
             f"no Kubeflow to talk to; give --host or set {HOST_VARIABLE}, such as http://localhost:8888 after "
             "`kubectl -n kubeflow port-forward svc/ml-pipeline 8888`"
         )
+    if has_secret(host):
+        raise BadInputError(f"host: has a user or a password in it; put a token into {TOKEN_VARIABLE} instead")
     parts = urlsplit(host)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise BadInputError(f"host {host!r}: expected an address such as http://localhost:8888")
-    if parts.username or parts.password:
-        raise BadInputError(f"host: has a user or a password in it; put a token into {TOKEN_VARIABLE} instead")
     return host.rstrip("/")
 
 

@@ -30,6 +30,7 @@ from urllib3.exceptions import HTTPError
 
 from morphad.errors import BadInputError, ServiceError
 from morphad.settings import LineSettings
+from morphad.text import masked
 from pipelines.cluster import ClusterSettings, StepSettings, bytes_of
 from pipelines.paths import task_paths
 
@@ -185,7 +186,7 @@ class Engine:
             finally:
                 _remove(container)
         except APIError as error:  # the engine is there and refuses, or somebody removed the container
-            print(f"container engine: {error.explanation or error}")
+            print(f"container engine: {masked(str(error.explanation or error))}")
             return 1
         except _BROKEN as error:
             self._failure = _no_answer(error)
@@ -235,7 +236,7 @@ def _remove(container: Container) -> None:
     try:
         container.remove(force=True)
     except _BROKEN as error:
-        print(f"container {container.short_id} of a task that is over was left: {error}")
+        print(f"container {container.short_id} of a task that is over was left: {masked(str(error))}")
 
 
 class _Log:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from morphad.errors import CheckFailedError
 from morphad.files import sha256_json
+from morphad.text import flattened, masked_settings
 from pipelines.client import Kubeflow, RecurringRun, Trigger
 
 _MARK = re.compile(r"^morphad schedule: (\{.*\})$", re.MULTILINE)
@@ -148,10 +149,11 @@ def _changes(line: str, schedule: str, wanted: Wanted | None, have: Sequence[Own
 
 
 def differences(have: Trigger, wanted: Trigger) -> tuple[str, ...]:
-    """In what two triggers differ, `key: old -> new` each, down to single settings of lines."""
+    """In what two triggers differ, `key: old -> new` each, down to single settings of lines, without credentials."""
     old, new = _flat(have), _flat(wanted)
+    old_shown, new_shown = masked_settings(old), masked_settings(new)
     found = [
-        f"{key}: {old.get(key, 'none')} -> {new.get(key, 'none')}"
+        f"{key}: {old_shown.get(key, 'none')} -> {new_shown.get(key, 'none')}"
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key)
     ]
@@ -166,7 +168,7 @@ def _flat(trigger: Trigger) -> dict[str, Any]:
             values[key] = value
             continue
         for item in value:
-            values |= _leaves(_parsed(item.get("settings_json", "")), "settings")
+            values |= flattened({"settings": _parsed(item.get("settings_json", ""))})
     return values
 
 
@@ -175,12 +177,6 @@ def _parsed(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
-
-
-def _leaves(value: Any, key: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {key: value}
-    return {k: v for name, below in value.items() for k, v in _leaves(below, f"{key}.{name}").items()}
 
 
 def _text(time: datetime | None) -> str | None:

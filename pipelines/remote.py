@@ -10,6 +10,7 @@ from morphad.batch import MOST_SHARDS
 from morphad.cli.shared import Verbs
 from morphad.errors import BadInputError, ServiceError
 from morphad.params import load_settings
+from morphad.text import masked
 from pipelines.client import Kubeflow, Run
 from pipelines.cluster import load_cluster
 from pipelines.compile import BATCH, NAMES, PIPELINES, TRAINING
@@ -70,7 +71,7 @@ def _submit(options: argparse.Namespace) -> None:
     _start(
         options,
         {
-            ", ".join(item["line"] for item in group): {"lines": group, "seed": seed, "reason": options.reason}
+            ", ".join(item["line"] for item in group): {"lines": group, "seed": seed, "reason": masked(options.reason)}
             for group in groups
         },
     )

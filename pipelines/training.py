@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from typing import Any
-from urllib.parse import urlsplit
 
 from kfp import dsl
 
@@ -16,7 +15,7 @@ from components.split import split
 from components.train import train
 from components.validate import validate
 from morphad.errors import BadInputError
-from morphad.params import line_to_json
+from morphad.params import line_to_json, secret_settings
 from morphad.settings import ProjectSettings
 from pipelines.cluster import ClusterSettings, place
 
@@ -37,10 +36,9 @@ def line_items(project: ProjectSettings, names: Iterable[str] | None = None) -> 
     """
     chosen = list(project.lines if names is None else names)
     for name in chosen:
-        if urlsplit(project.line(name).register_.tracking_uri).password is not None:
+        for key, instead in secret_settings(project.line(name).model_dump(mode="json", by_alias=True)).items():
             raise BadInputError(
-                f"lines.{name}.register.tracking_uri: holds a password, and settings are shown with every run; give "
-                "the address in MLFLOW_TRACKING_URI, or name and password in MLFLOW_TRACKING_USERNAME and _PASSWORD"
+                f"lines.{name}.{key}: holds a password, and settings are shown with every run; {instead}"
             )
     return [{"line": name, "settings_json": line_to_json(project.line(name))} for name in chosen]
 

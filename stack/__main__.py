@@ -1,13 +1,15 @@
 """PostgreSQL, an S3 server and MLflow on this machine, started and stopped together."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
-from morphad.errors import CheckFailedError, MorphadError
+from morphad.errors import BadInputError, CheckFailedError, MorphadError
+from stack.access import ADMIN, ROLES, Access
 from stack.object_store import S3_OFFSETS
 from stack.ports import free_port
-from stack.stack import Stack, StackSettings
+from stack.stack import Stack, StackSettings, make_account
 
 _PORTS = ("postgres_port", "s3_port", "mlflow_port")
 
@@ -33,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
         ("up", _up, "start what is not running"),
         ("status", _status, "say what is running; exit code 1 if not everything is"),
         ("down", _down, "stop what is running; data stay"),
+        ("account", _account, "give somebody an account in MLflow; name and password go to FOLDER/env.NAME"),
     ):
         one = verbs.add_parser(name, help=about, description=about)
         one.set_defaults(verb=verb, name=name)
@@ -48,6 +51,14 @@ def _parser() -> argparse.ArgumentParser:
                     metavar="NUMBER",
                     help=f"{field.description}, kept for next time; 0: any that is free (default: {field.default})",
                 )
+        if verb is _account:
+            one.add_argument("account", metavar="NAME", help="whose it is; records of decisions will name it")
+            one.add_argument("--role", choices=ROLES, required=True, help="what it may do (docs/decisions/access.md)")
+            one.add_argument(
+                "--uri",
+                help="of another MLflow server with accounts, whose administrator MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD name (default: the stack of the folder)",
+            )
     return parser
 
 
@@ -76,6 +87,25 @@ def _down(options: argparse.Namespace) -> None:
         Stack.of_running(options.folder).down(_tell)
     else:
         _tell(f"no stack in {options.folder}")
+
+
+def _account(options: argparse.Namespace) -> None:
+    if options.uri is None:
+        if not options.folder.is_dir():
+            raise BadInputError(f"no stack in {options.folder}; start one: python -m stack up")
+        stack = Stack.open(options.folder)
+        uri, access = stack.tracking.endpoint, stack.tracking.access
+    else:
+        password = os.environ.get("MLFLOW_TRACKING_PASSWORD", "")
+        if not password or not options.uri.startswith(("http://", "https://")):
+            raise BadInputError(
+                "--uri takes http://HOST:PORT or https://HOST, and MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD in the environment must be its administrator's"
+            )
+        name = os.environ.get("MLFLOW_TRACKING_USERNAME", ADMIN)
+        uri, access = options.uri.rstrip("/"), Access(options.uri, password, name)
+    path = make_account(access, uri, options.account, options.role, options.folder)
+    print(f"{options.account} is {options.role}. In a shell:  source {path}")
 
 
 def _ask_for_patience(line: str) -> None:

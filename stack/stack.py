@@ -1,8 +1,8 @@
 """The three servers as one: settings that outlive them, start in order, stop in order."""
 
 import fcntl
+import re
 import secrets
-import shlex
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,13 +14,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from morphad.errors import BadInputError
 from morphad.explain import explain
-from morphad.files import atomic_file, cannot_write, read_json
+from morphad.files import cannot_write, read_json
+from stack.access import ADMIN, Access
 from stack.database import Database
 from stack.object_store import ObjectStore
+from stack.private import write_exports, write_private
 from stack.server import Server
-from stack.tracking import TrackingServer
+from stack.tracking import TrackingServer, client_environment
 
 Tell = Callable[[str], object]
+
+_ACCOUNT = "morphad"  # of whoever has the folder: may do all that the verbs of `morphad` do
 
 
 def _secret() -> str:
@@ -39,6 +43,9 @@ class StackSettings(BaseModel):
     postgres_password: str = Field(default_factory=_secret, pattern="^[A-Za-z0-9]+$")
     s3_access_key: str = Field(default_factory=_secret, min_length=1)
     s3_secret_key: str = Field(default_factory=_secret, min_length=1)
+    mlflow_secret_key: str = Field(default_factory=_secret, min_length=1)
+    mlflow_admin_password: str = Field(default_factory=_secret, min_length=12)
+    mlflow_password: str = Field(default_factory=_secret, min_length=12)
 
 
 class Stack:
@@ -56,7 +63,14 @@ class Stack:
         self._settings = settings
         self.database = Database(self.folder / "postgres", settings.postgres_port, settings.postgres_password)
         self.store = ObjectStore(self.folder / "s3", settings.s3_port, settings.s3_access_key, settings.s3_secret_key)
-        self.tracking = TrackingServer(self.folder / "mlflow", self.database, self.store, settings.mlflow_port)
+        self.tracking = TrackingServer(
+            self.folder / "mlflow",
+            self.database,
+            self.store,
+            settings.mlflow_port,
+            secret_key=settings.mlflow_secret_key,
+            admin_password=settings.mlflow_admin_password,
+        )
 
     @classmethod
     def open(cls, folder: Path, ports: dict[str, int] | None = None) -> Self:
@@ -88,8 +102,9 @@ class Stack:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What clients need. MLflow's need its address only; the AWS_ variables are for reading images from S3."""
-        return {**self.tracking.environment, **self.store.environment}
+        """What clients need: MLflow's address and an account; the AWS_ variables are for reading images from S3."""
+        account = client_environment(self.tracking.endpoint, _ACCOUNT, self._settings.mlflow_password)
+        return {**account, **self.store.environment}
 
     @property
     def environment_file(self) -> Path:
@@ -121,13 +136,16 @@ class Stack:
             for server in self.servers:
                 server.check()
             # Now, before there are data that are of no use without them.
-            self._write(_settings_file(self.folder), self._settings.model_dump_json(indent=2) + "\n")
-            lines = [f"export {name}={shlex.quote(value)}\n" for name, value in self.environment.items()]
-            self._write(self.environment_file, "".join(lines))
+            write_private(_settings_file(self.folder), self._settings.model_dump_json(indent=2) + "\n")
+            write_exports(self.environment_file, self.environment)
+            admin = client_environment(self.tracking.endpoint, ADMIN, self._settings.mlflow_admin_password)
+            write_exports(account_file(self.folder, ADMIN), admin)
             try:
                 with ThreadPoolExecutor() as both:
                     list(both.map(start, (self.database, self.store)))
                 start(self.tracking)
+                self.tracking.access.prepare()
+                self.tracking.access.set_account(_ACCOUNT, self._settings.mlflow_password, "approver")
             except BaseException:
                 for server in reversed(started):
                     server.stop()
@@ -161,13 +179,41 @@ class Stack:
             fcntl.flock(stream, fcntl.LOCK_EX)
             yield
 
-    @staticmethod
-    def _write(path: Path, text: str) -> None:
-        """Write a file with secrets, for its owner only."""
-        with atomic_file(path) as temporary:
-            temporary.touch(mode=0o600)
-            temporary.write_text(text, encoding="ascii")
-
 
 def _settings_file(folder: Path) -> Path:
     return folder / "settings.json"
+
+
+def account_file(folder: Path, account: str) -> Path:
+    """Where an account's name and password are kept, as export lines for a shell."""
+    return folder / f"env.{account}"
+
+
+def make_account(access: Access, uri: str, account: str, role: str, folder: Path) -> Path:
+    """Give somebody an account of an MLflow server, with a random password that is kept in a file.
+
+    An account that is there gets the role, and keeps the password that the file has.
+
+    Returns:
+        The file, of export lines; without the keys of S3, which would let change every file behind MLflow's back.
+
+    Raises:
+        BadInputError: The name cannot be an account's, or the folder cannot be written.
+        ServiceError: The server does not answer or refuses.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}", account) or account in {ADMIN, _ACCOUNT}:
+        raise BadInputError(
+            f"account {account!r}: expected letters, digits and . _ @ - (64 at most), and another name than {ADMIN} "
+            f"and {_ACCOUNT}, which are there already"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    path = account_file(folder, account)
+    kept = re.search(r"(?m)^export MLFLOW_TRACKING_PASSWORD=(\w+)$", path.read_text()) if path.is_file() else None
+    password = kept[1] if kept else _secret()
+    access.prepare()
+    access.set_account(account, password, role)
+    write_exports(path, client_environment(uri, account, password))
+    return path

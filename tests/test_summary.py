@@ -2,25 +2,73 @@
 
 import json
 import shutil
+import socket
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 
+from morphad import experiments
 from morphad.errors import BadInputError
 from morphad.params import resolve
-from morphad.settings import ProjectSettings
+from morphad.registry import Registry
+from morphad.registry.local import LocalRegistry
+from morphad.settings import ProjectSettings, RegisterSettings
 from morphad.summary import summarise
 from morphad.workspace import Workspace
 
+ADDRESS = {"tracking_uri": "sqlite:///mlflow.db", "timeout_seconds": 1, "retries": 0}
 
-def project(*names: str) -> ProjectSettings:
+
+def project(*names: str, **register: Any) -> ProjectSettings:
     return resolve(
         {
-            "defaults": {"register": {"tracking_uri": "http://mlflow.plant:5000"}},
+            "defaults": {"register": ADDRESS | register},
             "lines": {name: {"ingest": {"path": "x"}} for name in names},
         }
     )
+
+
+@pytest.fixture(scope="session")
+def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    LocalRegistry(path).open(make=True)
+    return path
+
+
+@pytest.fixture
+def client(empty_registry: Path, tmp_path: Path) -> MlflowClient:
+    """Of the project's registry."""
+    shutil.copy(empty_registry, tmp_path)
+    uri = LocalRegistry(tmp_path / "mlflow.db").uri
+    return MlflowClient(uri, uri)
+
+
+def registered(client: MlflowClient, line: str, versions: int, champion: int | None = None) -> None:
+    name = f"morphad-{line}"
+    client.create_registered_model(name)
+    for number in range(1, versions + 1):
+        client.create_model_version(name, source=f"s3://bucket/{number}", run_id=f"run-{number}")
+    if champion is not None:
+        Registry(RegisterSettings(**ADDRESS)).promote(line, champion, {"reasons": ["Promoted: it is good."]}, "test")
+
+
+def decide(place: Workspace, version: int, promote: bool, run: str | None = None) -> None:
+    reason = "Promoted: it is good." if promote else "Refused: it is not."
+    place.decision.write_text(
+        json.dumps(
+            {
+                "promote": promote,
+                "outcome": "promoted" if promote else "refused",
+                "version": version,
+                "reasons": [reason],
+            }
+        )
+    )
+    if run is not None:
+        place.registration.write_text(json.dumps({"version": version, "run_id": run}))
 
 
 @pytest.fixture
@@ -49,17 +97,18 @@ def evaluated(root: Path, line: str, tiny_detector: Path, metrics: dict[str, Any
 
 
 @pytest.fixture(autouse=True)
-def _no_address(monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
 def test_lines_are_told_one_by_one_and_open_ones_are_to_be_finished(
-    tmp_path: Path, tiny_detector: Path, metrics: dict[str, Any]
+    tmp_path: Path, tiny_detector: Path, metrics: dict[str, Any], client: MlflowClient
 ) -> None:
-    decided = evaluated(tmp_path, "bottle", tiny_detector, metrics)
-    decided.decision.write_text(json.dumps({"promote": True, "version": 3, "reasons": ["Promoted: it is good."]}))
-    refused = evaluated(tmp_path, "cable", tiny_detector, metrics)
-    refused.decision.write_text(json.dumps({"promote": False, "version": 4, "reasons": ["Refused: it is not."]}))
+    decide(evaluated(tmp_path, "bottle", tiny_detector, metrics), 3, promote=True, run="run-3")
+    registered(client, "bottle", 3, champion=3)
+    decide(evaluated(tmp_path, "cable", tiny_detector, metrics), 4, promote=False)
+    registered(client, "cable", 4, champion=2)
     evaluated(tmp_path, "felt", tiny_detector, metrics)
 
     told = summarise(project("bottle", "cable", "felt", "net"), tmp_path)
@@ -67,16 +116,94 @@ def test_lines_are_told_one_by_one_and_open_ones_are_to_be_finished(
     blocks = told.split("\n\n")
     assert [block.splitlines()[0] for block in blocks] == ["bottle", "cable", "felt", "net", "What to do next"]
     assert "Version 3 is champion. Promoted: it is good." in blocks[0]
-    assert "Version 4 was refused. Refused: it is not." in blocks[1]
+    assert "Version 4 was refused. Refused: it is not. Version 2 is champion now." in blocks[1]
     assert "Version" not in blocks[2]
     assert blocks[3] == "net\n  not evaluated yet"
     assert all("Holdout: 8 good, 4 defect images; AUROC 100 %" in block for block in blocks[:3])
     assert "finish felt, net: dvc repro" in blocks[4]
-    assert "look at runs and versions: http://mlflow.plant:5000" in blocks[4]
+    assert "look at runs and versions: mlflow ui --backend-store-uri sqlite:///mlflow.db" in blocks[4]
     assert "morphad predict bottle IMAGE" in blocks[4]
     index = (tmp_path / "reports" / "index.html").read_text()
     assert all(f"{name}/index.html" in index for name in ("bottle", "cable", "felt"))
     assert "net/index.html" not in index
+
+
+class TestRegistrySays:
+    """What serves is what the registry says, whatever was decided once."""
+
+    @pytest.fixture
+    def place(self, tmp_path: Path, tiny_detector: Path, metrics: dict[str, Any]) -> Workspace:
+        place = evaluated(tmp_path, "bottle", tiny_detector, metrics)
+        decide(place, 2, promote=True, run="run-2")
+        return place
+
+    def test_after_a_rollback(
+        self, tmp_path: Path, place: Workspace, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        registered(client, "bottle", 2, champion=1)
+        registry = Registry(RegisterSettings(**ADDRESS))
+        monkeypatch.setattr(registry, "check", lambda version: None)  # these versions have no model
+        registry.promote("bottle", 2, {"reasons": []}, "test")
+        registry.rollback("bottle", "too many escapes.", "anna")
+        told = summarise(project("bottle"), tmp_path)
+        assert "Version 2 was taken out of service by anna (name as told, no account): too many escapes." in told
+        assert "Version 1 is champion now." in told
+        assert "finish" not in told
+
+    def test_after_another_promotion(self, tmp_path: Path, place: Workspace, client: MlflowClient) -> None:
+        registered(client, "bottle", 3, champion=3)
+        assert "Version 2 was promoted. Version 3 is champion now." in summarise(project("bottle"), tmp_path)
+
+    def test_without_a_champion(self, tmp_path: Path, place: Workspace, client: MlflowClient) -> None:
+        registered(client, "bottle", 2)
+        told = summarise(project("bottle"), tmp_path)
+        assert "Version 2 was promoted. No version is champion now." in told
+        assert "morphad predict" not in told
+
+    @pytest.mark.parametrize("versions", [0, 1])
+    def test_a_version_that_is_not_there(
+        self, versions: int, tmp_path: Path, place: Workspace, client: MlflowClient
+    ) -> None:
+        registered(client, "bottle", versions)
+        told = summarise(project("bottle"), tmp_path)
+        assert "Version 2 was promoted, but it is not in the registry at sqlite:" in told
+        assert "finish bottle: dvc repro" in told
+
+    def test_another_version_of_that_number(self, tmp_path: Path, place: Workspace, client: MlflowClient) -> None:
+        registered(client, "bottle", 2, champion=2)
+        decide(place, 2, promote=True, run="a-run-of-another-registry")
+        told = summarise(project("bottle"), tmp_path)
+        assert "Version 2 was promoted, but it is not in the registry" in told
+        assert "finish bottle: dvc repro" in told
+
+    def test_a_registry_that_is_gone(self, tmp_path: Path, place: Workspace) -> None:
+        told = summarise(project("bottle"), tmp_path)
+        assert "Version 2 was promoted. What holds now is not known: there is no registry at sqlite:" in told
+        assert "finish bottle: dvc repro" in told
+        assert not (tmp_path / "mlflow.db").exists()
+
+    def test_a_server_that_is_away(
+        self, tmp_path: Path, place: Workspace, tiny_detector: Path, metrics: dict[str, Any]
+    ) -> None:
+        decide(evaluated(tmp_path, "cable", tiny_detector, metrics), 1, promote=False)
+        with closing(socket.socket()) as probe:
+            probe.bind(("127.0.0.1", 0))
+            away = f"http://127.0.0.1:{probe.getsockname()[1]}"
+        told = summarise(project("bottle", "cable", tracking_uri=away), tmp_path)
+        assert told.count(f"What holds now is not known: MLflow at {away}") == 2
+        assert f"look at runs and versions: {away}" in told
+
+    def test_an_experiment_that_ran_aside(
+        self, tmp_path: Path, place: Workspace, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("DVC_EXP_NAME", "wary-ant")
+        place.reference.parent.mkdir(parents=True)
+        place.reference.touch()
+        experiments.leave_unregistered(place)
+        experiments.leave_undecided(place)
+        told = summarise(project("bottle"), tmp_path)
+        assert "Not decided: experiment wary-ant ran aside" in told
+        assert "finish bottle: dvc repro" in told
 
 
 def test_the_address_in_the_environment_wins_and_shows_no_password(

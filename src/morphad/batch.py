@@ -32,6 +32,7 @@ from morphad.files import (
 )
 from morphad.progress import track
 from morphad.settings import IngestSettings, LineSettings
+from morphad.text import harmless_cell, masked_settings
 
 if TYPE_CHECKING:
     from morphad.inspection import Model
@@ -101,7 +102,7 @@ def plan(
         with atomic_directory(model / _FOLDER) as temporary:
             shutil.copytree(detector, temporary, dirs_exist_ok=True)
     known = {"line": line, "model": name, "detector_hash": identity, "published": detector is None}
-    write_json(model / _KNOWN, {**known, "ingest": settings.ingest.model_dump(mode="json")})
+    write_json(model / _KNOWN, {**known, "ingest": masked_settings(settings.ingest.model_dump(mode="json"))})
     return {"images": write_batch(source, root, settings.ingest, batch), "model": name}
 
 
@@ -262,7 +263,7 @@ def _csv(path: Path, schema: pa.Schema) -> Iterator[Callable[[list[Row]], object
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, schema.names, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
-        yield writer.writerows
+        yield lambda rows: writer.writerows({name: harmless_cell(value) for name, value in row.items()} for row in rows)
 
 
 def _rows_of(table: Path, at_once: int = _ROWS) -> Iterator[Row]:

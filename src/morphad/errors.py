@@ -8,14 +8,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
+from morphad.text import masked
+
 
 class MorphadError(Exception):
     """Base of every error that a user can remedy; the command line prints its message, never a traceback.
 
-    A message names the file, line, key or value, says what was expected, and what to do.
+    A message names the file, line, key or value, says what was expected, and what to do. Credentials in it are hidden.
     """
 
     exit_code: ClassVar[int] = 2
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(masked(message))
 
 
 class BadInputError(MorphadError):

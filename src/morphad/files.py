@@ -19,10 +19,17 @@ _UNWRITABLE = {
     errno.ENOTDIR, errno.ENAMETOOLONG,
 }  # fmt: skip
 
+# What a file system without hard links answers.
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
+
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path, *, replace: bool = True) -> Iterator[Path]:
     """Give a temporary path beside `path`; rename it to `path` when the block ends well.
+
+    Args:
+        path: The file.
+        replace: False: a file of that name stays as it is, also if another process makes it during the block.
 
     Raises:
         BadInputError: The folder is read-only or the disk is full; `path` keeps its earlier content.
@@ -32,7 +39,10 @@ def atomic_file(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
-        temporary.replace(path)
+        if replace:
+            temporary.replace(path)
+        else:
+            _put_if_free(temporary, path)
     except OSError as error:
         raise (cannot_write(path, error) if error.errno in _UNWRITABLE else error) from error
     finally:
@@ -90,6 +100,19 @@ def _locked(folder: Path) -> int:
         except FileNotFoundError:
             pass
         os.close(descriptor)  # between opening and locking another process ended its work and took the folder away
+
+
+def _put_if_free(temporary: Path, path: Path) -> None:
+    """Give a file the name `path`, unless something has it."""
+    try:
+        os.link(temporary, path)  # refused where the name is taken: there is no moment between look and act
+    except FileExistsError:
+        pass
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if not path.exists():
+            temporary.replace(path)
 
 
 def _put_in_place(temporary: Path, path: Path) -> None:

@@ -1,7 +1,8 @@
 """Read params.yaml: each line's values laid over the defaults of all lines and over its preset, then checked."""
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -9,10 +10,26 @@ from typing import Any
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode
 
 from morphad.errors import BadInputError
 from morphad.explain import explain
 from morphad.settings import LINE_NAME, LineSettings, ProjectSettings, TrainSettings
+from morphad.text import secret_places
+
+_log = logging.getLogger(__name__)
+_AWS = "leave it out and give AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, in the environment"
+# Where a password belongs that a setting holds.
+_INSTEAD = {
+    "register.tracking_uri": "give the address in MLFLOW_TRACKING_URI, or user and password of a server in "
+    "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, in the environment",
+    "data.registry": "give the address in MORPHAD_DATA_REGISTRY in the environment, or leave the password to git's "
+    "credential helper",
+    "data.remote": _AWS,
+    "ingest.path": _AWS,
+    "ingest.verdicts": _AWS,
+}
+_told: set[str] = set()
 
 _KEEPING = {"embedding_layer", "frozen", "backbone_rate"}
 # Features of packaged ImageNet weights, adapted by the morphological task, scored by patch density.
@@ -45,7 +62,7 @@ def train_settings(values: dict[str, Any]) -> TrainSettings:
 
 
 def load_settings(path: Path) -> ProjectSettings:
-    """Read and check a settings file.
+    """Read and check a settings file. A password in it is a warning in the log, once, without the password.
 
     Raises:
         BadInputError: The file is missing, is not YAML, or holds an unknown key or a bad value; the message names
@@ -53,9 +70,48 @@ def load_settings(path: Path) -> ProjectSettings:
     """
     raw = read_yaml(path, "--params")
     try:
-        return resolve(raw)
+        settings = resolve(raw)
     except SettingsError as error:
         raise BadInputError(f"{path}: {error}") from error
+    for warning in _warnings(path, raw):
+        if warning not in _told:
+            _told.add(warning)
+            _log.warning("%s", warning)
+    return settings
+
+
+def secret_settings(values: Any, prefix: str = "") -> dict[str, str]:
+    """Settings that hold a password or a token: dotted key, and where it belongs.
+
+    Args:
+        values: Sections of a line, or of the settings beside the lines, by name.
+        prefix: Before each key.
+    """
+    found = (".".join(map(str, place)) for place in secret_places(values))
+    return {f"{prefix}{key}": _INSTEAD.get(key, "take it out") for key in found}
+
+
+def _warnings(path: Path, raw: dict[str, Any]) -> Iterator[str]:
+    """What is to be said of the passwords in a settings file."""
+    found = secret_settings(raw.get("defaults"), "defaults.")
+    found |= secret_settings({"data": raw.get("data")})
+    for name, own in raw["lines"].items():
+        found |= secret_settings(own, f"lines.{name}.")
+    for key, instead in found.items():
+        yield (
+            f"{path}{_line_of(path, key)}: warning: {key} holds a password, and whoever reads the file, dvc.lock or "
+            f"their history reads it; {instead}"
+        )
+
+
+def _line_of(path: Path, key: str) -> str:
+    """Where in a YAML file a dotted key is, in words; empty where that cannot be told."""
+    node = YAML(typ="safe", pure=True).compose(path)
+    for word in key.split("."):
+        if not isinstance(node, MappingNode):  # an item of a list
+            break
+        node = next((below for name, below in node.value if name.value == word), None)
+    return "" if node is None else f", line {node.start_mark.line + 1}"
 
 
 def read_yaml(path: Path, option: str) -> Any:

@@ -20,7 +20,7 @@ from morphad.data.batch import open_files
 from morphad.data.images import SUFFIXES, decode
 from morphad.data.layouts import files_below, is_image
 from morphad.data.loading import read_mask, read_masks, read_pixels
-from morphad.data.manifest import manifest_id, read_manifest, write_manifest
+from morphad.data.manifest import empty_manifest, manifest_id, read_manifest, write_manifest
 from morphad.data.memory import open_memory
 from morphad.data.snapshot import refresh
 from morphad.data.sources import find_images, licence
@@ -38,6 +38,7 @@ from morphad.settings import (
     ValidateSettings,
 )
 from morphad.spool import MapSpool
+from morphad.text import harmless_cell
 
 # What takes seconds to import is imported by the steps that need it.
 if TYPE_CHECKING:
@@ -251,13 +252,17 @@ def evaluate(
     Raises:
         BadInputError: The detector has no calibration, or was trained on images that were decoded otherwise than now.
     """
+    from morphad.data.holdout import frozen_rows
     from morphad.data.sessions import session_facts
     from morphad.decision import metrics as measures
     from morphad.model.detector import Detector
+    from morphad.model.saved import detector_hash
     from morphad.report.page import DataFacts, PageData, write_page
     from morphad.report.pictures import write_contact_sheet
 
-    rows = _with_role(split, "holdout")
+    frozen = _frozen(holdout)
+    everyone = read_manifest(split)
+    rows = frozen_rows(everyone, frozen, split, line)
     model = Detector.load(detector)
     if model.calibration is None or model.heatmap_scale is None:
         raise BadInputError(f"{detector}: has no calibration; run `morphad calibrate {line}` first")
@@ -277,11 +282,12 @@ def evaluate(
         )
     roc = measures.roc_points(scored["label"], scored["score"])
     histogram = measures.histogram_rows(scored["label"], scored["score"])
-    everyone = read_manifest(split)
     scores_by_path = scored.set_index("path")["score"]
     grounds = session_facts(everyone, settings.split.by, np.asarray(model.calibration.scores), scores_by_path)
     figures["grounds"] = grounds.to_json()
     figures["pending_verdicts"] = int((everyone["pending"] != "").sum()) if "pending" in everyone else 0
+    figures["detector_hash"] = detector_hash(detector)
+    figures["holdout_id"] = frozen.id
     page = PageData(
         line=line,
         created=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
@@ -293,7 +299,7 @@ def evaluate(
         examples=_examples(model, rows, scored, snapshot_dir),
         data=DataFacts(
             data_hash=manifest_id(everyone),
-            holdout_id=_frozen(holdout).id,
+            holdout_id=frozen.id,
             counts=_role_counts(everyone),
             licence=licence(settings.ingest),
             rejects=[(reject["name"], reject["reason"]) for reject in read_json(rejects)],
@@ -322,6 +328,7 @@ def register(
     registration: Path,
     reason: str = "manual",
     data_version: Path | None = None,
+    actor: str = "unknown",
 ) -> Figures:
     """Record the run in MLflow and register the detector as the line's challenger.
 
@@ -336,18 +343,27 @@ def register(
         reason: Why it was trained: "scheduled", "manual", "drift" with what drifted; a tag of run and version.
         data_version: Which version of the data registry the snapshot is, JSON; need not exist. A tag of run and
             version where the split was made from that very version.
+        actor: Who registers it: by four eyes, somebody else approves it.
 
     Raises:
+        BadInputError: The figures are of another detector or another holdout.
         ServiceError: MLflow did not answer; nothing is lost, the same call sends it later.
     """
     from morphad.data.verdicts import as_ingested
     from morphad.data.versioning import current_version
-    from morphad.registry import DatasetFacts, Registry
+    from morphad.registry import DatasetFacts, Registry, detector_hash
 
     rows = read_manifest(split)
     figures = read_json(report / "metrics.json")
+    frozen, registered = _frozen(holdout), detector_hash(detector)
+    if (figures.get("detector_hash"), figures.get("holdout_id")) != (registered, frozen.id):
+        raise BadInputError(
+            f"{report / 'metrics.json'}: its figures are of another detector or holdout than {detector} and "
+            f"{holdout}; run `morphad evaluate {line}`, then `morphad register {line}`"
+        )
     version = current_version(data_version, as_ingested(rows)) if data_version is not None else None
-    published = Registry(settings.register_).publish(
+    registry = Registry(settings.register_)
+    published = registry.publish(
         line,
         detector,
         report,
@@ -357,15 +373,20 @@ def register(
         dataset=DatasetFacts(
             manifest=split,
             data_hash=manifest_id(rows),
-            holdout_id=_frozen(holdout).id,
+            holdout_id=frozen.id,
             counts={str(role): int(count) for role, count in rows["role"].value_counts().items()},
+            holdout_labels=frozen.labels_id,
+            holdout=holdout,
         ),
+        actor=actor,
     )
     facts = {
         "run_id": published.run_id,
         "model_name": published.model_name,
         "version": published.version,
         "model_uri": published.model_uri,
+        "detector_hash": registered,
+        "registry": registry.uri,
     }
     write_json(registration, facts)
     return {**facts, "created": published.created}
@@ -389,69 +410,63 @@ def promote(
 ) -> Figures:
     """Hold the challenger against the champion, both scored now on the same frozen holdout, and act on it.
 
-    The data of a version that becomes champion become the reference of the data contract.
+    Both are the registry's versions, with their own code and their own rules of decoding. The data of a version that
+    becomes champion become the reference of the data contract.
 
     Returns:
-        The decision: promote, reasons, figures, version. A refusal is recorded and returned, not raised.
+        The decision: outcome (promoted, proposed, refused), promote (what the gate says), reasons, figures, version. A
+        refusal is recorded and returned, not raised.
+
+    Raises:
+        BadInputError: Registration, detector, split and holdout do not belong together.
+        CheckFailedError: The line's records and MLflow's aliases differ, or somebody else decided in the meantime.
+        ServiceError: MLflow did not answer.
+    """
+    from morphad.data.holdout import frozen_rows
+    from morphad.judging import judge, registered_version
+    from morphad.registry import Registry
+
+    registry = Registry(register_settings)
+    version = registered_version(registry, line, registration, detector)
+    frozen = _frozen(holdout)
+    rows = frozen_rows(read_manifest(split), frozen, split, line)
+    record = judge(
+        registry, line, version, settings, seed, rows=rows, snapshot_dir=snapshot_dir, holdout=frozen, actor=actor
+    )
+    _settle(record, decision, split, reference)
+    return record
+
+
+def follow_champion(line: str, settings: RegisterSettings, *, reference: Path) -> str | None:
+    """Make the champion's data the reference of the data contract, whoever made it champion.
+
+    Returns:
+        What could not be done, in a sentence; None where the reference is right.
 
     Raises:
         ServiceError: MLflow did not answer.
     """
-    from morphad.decision.gate import Evidence, decide
-    from morphad.model.detector import Detector
     from morphad.registry import Registry
 
-    rows = _with_role(split, "holdout")
-    holdout_id = _frozen(holdout).id
-    version = int(read_json(registration)["version"])
-    registry = Registry(register_settings)
+    registry = Registry(settings)
     champion = registry.champion(line)
-    earlier = registry.version(line, version).decisions
-    record: Figures = {
-        "version": version,
-        "champion_before": None if champion is None else champion.number,
-        "figures": {},
-    }
-    if champion is not None and champion.number == version and earlier:
-        # Killed after the promotion, or repeated: what was decided stands.
-        record |= {"promote": True, "reasons": earlier[-1]["reasons"], "champion_before": earlier[-1]["replaced"]}
-        _settle(record, decision, split, reference)
-        return record
-    if earlier and earlier[-1]["action"] == "rolled back":
-        why = " ".join(earlier[-1]["reasons"])
-        reason = (
-            f"Refused: {earlier[-1]['by']} took version {version} out of service at {earlier[-1]['at']} ({why}). "
-            "Figures on the holdout do not undo that; train and register a new version."
-        )
-        record |= {"promote": False, "reasons": [reason]}
-        _settle(record, decision, split, reference)
-        return record
-
-    def evidence(folder: Path, who: str) -> Evidence:
-        model = Detector.load(folder)
-        scores = model.score(read_pixels(rows, snapshot_dir, model.decoding, f"scoring the {who} of {line}"))
-        threshold = model.calibration.threshold if model.calibration else None
-        return Evidence(rows["label"].tolist(), scores, threshold, holdout_id)
-
-    challenger_evidence = evidence(detector, "challenger")
-    champion_evidence = None
-    remarks: list[str] = []
-    if champion is not None and champion.number != version:
-        with tempfile.TemporaryDirectory() as folder:
-            champion_evidence = evidence(registry.download(champion, Path(folder) / "champion"), "champion")
-        if champion.holdout_id != holdout_id:
-            remarks.append(
-                f"The champion (version {champion.number}) was made with another holdout and may have been trained on "
-                "images of this one, which favours it."
+    known = read_manifest(reference) if reference.exists() else None
+    if champion is None:
+        if known is None or len(known):
+            _write_empty(reference)
+        return None
+    if known is not None and len(known) and manifest_id(known) == champion.data_hash:
+        return None
+    with tempfile.TemporaryDirectory(prefix="morphad-") as scratch:
+        manifest = registry.download_data(champion, Path(scratch) / "data")
+        if manifest is None:
+            _write_empty(reference)
+            return (
+                f"version {champion.number} was registered without its data, so new images are compared with no "
+                "champion's until the next promotion"
             )
-    outcome = decide(challenger_evidence, champion_evidence, settings, seed)
-    record |= {**outcome.to_json(), "reasons": [*outcome.reasons, *remarks]}
-    if outcome.promote:
-        registry.promote(line, version, record, actor)
-    else:
-        registry.refuse(line, version, record, actor)
-    _settle(record, decision, split, reference)
-    return record
+        write_manifest(read_manifest(manifest), reference)
+    return None
 
 
 def find_to_predict(places: Sequence[Path], heatmaps: Path | None = None) -> list[tuple[Path, Path | None]]:
@@ -525,13 +540,16 @@ def verdict_of(report: Path, detector: Path) -> "Verdict":
 
 def _settle(record: Figures, decision: Path, split: Path, reference: Path) -> None:
     """Write the decision, and before it what follows from it: killed between them, the same call comes here again."""
-    if record["promote"]:
+    if record["outcome"] == "promoted":
         write_manifest(read_manifest(split), reference)
     elif not reference.exists():
-        write_manifest(
-            read_manifest(split).iloc[:0], reference
-        )  # an output of the stage in dvc.yaml: it is always there
+        _write_empty(reference)  # an output of the stage in dvc.yaml: it is always there
     write_json(decision, record)
+
+
+def _write_empty(reference: Path) -> None:
+    """No champion's data are known."""
+    write_manifest(empty_manifest(), reference)
 
 
 def _frozen(holdout: Path) -> "FrozenHoldout":
@@ -611,7 +629,8 @@ def _examples(model: "Detector", rows: pd.DataFrame, scored: pd.DataFrame, snaps
 
 
 def _write_predictions(scored: pd.DataFrame, path: Path) -> None:
-    write_text(path, scored.to_csv(index=False))
+    texts = {name: scored[name].map(harmless_cell) for name in ("path", "label", "defect")}
+    write_text(path, scored.assign(**texts).to_csv(index=False))
 
 
 def _label_counts(rows: pd.DataFrame) -> dict[str, int]:

@@ -1,22 +1,28 @@
 """What happened to every line, in words, and what to do next."""
 
 import os
-import re
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from morphad.decision.wording import percent
-from morphad.errors import BadInputError
+from morphad.errors import BadInputError, MorphadError, ServiceError
 from morphad.files import read_json
 from morphad.report.page import IndexEntry, write_index
-from morphad.settings import ProjectSettings
+from morphad.settings import ProjectSettings, RegisterSettings
 from morphad.steps import verdict_of
+from morphad.text import masked
 from morphad.workspace import Workspace
+
+if TYPE_CHECKING:
+    from morphad.registry import Registry
 
 
 def summarise(project: ProjectSettings, root: Path) -> str:
     """Say what every line has come to, and refresh reports/index.html.
+
+    Which version serves is what the registry says now. The project's files say what was decided once.
 
     Raises:
         BadInputError: A line has figures that cannot be read.
@@ -25,7 +31,8 @@ def summarise(project: ProjectSettings, root: Path) -> str:
     entries: list[IndexEntry] = []
     open_lines: list[str] = []
     champions: list[str] = []
-    for line in project.lines:
+    registries = _Registries()
+    for line, settings in project.lines.items():
         place = Workspace(root, line)
         if not (place.report / "metrics.json").exists() or not (place.detector / "detector.json").exists():
             parts.append(f"{line}\n  not evaluated yet")
@@ -36,9 +43,10 @@ def summarise(project: ProjectSettings, root: Path) -> str:
         entries.append(IndexEntry(line, f"{written:%Y-%m-%d %H:%M} UTC", verdict))
         rows = [verdict.sentence, *verdict.warnings, _figures(read_json(place.report / "metrics.json"))]
         if place.decision.exists():
-            promoted, outcome = _decided(place.decision)
-            rows.append(outcome)
-            champions += [line] if promoted else []
+            standing = registries.standing(line, settings.register_, place)
+            rows.append(standing.sentence)
+            champions += [line] if standing.champion else []
+            open_lines += [] if standing.settled else [line]
         else:
             open_lines.append(line)
         rows.append(f"Page: {place.report / 'index.html'}")
@@ -49,14 +57,82 @@ def summarise(project: ProjectSettings, root: Path) -> str:
     return "\n\n".join([*parts, _next(project, open_lines, champions, pages)])
 
 
-def _decided(path: Path) -> tuple[bool, str]:
-    """Whether a version was promoted, and that in words."""
-    decision = read_json(path)
+@dataclass(frozen=True)
+class _Standing:
+    """What became of a decision.
+
+    Attributes:
+        sentence: That, in words.
+        settled: It was on a version that is in the registry.
+        champion: The line has a champion, this version or another.
+    """
+
+    sentence: str
+    settled: bool = False
+    champion: bool = False
+
+
+class _Registries:
+    """The registries of the lines; one that fails is not asked again."""
+
+    def __init__(self) -> None:
+        self._asked: dict[str, Registry | MorphadError] = {}
+
+    def standing(self, line: str, settings: RegisterSettings, place: Workspace) -> _Standing:
+        """Hold what was decided for a line against what its registry says now."""
+        outcome, number, reason, run = _decided(place)
+        if number is None:
+            return _Standing(reason)
+        promoted, decided = outcome == "promoted", f"Version {number} {_OUTCOMES[outcome]}"
+        try:
+            registry = self._registry(settings)
+            champion = registry.champion(line)
+            version = {found.number: found for found in registry.history(line)}.get(number)
+            about = registry.trail(line).of_version(number)
+        except MorphadError as error:
+            if isinstance(error, ServiceError):  # of the registry, and not of this line alone
+                self._asked[settings.tracking_uri] = error
+            return _Standing(f"{decided}. What holds now is not known: {error}")
+        serves = champion is not None
+        now = "No version is champion now." if champion is None else f"Version {champion.number} is champion now."
+        if version is None or (run and version.run_id != run):
+            return _Standing(f"{decided}, but it is not in the registry at {registry.uri}. {now}", champion=serves)
+        if champion is not None and champion.number == number:
+            sentence = f"Version {number} is champion. {reason if promoted else ''}".rstrip()
+        elif about and about[-1].action in {"rolled back", "taken out of service"}:
+            why = " ".join(about[-1].reasons).rstrip(".")
+            sentence = f"Version {number} was taken out of service by {about[-1].by}: {why}. {now}"
+        else:
+            sentence = f"{decided}. {now}" if promoted else f"{decided}. {reason} {now}"
+        return _Standing(sentence, settled=True, champion=serves)
+
+    def _registry(self, settings: RegisterSettings) -> "Registry":
+        from morphad.registry import Registry  # noqa: PLC0415 - mlflow takes seconds; without a decision it is not asked
+
+        asked = self._asked.get(settings.tracking_uri)
+        if isinstance(asked, MorphadError):
+            raise asked
+        if asked is None:
+            asked = self._asked[settings.tracking_uri] = Registry(settings)
+        return asked
+
+
+_OUTCOMES = {"promoted": "was promoted", "refused": "was refused", "proposed": "passed the gate and awaits approval"}
+
+
+def _decided(place: Workspace) -> tuple[str, int | None, str, str]:
+    """What the gate decided, on which version (None: an experiment's, of no version), why, and the run that made it."""
+    decision = read_json(place.decision)
+    registration = read_json(place.registration) if place.registration.exists() else {}
     try:
-        standing = "is champion" if decision["promote"] else "was refused"
-        return bool(decision["promote"]), f"Version {decision['version']} {standing}. {decision['reasons'][0]}"
-    except (KeyError, TypeError, IndexError) as error:
-        raise BadInputError(f"{path}: not as morphad writes it; run `morphad promote` again") from error
+        number = decision["version"]
+        run = str(registration["run_id"]) if number is not None and registration.get("version") == number else ""
+        outcome = str(decision["outcome"]) if number is not None else "refused"
+        if outcome not in _OUTCOMES:
+            raise KeyError(outcome)
+        return outcome, number, str(decision["reasons"][0]), run
+    except (AttributeError, KeyError, TypeError, IndexError) as error:
+        raise BadInputError(f"{place.decision}: not as morphad writes it; run `morphad promote` again") from error
 
 
 def _figures(metrics: dict[str, Any]) -> str:
@@ -67,8 +143,7 @@ def _figures(metrics: dict[str, Any]) -> str:
 
 def _next(project: ProjectSettings, open_lines: list[str], champions: list[str], pages: Path | None) -> str:
     settings = next(iter(project.lines.values())).register_
-    uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip() or settings.tracking_uri
-    uri = re.sub(r"://[^/@\s]+@", "://***@", uri)  # no password on a terminal
+    uri = masked(os.environ.get("MLFLOW_TRACKING_URI", "").strip() or settings.tracking_uri)
     runs = uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
     steps = [f"finish {', '.join(open_lines)}: dvc repro"] if open_lines else []
     steps += [f"look at the pages: {pages}"] if pages else []

@@ -263,7 +263,7 @@ def test_a_registry_that_is_none_or_does_not_answer(plant: Plant, tmp_path: Path
     plant.registry.rename(tmp_path / "elsewhere.git")
     with pytest.raises(BadInputError, match=r"registry\.git: cannot be read .* git init --bare"):
         plant.make(place)
-    with pytest.raises(ServiceError, match=r"http://127\.0\.0\.1:1/x\.git: cannot be read") as caught:
+    with pytest.raises(ServiceError, match=r"http://\*\*\*@127\.0\.0\.1:1/x\.git: cannot be read") as caught:
         list_versions(Address("http://me:SECRET@127.0.0.1:1/x.git", None), LINE, tmp_path / "work")
     assert "SECRET" not in str(caught.value) and "me" not in str(caught.value).split("//")[1].split("/")[0]
     assert not [path for path in (tmp_path / "work").rglob("*") if path.is_file() and b"SECRET" in path.read_bytes()]

@@ -8,7 +8,7 @@ import pytest
 from morphad.data.manifest import read_manifest, snapshot_id
 from morphad.data.versioning import Difference, Version, compare, current_version, find_address, parse_version
 from morphad.data.versioning.comparing import Change
-from morphad.data.versioning.records import choose, without_credentials
+from morphad.data.versioning.records import Address, choose
 from morphad.errors import BadInputError
 from morphad.files import write_json
 from morphad.settings import DataSettings
@@ -144,4 +144,5 @@ def test_credentials_do_not_get_into_a_registry(remote: str) -> None:
     with pytest.raises(BadInputError, match="holds credentials") as caught:
         find_address(DataSettings(), "x", remote)
     assert "SECRET" not in str(caught.value) and "KEY" not in str(caught.value).replace("AWS_ACCESS_KEY_ID", "")
-    assert "@" not in without_credentials(remote)
+    shown = Address(remote, None).shown
+    assert "SECRET" not in shown and "KEY" not in shown

@@ -24,10 +24,17 @@ def _with(evidence, **changes):
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 1000), n_good=st.integers(2, 80), n_defect=st.integers(0, 60), shift=st.floats(0, 4))
-def test_an_identical_challenger_is_promoted(seed, n_good, n_defect, shift):
+@given(seed=st.integers(0, 1000), n_good=st.integers(30, 80), n_defect=st.integers(20, 60), shift=st.floats(2, 4))
+def test_an_identical_challenger_with_enough_images_is_promoted(seed, n_good, n_defect, shift):
     champion = _evidence(n_good, n_defect, shift, seed)
     assert decide(champion, champion, FAST, seed).promote
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 1000), n_good=st.integers(2, 80), n_defect=st.integers(0, 60), shift=st.floats(0, 4))
+def test_an_identical_challenger_passes_iff_it_would_be_a_first_champion(seed, n_good, n_defect, shift):
+    champion = _evidence(n_good, n_defect, shift, seed)
+    assert decide(champion, champion, FAST, seed).promote == decide(champion, None, FAST, seed).promote
 
 
 @settings(max_examples=25, deadline=None)
@@ -37,8 +44,8 @@ def test_a_clearly_worse_challenger_is_refused(seed):
     blind = _evidence(shift=0.5, seed=seed + 1)
     decision = decide(blind, champion, FAST, seed)
     assert not decision.promote
-    assert decision.reasons[0].startswith("Refused: it is not shown that the challenger is no worse")
-    assert "AUROC" in decision.reasons[0]
+    assert decision.reasons[0].startswith("Refused: ")
+    assert "not shown that the challenger is no worse than the champion in AUROC" in decision.reasons[0]
     strict = decide(_with(champion, threshold=0.5), champion, FAST, seed)
     assert not strict.promote
     assert "in overkill (" in strict.reasons[0]
@@ -54,6 +61,25 @@ def test_the_record_is_plain_json_with_the_figures():
     assert figures["auroc_difference"]["low"] <= difference <= figures["auroc_difference"]["high"]
     assert all(reason.endswith(".") for reason in written["reasons"])
     assert decide(_evidence(seed=1), _evidence(seed=2), FAST).to_json() == decision.to_json()
+
+
+def test_limits_and_checks_are_figures_in_the_record():
+    champion = _evidence(seed=2)
+    tight = FAST.model_copy(update={"max_escape": 0.4, "escape_margin": 0.15})
+    figures = decide(_evidence(seed=1), champion, tight).to_json()["figures"]
+    assert figures["limits"] == {
+        "confidence": 0.95, "auroc_margin": 0.02, "overkill_margin": 0.05, "escape_margin": 0.15, "min_auroc": 0.7,
+        "max_overkill": 0.5, "max_escape": 0.4, "min_kind": 10,
+    }  # fmt: skip
+    assert (figures["resamples"], figures["seed"]) == (200, 0)
+    checks = {check["name"]: check for check in figures["checks"]}
+    assert checks["escape"]["value"] == figures["challenger"]["escape"]["rate"]
+    assert checks["escape"]["limit"] == 0.4
+    assert checks["overkill_difference"]["bound"] == figures["overkill_difference"]["high"]
+    assert checks["auroc_difference"]["bound"] == figures["auroc_difference"]["low"]
+    assert checks["auroc_difference"]["limit"] == -0.02
+    assert checks["escape_difference"]["passed"] == (figures["escape_difference"]["high"] < 0.15)
+    assert all(check["why"].endswith(".") for check in figures["checks"])
 
 
 def test_only_the_same_frozen_holdout_is_compared():
@@ -95,6 +121,19 @@ def test_a_first_champion_needs_a_threshold_and_the_floor():
     assert "no defects" in unknown.reasons[1]
 
 
+def test_a_first_champion_that_rejects_most_good_parts_is_refused():
+    decision = decide(_evidence(threshold=-1.0), None, FAST)
+    assert not decision.promote
+    assert "its overkill is above the ceiling" in decision.reasons[0]
+
+
+def test_labels_that_are_swapped_are_refused_although_both_models_agree():
+    swapped = _evidence(shift=-3.0, threshold=-1.0)
+    decision = decide(swapped, swapped, FAST)
+    assert not decision.promote
+    assert "its AUROC is below the floor" in decision.reasons[0]
+
+
 def test_a_challenger_without_a_threshold_is_refused_whatever_its_auroc():
     decision = decide(_evidence(shift=5, threshold=None), _evidence(), FAST)
     assert not decision.promote
@@ -124,6 +163,7 @@ def test_a_challenger_worse_by_the_margin_passes_about_as_rarely_as_the_confiden
     limits = PromoteSettings(
         auroc_margin=margin if what == "auroc" else 0.5,
         overkill_margin=margin if what == "overkill" else 0.5,
+        escape_margin=1.0,
         bootstrap=200,
     )
     rng = np.random.default_rng(11)

@@ -51,8 +51,8 @@ def test_credentials_are_random_private_and_never_replaced(folder: Path) -> None
     path = folder / "docker" / ".env"
     assert _make_credentials(folder).returncode == 0
     first = path.read_text()
-    values = re.findall(r"^(?:POSTGRES_PASSWORD|S3_ACCESS_KEY|S3_SECRET_KEY)=([0-9a-f]{40})$", first, re.MULTILINE)
-    assert len(set(values)) == 3
+    values = re.findall(r"^[A-Z0-9_]+=([0-9a-f]{40})$", first, re.MULTILINE)
+    assert len(set(values)) == len(values) == 5
     assert path.stat().st_mode & 0o777 == 0o600
     assert _make_credentials(folder).returncode != 0
     assert path.read_text() == first
@@ -82,11 +82,16 @@ def test_services_are_locked_up_and_looked_after(services: dict[str, Any]) -> No
 
 def test_every_service_gets_no_more_secrets_than_it_needs(folder: Path, services: dict[str, Any]) -> None:
     secrets = dict(
-        line.split("=") for line in (folder / "docker" / ".env").read_text().splitlines() if "=" in line[:20]
+        line.split("=")
+        for line in (folder / "docker" / ".env").read_text().splitlines()
+        if re.match("[A-Z0-9_]+=", line)
     )
     password = secrets["POSTGRES_PASSWORD"]
     assert password not in json.dumps(services["s3"])
     assert secrets["S3_SECRET_KEY"] not in json.dumps(services["postgres"])
+    for name in ("MLFLOW_ADMIN_PASSWORD", "MLFLOW_SECRET_KEY"):
+        assert secrets[name] in json.dumps(services["mlflow"])
+        assert secrets[name] not in json.dumps([services["postgres"], services["s3"]])
     for service in services.values():  # which everyone sees who may list processes
         assert not [
             secret for secret in secrets.values() if len(secret) == 40 and secret in json.dumps(service.get("command"))

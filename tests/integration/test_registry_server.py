@@ -23,6 +23,8 @@ from PIL import Image
 from morphad.errors import ServiceError
 from morphad.model.detector import Detector
 from morphad.registry import DatasetFacts, Registration, Registry, detector_hash
+from morphad.registry.account import authenticated_account
+from morphad.registry.connection import Connection
 from morphad.registry.publishing import REQUIREMENTS
 from morphad.settings import Decoding, RegisterSettings
 
@@ -78,6 +80,17 @@ def registry(server: tuple[str, subprocess.Popen[bytes]]) -> Registry:
         return Registry(RegisterSettings(tracking_uri=server[0]))
 
 
+def test_server_without_accounts_knows_nobody(
+    server: tuple[str, subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "anna")  # which proves nothing
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret")
+    connection = Connection(RegisterSettings(tracking_uri=server[0]))
+    with connection.session():
+        assert authenticated_account(connection.uri) is None
+
+
 @pytest.fixture(scope="module")
 def detector_folder(tiny_detector: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A detector of a 12-bit camera."""
@@ -124,7 +137,7 @@ def test_whole_life_of_a_version(
     registry.promote(LINE, published.version, {"reasons": ["enough now"]}, "anna")
     champion = registry.champion(LINE)
     assert champion is not None
-    assert [record["action"] for record in champion.decisions] == ["refused", "promoted"]
+    assert [entry.action for entry in registry.trail(LINE).entries] == ["refused", "promoted"]
     assert detector_hash(registry.download(champion, tmp_path / "champion")) == detector_hash(detector_folder)
 
 

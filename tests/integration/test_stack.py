@@ -57,7 +57,8 @@ def project(
         for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
             patch.setenv(name, os.devnull)
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        patch.setenv("MLFLOW_TRACKING_URI", stack.environment["MLFLOW_TRACKING_URI"])
+        for name in ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+            patch.setenv(name, stack.environment[name])
         assert boto3.Session().get_credentials() is None
         verbs = ("ingest", "validate", "split", "train", "calibrate", "evaluate", "register", "promote")
         assert _run(*verbs) == [0] * len(verbs)
@@ -80,8 +81,8 @@ def test_champion_is_in_postgresql_and_its_files_in_the_bucket(
     for end in ("/detector/network.safetensors", "/report/index.html"):
         assert [key for key in keys if key.endswith(end)], keys
     with contextlib.closing(stack.database._connect("mlflow")) as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT name, version FROM model_versions")
-        assert cursor.fetchall() == [(f"morphad-{LINE}", 1)]
+        cursor.execute("SELECT version FROM model_versions WHERE name = %s", (f"morphad-{LINE}",))
+        assert cursor.fetchall() == [(1,)]
 
 
 LOAD_TWICE = """
@@ -112,7 +113,8 @@ def test_up_again_says_that_it_runs_and_changes_nothing(stack: Stack, capsys: py
     assert "mlflow: it is running with other settings, such as another port; stop it" in capsys.readouterr().err
     assert [server.processes()[0].pid for server in stack.servers] == before
     assert stack.environment_file.read_text() == kept
-    for path in (stack.environment_file, stack.folder / "settings.json"):
+    secret = [stack.environment_file, stack.folder / "env.admin", stack.folder / "settings.json"]
+    for path in [*secret, stack.folder / "mlflow" / "basic_auth.ini"]:
         assert path.stat().st_mode & 0o777 == 0o600
 
 

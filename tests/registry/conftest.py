@@ -2,13 +2,18 @@
 
 import itertools
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
 
 from morphad.registry import DatasetFacts, Registration, Registry
+from morphad.registry.local import LocalRegistry
 from morphad.settings import RegisterSettings
 
 _numbers = itertools.count(1)
@@ -16,7 +21,9 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("store")
+    folder = tmp_path_factory.mktemp("store")
+    LocalRegistry(folder / "mlflow.db").open(make=True)
+    return folder
 
 
 @pytest.fixture
@@ -33,6 +40,47 @@ def registry(settings: RegisterSettings) -> Registry:
 @pytest.fixture
 def line() -> str:
     return f"line-{next(_numbers)}"
+
+
+@pytest.fixture
+def client(settings: RegisterSettings, registry: Registry) -> MlflowClient:
+    """MLflow without morphad between."""
+    registry.history("nobody")  # makes the tables
+    return MlflowClient(tracking_uri=settings.tracking_uri, registry_uri=settings.tracking_uri)
+
+
+@pytest.fixture
+def sql(store: Path) -> Callable[..., None]:
+    """Change MLflow's database behind its back."""
+
+    def run(statement: str, *values: str) -> None:
+        with closing(sqlite3.connect(store / "mlflow.db")) as database, database:
+            database.execute(statement, values)
+
+    return run
+
+
+@pytest.fixture
+def add_versions(
+    client: MlflowClient, registry: Registry, line: str, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., None]:
+    """Register versions without a model behind them; decisions look into it only before a rollback."""
+    default = line
+    monkeypatch.setattr(registry, "check", lambda version: None)
+
+    def add(count: int, line: str = default, detector: str = "", by: str = "trainer") -> None:
+        with registry._connection.session():
+            experiment = registry._connection.experiment_id()
+        with suppress(MlflowException):
+            client.create_registered_model(f"morphad-{line}")
+        for _ in range(count):
+            run = client.create_run(experiment)
+            tags = {"morphad.detector_hash": detector or run.info.run_id, "morphad.by": by}
+            client.create_model_version(
+                f"morphad-{line}", source=run.info.artifact_uri, run_id=run.info.run_id, tags=tags
+            )
+
+    return add
 
 
 @pytest.fixture
@@ -68,3 +116,32 @@ def publish(
         return registry.publish(line, detector_folder, report_folder, **{**arguments, **changed})
 
     yield call
+
+
+class _Trap:
+    """Its unpickling makes a file."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self._file,)
+
+
+@pytest.fixture
+def pickled(tmp_path: Path) -> tuple[Path, Path]:
+    """A model as MLflow pickles it, and the file that its unpickling makes."""
+    import mlflow
+    from mlflow.pyfunc.model import PythonModel
+
+    class Pickled(PythonModel):
+        def __init__(self, trap: _Trap) -> None:
+            self.trap = trap
+
+        def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
+            return model_input
+
+    mlflow.pyfunc.save_model(
+        str(tmp_path / "pickled" / "model"), python_model=Pickled(_Trap(tmp_path / "ran")), pip_requirements=[]
+    )
+    return tmp_path / "pickled" / "model", tmp_path / "ran"

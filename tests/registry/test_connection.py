@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import mlflow
 import pytest
 
 from morphad.errors import BadInputError, ServiceError
 from morphad.registry import Registry
-from morphad.registry.connection import masked
+from morphad.registry.connection import Connection, masked
 from morphad.settings import RegisterSettings
 
 
@@ -101,16 +102,19 @@ def test_refused_login_asks_for_credentials(refusing_server: str) -> None:
     assert "MLFLOW_TRACKING_USERNAME" in str(error)
 
 
-def test_file_that_is_no_database(tmp_path: Path) -> None:
-    (tmp_path / "mlflow.db").write_text("these are not the tables you are looking for" * 100)
-    error, seconds = _failure("sqlite:///mlflow.db")
-    assert str(tmp_path / "mlflow.db") in str(error)
-    assert "not a database" in str(error)
-    assert seconds < 15
-
-
 @pytest.mark.parametrize(
-    "uri", ["./mlruns", "file:///tmp/mlruns", "ftp://host/x", "databricks", "http://", "http://h:port", "sqlite://", ""]
+    "uri",
+    [
+        "sqlite:///file:a.db?uri=true",
+        "./mlruns",
+        "file:///tmp/mlruns",
+        "ftp://host/x",
+        "databricks",
+        "http://",
+        "http://h:port",
+        "sqlite://",
+        "",
+    ],
 )
 def test_address_that_mlflow_cannot_use_is_bad_input(uri: str) -> None:
     with pytest.raises(BadInputError, match=r"register\.tracking_uri"):
@@ -147,6 +151,20 @@ def test_relative_file_is_that_of_the_folder_at_the_start(tmp_path: Path, monkey
 
 
 def test_new_database_is_made_without_a_word(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert Registry(RegisterSettings()).history("nobody") == []
+    with Connection(RegisterSettings()).session(make=True) as client:
+        assert client.search_registered_models() == []
     assert capfd.readouterr() == ("", "")
     assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
+
+
+def test_a_model_that_was_pickled_is_refused(
+    store: Path, pickled: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "true")
+    model, ran = pickled
+    connection = Connection(RegisterSettings(tracking_uri=f"sqlite:///{store / 'mlflow.db'}"))
+    with pytest.raises(ServiceError, match="Deserializing model using pickle is disallowed"), connection.session():
+        mlflow.pyfunc.load_model(str(model))
+    assert not ran.exists()
+    mlflow.pyfunc.load_model(str(model))  # elsewhere, what the environment says holds
+    assert ran.exists()

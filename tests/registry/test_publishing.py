@@ -260,3 +260,28 @@ def test_facts_have_no_absolute_path_unless_given(publish: Publish, client: Mlfl
 def test_passwords_in_settings_are_not_recorded(publish: Publish, client: MlflowClient) -> None:
     done = publish(params={"register": {"tracking_uri": "https://anna:s3cret@mlflow.plant.example"}})
     assert client.get_run(done.run_id).data.params == {"register.tracking_uri": "https://***@mlflow.plant.example"}
+
+
+def test_names_are_made_fit_for_mlflow_and_stay_apart() -> None:
+    from mlflow.utils.validation import _validate_metric_name
+
+    from morphad.registry.records import fit_names
+
+    names = [
+        "escape.Riss (tief)",
+        "escape.Riss [tief]",
+        "a/../b",
+        "/x/",
+        "ä ö: 5",
+        "x" * 300,
+        "x" * 301,
+        "a//b",
+        "...",
+        "%",
+    ]
+    fit = fit_names({name: number for number, name in enumerate(names)})
+    assert sorted(fit.values()) == list(range(len(names)))
+    for name in fit:
+        _validate_metric_name(name)
+    assert fit["escape.Riss _tief_"] == 0
+    assert fit["ä ö: 5"] == 4

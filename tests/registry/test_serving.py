@@ -22,7 +22,7 @@ from morphad.cli import main
 from morphad.data.images import decode
 from morphad.errors import ServiceError
 from morphad.model.detector import Detector
-from morphad.registry import Registration, Registry, Version
+from morphad.registry import Registration, Registry, Version, serving
 from morphad.settings import RegisterSettings
 
 
@@ -138,3 +138,19 @@ def test_a_damaged_model_is_not_served(
     with pytest.raises(ServiceError, match="damaged"):
         registry.download_model(version, tmp_path / "fetched")
     assert not (tmp_path / "fetched").exists()
+
+
+def test_a_model_that_was_pickled_is_not_served(pickled: tuple[Path, Path]) -> None:
+    model, ran = pickled
+    server = Path(serving.__file__).with_name("server.py")
+    done = subprocess.run(
+        [sys.executable, "-P", server, model.parent, "127.0.0.1", str(_free_port())],
+        env={**os.environ, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "true"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "Deserializing model using pickle is disallowed" in done.stderr
+    assert not ran.exists()

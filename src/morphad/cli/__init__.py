@@ -5,7 +5,7 @@ import os
 import sys
 
 from morphad import __version__
-from morphad.cli import bucket, check, cluster, results, steps, versions
+from morphad.cli import bucket, check, cluster, decisions, results, steps, versions
 from morphad.cli.shared import Verbs
 from morphad.errors import MorphadError
 
@@ -20,6 +20,7 @@ exit codes: 0 done, 1 a gate or check said no, 2 wrong use or bad input, 3 a ser
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb and give the exit code."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     try:
         try:
@@ -56,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"morphad {__version__}")
     verbs = Verbs(parser)
-    for module in (steps, results, check, versions, bucket):
+    for module in (steps, results, decisions, check, versions, bucket):
         module.add_verbs(verbs)
     for word, about in cluster.WORDS.items():
         verbs.list_only(word, about)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from morphad.cli.shared import Verbs, actor, add_actor, open_line
+from morphad.cli.shared import Verbs, open_line
 from morphad.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -18,10 +18,6 @@ if TYPE_CHECKING:
 
 def add_verbs(verbs: Verbs) -> None:
     """Add the verbs."""
-    rollback = verbs.add_for_line("rollback", _rollback, "put the champion before this one back in service")
-    rollback.add_argument("--why", required=True, help="the reason, for the record")
-    add_actor(rollback)
-    verbs.add_for_line("history", _history, "list the versions of a line with their decisions")
     predict = verbs.add_for_line("predict", _predict, "score images with the champion of a line or a model folder")
     predict.add_argument("images", metavar="IMAGE", nargs="+", type=Path, help="an image file or a folder of such")
     predict.add_argument("--model", type=Path, metavar="FOLDER", help="a detector folder in place of the champion")
@@ -42,34 +38,6 @@ def add_verbs(verbs: Verbs) -> None:
     benchmark.add_argument("--preset", choices=("default", "fast", "paper"), default="default")
     benchmark.add_argument("--seed", type=int, default=0)
     benchmark.add_argument("--out", type=Path, required=True, metavar="FILE.json")
-
-
-def _rollback(options: argparse.Namespace) -> None:
-    from morphad.registry import Registry
-
-    _, settings, place = open_line(options)
-    version = Registry(settings.register_).rollback(options.line, options.why, actor(options))
-    # What images are compared with came from the version that is out of service. The next promotion writes it anew.
-    place.reference.unlink(missing_ok=True)
-    print(f"{options.line}: version {version.number} is champion again")
-
-
-def _history(options: argparse.Namespace) -> None:
-    from morphad.registry import Registry
-
-    _, settings, _ = open_line(options)
-    registry = Registry(settings.register_)
-    versions = registry.history(options.line)
-    if not versions:
-        print(f"{options.line}: no versions at {registry.uri}; run `dvc repro`")
-    for version in versions:
-        aliases = ", ".join(version.aliases) or "-"
-        print(f"{version.number:>4}  {version.created_at}  {aliases:<20}  data {version.data_hash[:12]}")
-        for decision in version.decisions:
-            print(
-                f"      {decision.get('at', '')}  {decision.get('action', '')} by {decision.get('by', '')}: "
-                f"{' '.join(decision.get('reasons', []))[:200]}"
-            )
 
 
 def _predict(options: argparse.Namespace) -> None:

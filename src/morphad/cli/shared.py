@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from morphad.text import masked
+
 if TYPE_CHECKING:
     from morphad.settings import LineSettings, ProjectSettings
     from morphad.workspace import Workspace
@@ -77,7 +79,7 @@ def add_data_docs(parser: argparse.ArgumentParser) -> None:
 def actor(options: argparse.Namespace) -> str:
     """Who acts, for the record."""
     if options.actor:
-        return str(options.actor)
+        return masked(str(options.actor))
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user may have no name

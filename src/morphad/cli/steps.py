@@ -18,6 +18,7 @@ def add_verbs(verbs: Verbs) -> None:
     verbs.add_for_line("evaluate", _evaluate, "measure on the holdout and write the page")
     register = verbs.add_for_line("register", _register, "record the run and register the model as challenger")
     register.add_argument("--reason", default="manual", help="why it was trained, for the record; default: manual")
+    add_actor(register)
     promote = verbs.add_for_line("promote", _promote, "hold the challenger against the champion and act on it")
     promote.add_argument("--record", action="store_true", help="a refusal is a recorded decision, exit code 0")
     add_actor(promote)
@@ -138,9 +139,12 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _register(options: argparse.Namespace) -> None:
-    from morphad import steps
+    from morphad import experiments, steps
 
     _, settings, place = open_line(options)
+    if experiments.aside():
+        print(f"{options.line}: {experiments.leave_unregistered(place)}")
+        return
     figures = steps.register(
         options.line,
         settings,
@@ -151,15 +155,19 @@ def _register(options: argparse.Namespace) -> None:
         registration=place.registration,
         data_version=place.version,
         reason=options.reason,
+        actor=actor(options),
     )
     told = "registered as challenger" if figures["created"] else "is in the registry already"
     print(f"{options.line}: {figures['model_name']} version {figures['version']} {told}")
 
 
 def _promote(options: argparse.Namespace) -> None:
-    from morphad import steps
+    from morphad import experiments, steps
 
     project, settings, place = open_line(options)
+    if experiments.aside():
+        print(f"{options.line}: {experiments.leave_undecided(place)}")
+        return
     figures = steps.promote(
         options.line,
         settings.register_,
@@ -176,6 +184,11 @@ def _promote(options: argparse.Namespace) -> None:
         actor=actor(options),
     )
     reasons = " ".join(figures["reasons"])
+    if figures["outcome"] == "proposed":
+        reasons = (
+            f"Version {figures['version']} passed the gate and awaits approval by somebody else: "
+            f"morphad approve {options.line} --why ... {reasons}"
+        )
     if not figures["promote"] and not options.record:
         raise CheckFailedError(f"{options.line}: {reasons}")
     print(f"{options.line}: {reasons}")

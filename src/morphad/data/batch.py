@@ -21,6 +21,7 @@ from morphad.data.sources import too_large
 from morphad.errors import BadInputError
 from morphad.files import atomic_file
 from morphad.settings import IngestSettings
+from morphad.text import plain_cell
 
 _SCHEMA = pa.schema(
     [
@@ -187,8 +188,9 @@ def _cells(table: Path) -> Iterator[str | None]:
         batches = pa_csv.open_csv(table, convert_options=text)
     else:
         raise BadInputError(f"{table}: a table of images is a .csv or .parquet file")
+    plain = plain_cell if table.suffix.lower() == ".csv" else str
     for batch in batches:
-        yield from batch["path"].cast(pa.string()).to_pylist()
+        yield from (path and plain(path) for path in batch["path"].cast(pa.string()).to_pylist())
 
 
 def _check_names(source: str, names: Iterable[str]) -> None:

@@ -2,7 +2,10 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from morphad.errors import BadInputError
 from morphad.files import sha256_json
@@ -43,6 +46,11 @@ class FrozenHoldout:
         """SHA-256 of the sorted image hashes: figures are comparable where this is equal."""
         return sha256_json([image.sha256 for image in self.images])
 
+    @property
+    def labels_id(self) -> str:
+        """SHA-256 of the images' hashes with label and kind of defect: what a gate compares."""
+        return sha256_json([[image.sha256, image.label, image.defect] for image in self.images])
+
     def to_json(self) -> dict[str, Any]:
         """As a value for `write_json`."""
         return {
@@ -71,3 +79,28 @@ class FrozenHoldout:
         if not intact:
             raise BadInputError(f"{name}: its images do not match its id; restore it from version control")
         return holdout
+
+
+def frozen_rows(split: pd.DataFrame, holdout: FrozenHoldout, name: Path, line: str) -> pd.DataFrame:
+    """The rows of the frozen holdout, after making sure that they are those that were frozen, labels included.
+
+    Args:
+        split: The manifest with roles.
+        holdout: What was frozen.
+        name: Of the split's file, for messages.
+        line: The line's name, for messages.
+
+    Raises:
+        BadInputError: There are no roles, or images are missing, added, or labelled otherwise.
+    """
+    if "role" not in split:
+        raise BadInputError(f"{name}: has no column `role`; run `morphad split {line}` first")
+    rows = split[split["role"] == "holdout"].reset_index(drop=True)
+    there = [FrozenImage(str(row.sha256), str(row.path), str(row.label), str(row.defect)) for row in rows.itertuples()]
+    if FrozenHoldout.of(there, holdout.seed, holdout.settings).labels_id != holdout.labels_id:
+        raise BadInputError(
+            f"{name}: its holdout of {len(there)} images is not the frozen one of {len(holdout.images)} images, by "
+            f"hashes and labels; run `morphad split {line}` and what follows it, or restore both files from version "
+            "control"
+        )
+    return rows

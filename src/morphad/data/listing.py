@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from morphad.errors import BadInputError
+from morphad.text import plain_cell
 
 COLUMNS = ("path", "label", "defect", "mask", "group", "lot", "shift", "camera", "acquired")
 
@@ -68,7 +69,7 @@ def _read_csv(listing: Path) -> tuple[Sequence[str], list[dict[str, str]]]:
                     raise BadInputError(
                         f"{listing}: row {number} has {len(cells)} cells, expected {len(header)} as in the header"
                     )
-                rows.append({name: cell.strip() for name, cell in zip(header, cells, strict=True)})
+                rows.append({name: plain_cell(cell.strip()) for name, cell in zip(header, cells, strict=True)})
     except (csv.Error, UnicodeDecodeError) as error:
         raise BadInputError(f"{listing}: not a CSV table in UTF-8 ({error})") from error
     except OSError as error:

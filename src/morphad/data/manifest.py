@@ -123,6 +123,11 @@ def _rows_hash(table: pa.Table) -> str:
     return digest.hexdigest()
 
 
+def empty_manifest() -> pd.DataFrame:
+    """A manifest of no images."""
+    return to_frame(SCHEMA.empty_table())
+
+
 def manifest_id(manifest: pd.DataFrame) -> str:
     """The data hash: SHA-256 of what the images and their labels are, whatever their order and their names."""
     return sha256_json(sorted(manifest[["sha256", "label", "defect", "group"]].astype(str).to_numpy().tolist()))

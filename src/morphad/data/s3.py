@@ -36,6 +36,7 @@ from morphad.data.s3_errors import (
 )
 from morphad.errors import BadInputError, ServiceError
 from morphad.files import cannot_write
+from morphad.text import masked
 
 T = TypeVar("T")
 
@@ -90,12 +91,17 @@ def split_url(url: str) -> tuple[str, str]:
     """Bucket and key of s3://bucket/key.
 
     Raises:
-        BadInputError: It is no such address.
+        BadInputError: It is no such address, or holds credentials.
     """
     scheme, _, rest = url.partition("://")
     bucket, _, key = rest.partition("/")
     if scheme != "s3" or not bucket:
         raise BadInputError(f"{url}: expected s3://bucket/prefix")
+    if not {"@", ":"}.isdisjoint(bucket):  # neither is in a bucket's name
+        raise BadInputError(
+            f"{masked(url)}: holds credentials; expected s3://bucket/prefix, and AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, in the environment"
+        )
     return bucket, key
 
 
@@ -135,10 +141,10 @@ class Bucket:
         try:
             # A session of its own: boto3's default one keeps the first credentials that it saw.
             self._client = boto3.Session().client("s3", config=config)
+            address = urlsplit(masked(self._client.meta.endpoint_url))
+            self.endpoint = f"{address.scheme}://{address.hostname}" + (f":{address.port}" if address.port else "")
         except (aws.BotoCoreError, ValueError) as error:
             raise BadInputError(f"S3: {one_line(error)}; check the variables AWS_*") from error
-        address = urlsplit(self._client.meta.endpoint_url)
-        self.endpoint = f"{address.scheme}://{address.hostname}" + (f":{address.port}" if address.port else "")
 
     def list(self, prefix: str, page: int = 1000) -> Iterator[Listed]:
         """Every object below a prefix, page by page, in the order of the keys.

@@ -1,12 +1,12 @@
 """What went wrong with an S3 server, in words that say what to do; no secret among them."""
 
-import re
 from typing import Any
 
 from botocore import exceptions as aws
 from urllib3.exceptions import HTTPError
 
 from morphad.errors import BadInputError, MorphadError, ServiceError
+from morphad.text import masked
 
 _CREDENTIALS = {
     "InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "ExpiredToken", "InvalidToken", "Forbidden",
@@ -17,7 +17,6 @@ _BUSY = {
     "ServiceUnavailable", "InternalError", "TooManyRequests", "OperationAborted", "RequestThrottled",
 }  # fmt: skip
 _REGION = {"AuthorizationHeaderMalformed", "PermanentRedirect", "301", "IllegalLocationConstraintException"}
-_USERINFO = re.compile(r"//[^/@\s]*@")
 
 # No answer, or one that broke off: worth asking again, unless `is_final`.
 UNREACHED = (aws.HTTPClientError, aws.ConnectionError, aws.ResponseStreamingError, aws.IncompleteReadError, HTTPError)
@@ -84,4 +83,4 @@ def failed(error: Exception, endpoint: str, bucket: str) -> MorphadError:
 
 def one_line(error: BaseException) -> str:
     """What an error says, without a password that an address may hold."""
-    return _USERINFO.sub("//", " ".join(str(error).split()))[:300] or type(error).__name__
+    return masked(" ".join(str(error).split()))[:300] or type(error).__name__

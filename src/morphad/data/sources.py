@@ -13,6 +13,7 @@ from morphad.data.memory import Memory
 from morphad.data.metadata import Fields, gather
 from morphad.errors import BadInputError
 from morphad.settings import IngestSettings
+from morphad.text import masked
 
 _LARGEST_SIDECAR = 1 << 20  # bytes
 
@@ -177,7 +178,7 @@ DEMO_LICENCE = (
 
 def licence(settings: IngestSettings) -> str:
     """What the source's licence asks to be told with its images; empty where the images are the user's own."""
-    return settings.licence or (DEMO_LICENCE if settings.source == "demo" else "")
+    return masked(settings.licence) or (DEMO_LICENCE if settings.source == "demo" else "")
 
 
 def _chosen(images: list[SourceImage], settings: IngestSettings) -> list[SourceImage]:

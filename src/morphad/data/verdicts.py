@@ -14,6 +14,7 @@ import pandas as pd
 
 from morphad.data.s3 import read_object
 from morphad.errors import BadInputError
+from morphad.text import plain_cell
 
 VERDICTS = ("false_reject", "escape")
 COLUMNS = ("verdict", "verdict_defect", "verdict_by", "verdict_at", "verdict_comment")
@@ -215,7 +216,7 @@ def _from_csv(text: str, place: str) -> list[tuple[int, dict[str, Any]]]:
         reader = csv.DictReader(io.StringIO(text), strict=True)
         header = [name.strip() for name in reader.fieldnames or []]
         reader.fieldnames = header
-        rows = list(enumerate(reader, 2))  # as a spreadsheet counts: the header is row 1
+        rows = list(enumerate(map(_plain, reader), 2))  # as a spreadsheet counts: the header is row 1
     except csv.Error as error:
         raise BadInputError(f"{place}: not a CSV table ({error})") from error
     missing = [name for name in _REQUIRED if name not in header]
@@ -228,6 +229,11 @@ def _from_csv(text: str, place: str) -> list[tuple[int, dict[str, Any]]]:
         if None in row or None in row.values():
             raise BadInputError(f"{place}: row {number} has not {len(header)} cells as the header")
     return rows
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as it was before its cells were made harmless, as those that were copied from our tables are."""
+    return {name: plain_cell(cell) if isinstance(cell, str) else cell for name, cell in row.items()}
 
 
 def _from_json(text: str, place: str) -> list[tuple[int, dict[str, Any]]]:

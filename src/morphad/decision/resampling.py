@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 _CELLS = 4_000_000  # counts held at once: bounds memory for large holdouts
 
@@ -24,8 +24,14 @@ class Interval:
 
 def binomial_interval(count: int, n: int, confidence: float) -> Interval:
     """Clopper-Pearson interval of a rate: `count` of `n` > 0 images, taken as independent."""
-    interval = stats.binomtest(count, n).proportion_ci(confidence_level=confidence, method="exact")
-    return Interval(float(interval.low), float(interval.high))
+    return Interval(*one_sided_bounds(count, n, (1 + confidence) / 2))
+
+
+def one_sided_bounds(count: int, n: int, confidence: float) -> tuple[float, float]:
+    """Lower and upper Clopper-Pearson bound of a rate, each by itself at `confidence`: `count` of `n` > 0 images."""
+    low = special.betainccinv(count, n - count + 1, confidence) if count else 0.0
+    high = special.betaincinv(count + 1, n - count, confidence) if count < n else 1.0
+    return float(low), float(high)
 
 
 def percentile_interval(resampled: NDArray[np.float64], confidence: float) -> Interval:

@@ -18,7 +18,9 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from morphad.errors import BadInputError, ServiceError
+from morphad.registry.local import LocalRegistry
 from morphad.settings import RegisterSettings
+from morphad.text import has_secret, masked
 
 _SERVERS = {"http", "https"}
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
@@ -35,7 +37,11 @@ _EXPECTED = (
     "expected http://HOST:PORT, https://HOST, sqlite:///FILE or postgresql://USER@HOST/NAME (MLflow no longer keeps a "
     "registry in plain files); correct it, or MLFLOW_TRACKING_URI in the environment"
 )
-_REMEDY = (
+_UNFIT = (
+    "user or password hold a sign that an address cannot hold; write / as %2F, @ as %40, : as %3A, a blank as %20, or "
+    "give them in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+)
+_START = (
     "start the server or correct `register.tracking_uri` (MLFLOW_TRACKING_URI in the environment wins), then run again"
 )
 
@@ -50,16 +56,20 @@ class Connection:
     def __init__(self, settings: RegisterSettings) -> None:
         given = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
         self._settings = settings
-        self._scheme, self.uri = _checked(given or settings.tracking_uri)
-        self.shown_uri = masked(self.uri)
+        self._scheme, self.uri, self._local = _checked(given or settings.tracking_uri)
+        self.shown_uri = masked(self.uri) if self._local is None else self._local.shown_uri
         self._reached = False
         self._client: MlflowClient | None = None
 
     @contextmanager
-    def session(self) -> Iterator[MlflowClient]:
+    def session(self, *, make: bool = False) -> Iterator[MlflowClient]:
         """Give a client that works within the settings' limits.
 
+        Args:
+            make: Make a local registry that is not there yet. Only for what puts something into it.
+
         Raises:
+            BadInputError: There is no local registry, or its file is none.
             ServiceError: MLflow did not answer in time, or refused; the message names the address and the remedy.
         """
         with _environment(self._limits(contact=False)), _silence():
@@ -67,11 +77,11 @@ class Connection:
             mlflow.set_tracking_uri(self.uri)
             mlflow.set_registry_uri(self.uri)
             try:
-                yield self._reach()
+                yield self._reach(make=make)
             except MlflowException as error:
                 raise self._told(error) from None
             except (SQLAlchemyError, OSError) as error:
-                raise ServiceError(f"MLflow at {self.shown_uri}: {_cause(str(error))}; {_REMEDY}") from None
+                raise ServiceError(f"MLflow at {self.shown_uri}: {_cause(str(error))}; {self._remedy()}") from None
             finally:
                 mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # the way to unset it
                 mlflow.set_registry_uri(None)  # type: ignore[arg-type]
@@ -91,17 +101,19 @@ class Connection:
             )
         if found is None:
             try:
-                return str(client.create_experiment(name, artifact_location=self._artifact_location()))
+                return str(client.create_experiment(name, artifact_location=self.artifact_location(name)))
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
                 return self.experiment_id()  # another process was faster
         return str(found.experiment_id)
 
-    def _reach(self) -> MlflowClient:
+    def _reach(self, *, make: bool = False) -> MlflowClient:
         """The client, once somebody has answered at the address."""
         if self._client is None:
             self._knock()
+            if self._local is not None:
+                self._local.open(make=make)
             self._client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
         if not self._reached:
             with _environment(self._limits(contact=True)):
@@ -120,7 +132,7 @@ class Connection:
         try:
             socket.create_connection((host, port), timeout=_CONTACT_TIMEOUT_SECONDS).close()
         except OSError as error:
-            raise ServiceError(f"MLflow database at {self.shown_uri}: {error.strerror or error}; {_REMEDY}") from None
+            raise ServiceError(f"MLflow database at {self.shown_uri}: {error.strerror or error}; {_START}") from None
 
     def _limits(self, *, contact: bool) -> dict[str, str | None]:
         timeout, retries = self._settings.timeout_seconds, self._settings.retries
@@ -130,6 +142,7 @@ class Connection:
             "MLFLOW_TRACKING_URI": self.uri,
             "MLFLOW_REGISTRY_URI": self.uri,
             "MLFLOW_RUN_ID": None,  # would make every new run continue that one
+            "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",  # a model is never code that unpickling runs
             "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout),
             "MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries),
             "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
@@ -138,12 +151,13 @@ class Connection:
             **{name: os.environ.get(name, "false") for name in _PAST_THE_SERVER},
         }
 
-    def _artifact_location(self) -> str | None:
+    def artifact_location(self, experiment: str) -> str | None:
         """Where a new experiment keeps files: a server decides for itself, a local database has them beside it."""
         if self._scheme in _SERVERS:
             return None
-        folder = Path(make_url(self.uri).database or "").parent if self._scheme == "sqlite" else Path.cwd()
-        return (folder / "mlartifacts" / self._settings.experiment).as_uri()
+        folder = Path.cwd() / "mlartifacts" if self._local is None else self._local.artifacts
+        # One folder, whatever the name: with / or .. in it, files would be elsewhere.
+        return (folder / re.sub(r"[^\w ().+-]|^\.+", "_", experiment)).as_uri()
 
     def _told(self, error: MlflowException) -> ServiceError:
         text = _cause(str(error.message or error))
@@ -151,19 +165,18 @@ class Connection:
         if denied or re.search(r"error code 40[13]\b", text):
             remedy = (
                 "give MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, of an account "
-                "that may write, and see that the server allows this host name (--allowed-hosts)"
+                "that may write (an approver makes a new line ready: morphad registry prepare LINE), and see that the "
+                "server allows this host name (--allowed-hosts)"
             )
-        elif not self._reached:
-            remedy = _REMEDY
         else:
-            remedy = "see the server's log, then run again"
+            remedy = self._remedy()
         return ServiceError(f"MLflow at {self.shown_uri}: {text}; {remedy}")
 
-
-def masked(text: str) -> str:
-    """Text without the credentials of any address in it."""
-    text = re.sub(r"://[^/@\s]+@", "://***@", text)
-    return re.sub(r"(?i)\b(password|passwd|pwd|token|secret)=[^&\s'\"]+", r"\1=***", text)
+    def _remedy(self) -> str:
+        if self._local is not None:
+            files = f"{self._local.path.name} and {self._local.artifacts.name} in {self._local.artifacts.parent}"
+            return f"see that {files} are whole, may be read and written, and that the disk is not full, then run again"
+        return "see the server's log, then run again" if self._reached else _START
 
 
 def _cause(text: str) -> str:
@@ -174,26 +187,41 @@ def _cause(text: str) -> str:
     return masked((text.strip() or "no reason given").splitlines()[0])
 
 
-def _checked(uri: str) -> tuple[str, str]:
-    """Scheme and address, a relative SQLite file made absolute so that a later chdir does not matter."""
+def _checked(uri: str) -> tuple[str, str, LocalRegistry | None]:
+    """Scheme, address for MLflow, and the file if it is one."""
     scheme = uri.split(":", 1)[0].split("+", 1)[0].lower() if ":" in uri else ""
     try:
+        if _is_misread(uri, scheme):
+            raise ValueError(_UNFIT)
         if scheme in _SERVERS:
             parts = urlsplit(uri)
             if not parts.hostname or parts.port == 0:
                 raise ValueError("names no host or port")
-            return scheme, uri
+            return scheme, uri, None
         if scheme in _DATABASE_PORTS:
             make_url(uri)
-            return scheme, uri
+            return scheme, uri, None
         if scheme == "sqlite":
-            address = make_url(uri)
-            if not address.database or address.database == ":memory:":
+            path = make_url(uri).database
+            if not path or path == ":memory:" or path.startswith("file:"):
                 raise ValueError("names no file")
-            return scheme, f"{address.set(database=str(Path(address.database).absolute()))}"
+            local = LocalRegistry(Path(path), query=uri.partition("?")[2])
+            return scheme, local.uri, local
     except (ValueError, ArgumentError) as error:
         raise BadInputError(f"register.tracking_uri = {masked(uri)!r}: {masked(str(error))}; {_EXPECTED}") from None
     raise BadInputError(f"register.tracking_uri = {masked(uri)!r}: not an address that MLflow can use; {_EXPECTED}")
+
+
+def _is_misread(uri: str, scheme: str) -> bool:
+    """Whether a client would take a part of the password for the host, and tell it."""
+
+    def host(address: str) -> str | None:
+        return urlsplit(address).hostname if scheme in _SERVERS else make_url(address).host
+
+    try:
+        return has_secret(uri) and host(uri) != host(masked(uri))
+    except (ValueError, ArgumentError):
+        return True
 
 
 @contextmanager

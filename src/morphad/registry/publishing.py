@@ -9,20 +9,26 @@ import json
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
 import mlflow
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
+from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
 import morphad
 from morphad.errors import BadInputError
+from morphad.files import read_json
+from morphad.model.saved import detector_hash
 from morphad.registry import versions
-from morphad.registry.connection import Connection, masked
+from morphad.registry.account import authenticated_account
+from morphad.registry.connection import Connection
 from morphad.registry.records import (
     CHALLENGER,
     CHAMPION,
@@ -31,10 +37,11 @@ from morphad.registry.records import (
     Registration,
     Version,
     code_revision,
-    detector_hash,
+    fit_names,
     flattened,
     model_name,
 )
+from morphad.text import masked_settings
 
 # What the code that travels with a model imports, directly or through these. Pinned as installed at publication.
 REQUIREMENTS = (
@@ -67,6 +74,9 @@ SIGNATURE = ModelSignature(
     params=ParamSchema([ParamSpec("heatmap", DataType.boolean, default=False)]),
 )
 
+# Where a run keeps the data that its version was made from: the manifest with roles, and the frozen holdout.
+DATA, MANIFEST, HOLDOUT = "data", "manifest.parquet", "holdout.json"
+
 # Written by later steps about a version; those of an earlier version must not travel with this one.
 _NOT_OF_THIS_RUN = {"registration.json", "decision.json"}
 
@@ -81,6 +91,7 @@ def publish(
     metrics: dict[str, float],
     tags: dict[str, str],
     dataset: DatasetFacts,
+    actor: str,
 ) -> Registration:
     """See `Registry.publish`."""
     identity = {
@@ -91,14 +102,18 @@ def publish(
     if not report_folder.is_dir():
         raise BadInputError(f"{report_folder}: no such folder; run the evaluate step first")
     all_tags = {
-        **tags,
+        **masked_settings(tags),
         **identity,
         f"{PREFIX}holdout_id": dataset.holdout_id,
+        f"{PREFIX}holdout_labels": dataset.holdout_labels,
         f"{PREFIX}code_revision": code_revision(),
         f"{PREFIX}version": morphad.__version__,
+        f"{PREFIX}guarantee": _guarantee(detector_folder),
     }
-    with connection.session() as client:
+    with connection.session(make=True) as client:
+        all_tags |= {f"{PREFIX}by": actor, f"{PREFIX}account": authenticated_account(connection.uri) or ""}
         experiment = connection.experiment_id()
+        versions.ensure_registered(client, line)  # before minutes of sending: not everybody may make one
         there = _same(client, line, identity)
         if there:
             return _settled(client, line, there[0], created=False)
@@ -108,13 +123,29 @@ def publish(
             try:
                 _log_facts(client, run_id, params, metrics, dataset)
                 _log_report(client, run_id, report_folder)
+                _log_data(client, run_id, dataset)
                 model_uri = _log_model(line, detector_folder, all_tags)
-                versions.ensure_registered(client, line)
                 version = _create_version(client, line, model_uri, run_id, tags=all_tags, identity=identity)
                 return _settled(client, line, version, created=version.run_id == run_id)
             except BaseException:
                 connection.hurry()  # start_run now marks the run FAILED; a server that is gone must not cost minutes
                 raise
+
+
+def _guarantee(detector_folder: Path) -> str:
+    """What the detector's threshold promises, in its own words."""
+    calibration = read_json(detector_folder / "detector.json").get("calibration") or {}
+    return str(calibration.get("guarantee", ""))
+
+
+@contextmanager
+def _if_allowed() -> Iterator[None]:
+    """Tidy up if one may: a trainer may delete nothing, and what is left does no harm."""
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code != "PERMISSION_DENIED":
+            raise
 
 
 def _same(client: MlflowClient, line: str, identity: dict[str, str]) -> list[Version]:
@@ -128,7 +159,8 @@ def _bury_unfinished(client: MlflowClient, experiment: str, identity: dict[str, 
     for run in client.search_runs([experiment], f"attributes.status != 'FINISHED' and {clause}"):
         orphans = client.search_logged_models([experiment], filter_string=f"source_run_id = '{run.info.run_id}'")
         for orphan in orphans:
-            client.delete_logged_model(orphan.model_id)
+            with _if_allowed():
+                client.delete_logged_model(orphan.model_id)
         if run.info.status == "RUNNING":
             client.set_terminated(run.info.run_id, status="KILLED")
 
@@ -139,9 +171,9 @@ def _log_facts(
     now = time.time_ns() // 1_000_000  # ms since the epoch
     client.log_batch(
         run_id,
-        metrics=[Metric(name, float(value), now, 0) for name, value in metrics.items()],
+        metrics=[Metric(name, float(value), now, 0) for name, value in fit_names(metrics).items()],
         # Settings hold addresses, and addresses may hold passwords.
-        params=[Param(name, masked(value)) for name, value in flattened(params).items()],
+        params=[Param(name, value) for name, value in fit_names(flattened(masked_settings(params))).items()],
     )
     facts = Dataset(
         name=dataset.manifest.parent.name or dataset.manifest.stem,
@@ -159,6 +191,15 @@ def _log_report(client: MlflowClient, run_id: str, folder: Path) -> None:
         hidden = any(part.startswith(".") for part in relative.parts)
         if path.is_file() and not hidden and relative.as_posix() not in _NOT_OF_THIS_RUN:
             client.log_artifact(run_id, str(path), (Path("report") / relative.parent).as_posix())
+
+
+def _log_data(client: MlflowClient, run_id: str, dataset: DatasetFacts) -> None:
+    """Keep what the version was made from: after a rollback it is again what new images are compared with."""
+    for path, name in ((dataset.manifest, MANIFEST), (dataset.holdout, HOLDOUT)):
+        if path is not None and path.is_file():
+            with tempfile.TemporaryDirectory(prefix="morphad-") as scratch:
+                copy = Path(shutil.copyfile(path, Path(scratch) / name))
+                client.log_artifact(run_id, str(copy), DATA)
 
 
 def _log_model(line: str, detector_folder: Path, tags: dict[str, str]) -> str:
@@ -195,7 +236,8 @@ def _create_version(
     )
     oldest = _same(client, line, identity)[0]
     if oldest.number != int(entity.version):
-        client.delete_model_version(model_name(line), entity.version)
+        with _if_allowed():
+            client.delete_model_version(model_name(line), entity.version)
     return oldest
 
 

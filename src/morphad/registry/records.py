@@ -2,20 +2,47 @@
 
 import json
 import os
+import re
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from morphad.errors import BadInputError
+from morphad import text
 from morphad.files import sha256_file, sha256_json
 
+T = TypeVar("T")
+
 PREFIX = "morphad."
-DECISION_PREFIX = f"{PREFIX}decision."
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 PREVIOUS = "previous"
+CANDIDATE = "candidate"
+
+
+@dataclass(frozen=True)
+class Actor:
+    """Who acts.
+
+    Attributes:
+        name: As told, or the user of the machine.
+        account: The account that MLflow's server knows; None where it has no accounts, and then the name is free text.
+    """
+
+    name: str
+    account: str | None = None
+
+    def differs_from(self, other: "Actor") -> bool:
+        """Whether it is somebody else: by account where both have one, else by name."""
+        if self.account is not None and other.account is not None:
+            return self.account != other.account
+        return self.name != other.name
+
+    def __str__(self) -> str:
+        if self.account is None:
+            return f"{self.name} (name as told, no account)"
+        return self.account if self.name == self.account else f"{self.account} ({self.name})"
 
 
 @dataclass(frozen=True)
@@ -27,12 +54,16 @@ class DatasetFacts:
         data_hash: Identity of the manifest's content.
         holdout_id: Identity of the frozen holdout that the figures were measured on.
         counts: Images by role or label, such as {"train": 400, "holdout": 120}.
+        holdout_labels: Identity of that holdout's labels.
+        holdout: The frozen holdout (JSON).
     """
 
     manifest: Path
     data_hash: str
     holdout_id: str
     counts: dict[str, int] = field(default_factory=dict)
+    holdout_labels: str = ""
+    holdout: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -63,8 +94,8 @@ class Version:
         number: Version number, from 1.
         run_id: The MLflow run that made it.
         created_at: ISO 8601, UTC.
-        aliases: champion, challenger, previous: those that point here.
-        tags: All tags, including those of the audit trail.
+        aliases: champion, challenger, candidate, previous: those that point here.
+        tags: All tags.
     """
 
     model_name: str
@@ -73,6 +104,11 @@ class Version:
     created_at: str
     aliases: tuple[str, ...]
     tags: dict[str, str]
+
+    @property
+    def line(self) -> str:
+        """The product line."""
+        return self.model_name.removeprefix(model_name(""))
 
     @property
     def model_uri(self) -> str:
@@ -95,15 +131,29 @@ class Version:
         return self.tags.get(f"{PREFIX}holdout_id", "")
 
     @property
+    def holdout_labels(self) -> str:
+        """Identity of that holdout's labels; empty for versions of an earlier morphad."""
+        return self.tags.get(f"{PREFIX}holdout_labels", "")
+
+    @property
+    def data_version(self) -> str:
+        """The same data as a version of the data registry; empty where it is none."""
+        return self.tags.get(f"{PREFIX}data_version", "")
+
+    @property
+    def guarantee(self) -> str:
+        """What its threshold promises, in a sentence; empty for versions of an earlier morphad."""
+        return self.tags.get(f"{PREFIX}guarantee", "")
+
+    @property
     def code_revision(self) -> str:
         """Code revision at publication; empty if it was not known."""
         return self.tags.get(f"{PREFIX}code_revision", "")
 
     @property
-    def decisions(self) -> tuple[dict[str, Any], ...]:
-        """The audit trail, oldest first: action, at, by, reasons, data_hash, code_revision, replaced, artifact."""
-        records = [json.loads(value) for key, value in self.tags.items() if key.startswith(DECISION_PREFIX)]
-        return tuple(sorted(records, key=lambda record: str(record["at"])))
+    def trained_by(self) -> Actor:
+        """Who registered it."""
+        return Actor(self.tags.get(f"{PREFIX}by", ""), self.tags.get(f"{PREFIX}account") or None)
 
 
 def model_name(line: str) -> str:
@@ -111,15 +161,10 @@ def model_name(line: str) -> str:
     return f"morphad-{line}"
 
 
-def detector_hash(folder: Path) -> str:
-    """Identity of a saved detector: SHA-256 over the names and contents of all files in its folder.
-
-    Raises:
-        BadInputError: The folder is missing or holds no detector.json.
-    """
-    if not (folder / "detector.json").is_file():
-        raise BadInputError(f"{folder}: not a saved detector (no detector.json); run the calibrate step first")
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+def model_sha256(folder: Path) -> str:
+    """Identity of a version's files as they were fetched, its code included."""
+    # What MLflow writes beside a model that it fetches says where it came from.
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "registered_model_meta")
     return sha256_json({path.relative_to(folder).as_posix(): sha256_file(path) for path in files})
 
 
@@ -146,13 +191,28 @@ def _git(*arguments: str) -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def flattened(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
+def flattened(values: dict[str, Any]) -> dict[str, str]:
     """Nested settings as MLflow parameters: dotted keys, values as text (JSON for lists)."""
-    flat: dict[str, str] = {}
-    for key, value in values.items():
-        if isinstance(value, dict) and value:
-            flat.update(flattened(value, f"{prefix}{key}."))
-        else:
-            text = isinstance(value, str)
-            flat[f"{prefix}{key}"] = value if text else json.dumps(value, default=str, sort_keys=True)
-    return flat
+    return {
+        name: value if isinstance(value, str) else json.dumps(value, default=str, sort_keys=True)
+        for name, value in text.flattened(values).items()
+    }
+
+
+_LONGEST_NAME = 200
+_UNFIT = re.compile(r"[^\w.\- :/]|^[/.]+|[/.]+$|(?<=/)/+|(?<=\.)\.+")
+
+
+def fit_names(values: dict[str, T]) -> dict[str, T]:
+    """Values under names that MLflow takes for parameters and metrics; two names never become one.
+
+    MLflow takes letters, digits and `_ - . : /` and blanks, in the form of a clean relative path. Kinds of defect are
+    named by people: `escape.Riss (tief)` becomes `escape.Riss _tief_`.
+    """
+    fit: dict[str, T] = {}
+    for name, value in values.items():
+        new = _UNFIT.sub("_", name)[:_LONGEST_NAME] or "_"
+        if new != name and (new in fit or new in values):
+            new = f"{new}-{sha256_json(name)[:8]}"
+        fit[new] = value
+    return fit

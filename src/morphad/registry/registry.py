@@ -1,5 +1,9 @@
 """The registry of a plant's models, one registered model a line."""
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -7,17 +11,27 @@ import mlflow
 
 from morphad.errors import ServiceError
 from morphad.files import atomic_directory
-from morphad.registry import promotion, publishing, versions
+from morphad.model.saved import detector_hash
+from morphad.registry import changes, decisions, publishing, versions
+from morphad.registry import retention as retentions
+from morphad.registry import trail as trails
+from morphad.registry.account import authenticated_account
+from morphad.registry.changes import Found
 from morphad.registry.connection import Connection
-from morphad.registry.records import CHALLENGER, CHAMPION, DatasetFacts, Registration, Version, detector_hash
+from morphad.registry.decisions import Desk, Repair
+from morphad.registry.records import CHALLENGER, Actor, DatasetFacts, Registration, Version, model_sha256
+from morphad.registry.retention import Pruning, Retention
+from morphad.registry.standing import Standing
+from morphad.registry.trail import Entry, Trail
 from morphad.settings import RegisterSettings
+from morphad.text import masked
 
 
 class Registry:
     """Versions of every line's model in MLflow, and which of them serves.
 
-    Every method raises ServiceError, with address and remedy, if MLflow does not answer within the settings' time. One
-    process at a time may change a line; MLflow offers no locks.
+    Every method raises ServiceError, with address and remedy, if MLflow does not answer within the settings' time. Any
+    number of processes may decide about a line at once: each decision is taken whole, or refused with OvertakenError.
 
     Args:
         settings: Address, experiment and time limits. MLFLOW_TRACKING_URI in the environment wins over the address.
@@ -44,6 +58,7 @@ class Registry:
         metrics: dict[str, float],
         tags: dict[str, str],
         dataset: DatasetFacts,
+        actor: str = "unknown",
     ) -> Registration:
         """Log a run and register the detector as a version with the alias challenger.
 
@@ -58,6 +73,7 @@ class Registry:
             metrics: Figures by name.
             tags: Further tags of run and version, such as the image digest.
             dataset: Where the images came from and how many they were.
+            actor: Who registers it.
 
         Raises:
             BadInputError: A folder is missing or holds no detector; the experiment is deleted.
@@ -71,15 +87,24 @@ class Registry:
             metrics=metrics,
             tags=tags,
             dataset=dataset,
+            actor=actor,
         )
 
     def champion(self, line: str) -> Version | None:
-        """The version in service; None if there is none."""
-        return self._aliased(line, CHAMPION)
+        """The version in service, by the line's records; None if there is none.
+
+        Raises:
+            CheckFailedError: MLflow's alias says otherwise, or the records are not as they were written.
+        """
+        with self._connection.session() as client:
+            number = changes.in_service(client, line).standing.champion
+            return None if number is None else versions.one_version(client, line, number)
 
     def challenger(self, line: str) -> Version | None:
         """The version that awaits a decision or was refused; None if there is none."""
-        return self._aliased(line, CHALLENGER)
+        with self._connection.session() as client:
+            number = versions.aliases(versions.registered(client, line)).get(CHALLENGER)
+            return None if number is None else versions.one_version(client, line, number)
 
     def version(self, line: str, number: int) -> Version:
         """One version.
@@ -91,7 +116,7 @@ class Registry:
             return versions.one_version(client, line, number)
 
     def history(self, line: str) -> list[Version]:
-        """All versions, oldest first, each with its aliases and decisions."""
+        """All versions, oldest first, each with its aliases; see `trail` for the decisions."""
         with self._connection.session() as client:
             return versions.all_versions(client, line)
 
@@ -113,6 +138,24 @@ class Registry:
             _remove_empty(fetched, temporary)
         return folder
 
+    def download_data(self, version: Version, folder: Path) -> Path | None:
+        """Fetch the data that a version was made from, into `folder`, which appears whole or not at all.
+
+        Returns:
+            The manifest with roles, in that folder; None where the version was registered without it.
+        """
+        with self._connection.session() as client:
+            kept = client.list_artifacts(version.run_id, publishing.DATA)
+            if not kept:
+                return None
+            root = client.get_run(version.run_id).info.artifact_uri
+        with atomic_directory(folder) as temporary:
+            fetched = self._fetch(f"{root}/{publishing.DATA}", temporary)
+            for entry in sorted(fetched.iterdir()):
+                entry.rename(temporary / entry.name)
+            _remove_empty(fetched, temporary)
+        return folder / publishing.MANIFEST
+
     def download_model(self, version: Version, folder: Path) -> Path:
         """Fetch a version as MLflow serves it, with its code; `folder` appears whole or not at all.
 
@@ -120,50 +163,208 @@ class Registry:
             `folder`, for `mlflow.pyfunc.load_model`.
 
         Raises:
-            ServiceError: Its detector is not what was published.
+            ServiceError: Its detector is not what was published, or its files are not those that were judged.
             BadInputError: `folder` cannot be written.
         """
+        judged = self.trail(version.line).judged_model(version.number)
         with atomic_directory(folder) as temporary:
-            self._check(version, self._fetch(version.model_uri, temporary) / "artifacts" / "detector")
+            fetched = self._fetch(version.model_uri, temporary)
+            self._check(version, fetched / "artifacts" / "detector")
+            if judged and model_sha256(fetched) != judged:
+                raise ServiceError(
+                    f"{version.model_uri}: the files in MLflow at {self.uri} are not those that were judged; "
+                    "somebody changed its code or its settings. Roll back or train anew, and see who may write to "
+                    "MLflow's files"
+                )
         return folder
 
-    def promote(self, line: str, version: int, decision: dict[str, Any], actor: str) -> Version:
+    def prepare(self, line: str) -> None:
+        """Make what a line needs before its first version: experiment, registered model, audit trail.
+
+        Not needed where everybody may do everything. Where accounts have roles, an approver does it once.
+        """
+        with self._connection.session(make=True) as client:
+            self._connection.experiment_id()
+            versions.ensure_registered(client, line)
+            trails.ensure(client, self._connection, line)
+
+    def standing(self, line: str) -> Standing:
+        """What serves and what served before, by the line's records; a change that was cut off is finished first.
+
+        Raises:
+            CheckFailedError: Records and aliases differ, or the records are not as they were written.
+        """
+        with self._connection.session() as client:
+            return changes.settled(client, line).standing
+
+    def trail(self, line: str) -> Trail:
+        """All decisions about a line, oldest first, their chain checked.
+
+        Raises:
+            CheckFailedError: The records are not as they were written.
+        """
+        with self._connection.session() as client:
+            return trails.read(client, line)
+
+    def overview(self) -> dict[str, Found]:
+        """All lines that have a model or a trail, as records and aliases have them; nothing is compared or finished."""
+        with self._connection.session() as client:
+            return changes.look_at_all(client)
+
+    def document(self, line: str, entry: Entry) -> dict[str, Any]:
+        """All that a decision rests on: reasons, figures, limits; {} where nothing was kept.
+
+        Raises:
+            CheckFailedError: It is not what was written.
+        """
+        with self._connection.session() as client:
+            return trails.document(client, trails.read(client, line), entry)
+
+    def promote(
+        self, line: str, version: int, decision: dict[str, Any], actor: str, judged: Standing | None = None
+    ) -> Version:
         """Make a version champion; the champion before it becomes `previous`.
 
-        A champion is there at every moment, and calling it again after a kill completes it. Where the version is
-        champion already, nothing changes.
+        The decision is written first, then the aliases follow; called again after a kill, it completes. Where the
+        version is champion already, nothing changes.
 
         Args:
             line: The product line.
             version: Version number.
-            decision: The gate's decision, JSON-ready, its reasons under `reasons`; kept as decision.json of the run.
+            decision: The gate's decision, JSON-ready, its reasons under `reasons`; kept with the line's records.
             actor: Who or what decided.
+            judged: The line when the decision was taken; None: as it is now.
 
         Raises:
             BadInputError: There is no such version.
+            OvertakenError: Another change came since `judged`.
+            CheckFailedError: Records and aliases differ, or this very detector was taken out of service.
         """
-        with self._connection.session() as client:
-            return promotion.promote(client, line, version, decision, actor)
+        with self._desk(line, actor) as desk:
+            desk.promote(version, decision, judged)
+            return versions.one_version(desk.client, line, version)
 
-    def refuse(self, line: str, version: int, decision: dict[str, Any], actor: str = "morphad promote") -> Version:
-        """Record that the gate said no; aliases stay. The same decision is recorded once.
+    def propose(
+        self, line: str, version: int, decision: dict[str, Any], actor: str, judged: Standing | None = None
+    ) -> Version:
+        """Let a version that passed the gate await approval, under the alias candidate. As `promote` otherwise."""
+        with self._desk(line, actor) as desk:
+            desk.propose(version, decision, judged)
+            return versions.one_version(desk.client, line, version)
+
+    def refuse(
+        self,
+        line: str,
+        version: int,
+        decision: dict[str, Any],
+        actor: str = "morphad promote",
+        judged: Standing | None = None,
+    ) -> Version:
+        """Record that the gate said no; what serves stays. The same decision is recorded once. As `promote` "
+        "otherwise."""
+        with self._desk(line, actor) as desk:
+            desk.refuse(version, decision, judged)
+            return versions.one_version(desk.client, line, version)
+
+    def approve(self, line: str, why: str, actor: str) -> Version:
+        """Put the candidate in service.
 
         Raises:
-            BadInputError: There is no such version.
+            CheckFailedError: There is none, it was judged against another champion, or who approves has trained it.
         """
-        with self._connection.session() as client:
-            return promotion.refuse(client, line, version, decision, actor)
+        with self._desk(line, actor) as desk:
+            return _champion(desk, desk.approve(why))
 
-    def rollback(self, line: str, why: str, actor: str) -> Version:
-        """Put the previous champion back in service, and return it.
-
-        The alias `previous` is gone after it: a rollback that is repeated does not bring the bad version back.
+    def decline(self, line: str, why: str, actor: str) -> int:
+        """Send the candidate away, and return its number.
 
         Raises:
-            CheckFailedError: There is no champion, or none before it.
+            CheckFailedError: There is none.
+        """
+        with self._desk(line, actor) as desk:
+            return desk.decline(why).version or 0
+
+    def rollback(self, line: str, why: str, actor: str, to: int | None = None) -> Version:
+        """Put an earlier champion back in service, and return it; that it can be loaded is made sure of first.
+
+        Args:
+            line: The product line.
+            why: The reason, for the record.
+            actor: Who decides.
+            to: Which version; None: the one before. A second rollback has to name it.
+
+        Raises:
+            CheckFailedError: There is no champion before this one.
+            BadInputError: `to` was never in service.
+            ServiceError: The version cannot be loaded.
+        """
+        with self._desk(line, actor) as desk:
+            return _champion(desk, desk.rollback(to, why, self.check))
+
+    def withdraw(self, line: str, why: str, actor: str) -> int:
+        """Take the champion out of service, and return its number; the line has none after it.
+
+        Raises:
+            CheckFailedError: It has none.
+        """
+        with self._desk(line, actor) as desk:
+            return desk.withdraw(why).version or 0
+
+    def plan_repair(self, line: str, *, accept: bool = False, to: int | None = None) -> Repair:
+        """What would settle a difference between a line's records and MLflow's aliases; nothing is changed.
+
+        Args:
+            line: The product line.
+            accept: Take the version that the alias champion names now.
+            to: Take this version, of those that served before.
         """
         with self._connection.session() as client:
-            return promotion.rollback(client, line, why, actor)
+            return decisions.plan_repair(client, line, accept=accept, to=to)[1]
+
+    def repair(self, line: str, why: str, actor: str, *, accept: bool = False, to: int | None = None) -> Repair:
+        """Do what `plan_repair` plans, and put it on record."""
+        with self._desk(line, actor) as desk:
+            found, planned = decisions.plan_repair(desk.client, line, accept=accept, to=to)
+            decisions.repair(desk, found, planned, why)
+            return planned
+
+    def plan_prune(self, line: str, retention: Retention) -> Pruning:
+        """Which versions of a line would go for good; nothing is removed.
+
+        Raises:
+            CheckFailedError: Records and aliases of the line differ.
+        """
+        with self._connection.session() as client:
+            found, there = changes.settled(client, line), versions.all_versions(client, line)
+            return retentions.plan(found, there, retention, datetime.now(UTC))
+
+    def prune(self, line: str, retention: Retention, why: str, actor: str) -> Pruning:
+        """Remove what `plan_prune` plans, on record.
+
+        Raises:
+            OvertakenError: Somebody decided about the line in the meantime; nothing was removed.
+            CheckFailedError: Records and aliases of the line differ.
+        """
+        with self._desk(line, actor) as desk:
+            return retentions.prune(desk, retention, why, datetime.now(UTC))
+
+    def check(self, version: Version) -> None:
+        """Make sure that a version can be had whole: its model, its code, its detector as published.
+
+        Raises:
+            ServiceError: Something of it is missing or damaged.
+        """
+        with tempfile.TemporaryDirectory(prefix="morphad-") as scratch:
+            self.download_model(version, Path(scratch) / "model")
+
+    @contextmanager
+    def _desk(self, line: str, name: str) -> Iterator[Desk]:
+        with self._connection.session() as client:
+            yield Desk(self._connection, client, line, self._actor(name))
+
+    def _actor(self, name: str) -> Actor:
+        """Who acts; within a session. The server says which account it is, where it has accounts."""
+        return Actor(masked(name), authenticated_account(self._connection.uri))
 
     def _fetch(self, uri: str, folder: Path) -> Path:
         with self._connection.session():
@@ -177,10 +378,9 @@ class Registry:
                 f"published as {version.detector_hash[:12]}); publish it again or promote another version"
             )
 
-    def _aliased(self, line: str, alias: str) -> Version | None:
-        with self._connection.session() as client:
-            number = versions.aliases(versions.registered(client, line)).get(alias)
-            return None if number is None else versions.one_version(client, line, number)
+
+def _champion(desk: Desk, entry: Entry) -> Version:
+    return versions.one_version(desk.client, desk.line, entry.champion or 0)
 
 
 def _remove_empty(folder: Path, stop: Path) -> None:

@@ -20,8 +20,22 @@ def registered(client: MlflowClient, line: str) -> RegisteredModel | None:
         raise
 
 
+def all_registered(client: MlflowClient) -> dict[str, RegisteredModel]:
+    """The registered models of all lines, by line."""
+    found: dict[str, RegisteredModel] = {}
+    token = None
+    while True:
+        page = client.search_registered_models(f"name LIKE '{model_name('%')}'", max_results=1000, page_token=token)
+        found |= {model.name.removeprefix(model_name("")): model for model in page}
+        token = page.token
+        if not token:
+            return found
+
+
 def ensure_registered(client: MlflowClient, line: str) -> None:
-    """Make the line's registered model if it is not there."""
+    """Make the line's registered model if it is not there; an account that may not make one may use one."""
+    if registered(client, line) is not None:
+        return
     try:
         client.create_registered_model(model_name(line), description=f"Inspection model of line {line}, by morphad")
     except MlflowException as error:
@@ -62,6 +76,17 @@ def one_version(client: MlflowClient, line: str, number: int) -> Version:
         there = ", ".join(str(version.number) for version in all_versions(client, line)) or "none"
         raise BadInputError(f"no version {number} of {model_name(line)}; versions registered: {there}") from None
     return described(entity, aliases(registered(client, line)))
+
+
+def exists(client: MlflowClient, line: str, number: int) -> bool:
+    """Whether MLflow has a version."""
+    try:
+        client.get_model_version(model_name(line), str(number))
+    except MlflowException as error:
+        if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+            return False
+        raise
+    return True
 
 
 def described(entity: ModelVersion, pointing: dict[str, int]) -> Version:

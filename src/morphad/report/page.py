@@ -18,6 +18,7 @@ from morphad.report.charts import roc_chart, score_histogram
 from morphad.report.pictures import Example, colour_bar, overlay, picture
 from morphad.report.template import environment, span
 from morphad.report.verdict import Verdict, verdict
+from morphad.text import flattened, masked_settings
 
 __all__ = ["DataFacts", "Example", "IndexEntry", "PageData", "example_indices", "write_index", "write_page"]
 
@@ -127,8 +128,8 @@ def write_page(folder: Path, page: PageData) -> Path:
             colour_bar=colour_bar(),
             outlined=any(e.mask is not None and e.mask.any() for e in page.examples),
             grounds=Grounds.from_json(page.metrics["grounds"]).sentences() if "grounds" in page.metrics else [],
-            training=_flat(page.training),
-            settings=_flat(page.settings),
+            training=_rows(page.training),
+            settings=_rows(page.settings),
             labels=sorted({label for by_label in page.data.counts.values() for label in by_label}, reverse=True),
         ),
     )
@@ -188,16 +189,9 @@ def _groups(examples: Sequence[Example]) -> list[dict[str, Any]]:
     return [{"title": title, "says": says, "examples": chosen} for title, says, chosen in groups if chosen]
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested mappings as rows of dotted key and text."""
-    rows: list[tuple[str, str]] = []
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value:
-            rows += _flat(value, f"{name}.")
-        else:
-            rows.append((name, _text(value)))
-    return rows
+def _rows(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Nested mappings as rows of dotted key and text, without credentials."""
+    return [(name, _text(value)) for name, value in flattened(masked_settings(values)).items()]
 
 
 def _text(value: Any) -> str:

@@ -1,7 +1,6 @@
 """git and DVC as commands: lists of words, no questions asked, no password on disk or in a message."""
 
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -9,8 +8,8 @@ from pathlib import Path
 
 from morphad.data.versioning.records import Address
 from morphad.errors import BadInputError, ServiceError
+from morphad.text import masked
 
-_CREDENTIALS = re.compile(r"//[^/@\s]+@")
 _TELLING = ("fatal:", "error:", "ERROR:", "remote:", "!")
 
 
@@ -103,7 +102,7 @@ class Commands:
 
 def reason(text: str) -> str:
     """The telling line of what a command wrote, without credentials."""
-    lines = [line.strip() for line in _CREDENTIALS.sub("//", text).splitlines() if line.strip()]
+    lines = [line.strip() for line in masked(text).splitlines() if line.strip()]
     at = next((n for n, line in enumerate(lines) if line.startswith(_TELLING)), 0)
     told = " ".join(lines[at : at + 2]) if lines and lines[at].endswith(":") else "".join(lines[at : at + 1])
     return told.removeprefix("ERROR: ") or "no reason given"

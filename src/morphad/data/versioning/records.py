@@ -5,7 +5,6 @@ import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 import pandas as pd
 
@@ -13,6 +12,7 @@ from morphad.data.manifest import snapshot_id
 from morphad.errors import BadInputError
 from morphad.files import read_json
 from morphad.settings import LINE_NAME, DataSettings
+from morphad.text import has_secret, masked
 
 LATEST = "latest"
 REGISTRY_VARIABLE = "MORPHAD_DATA_REGISTRY"
@@ -149,7 +149,7 @@ class Address:
     @property
     def shown(self) -> str:
         """The registry, without credentials."""
-        return without_credentials(self.registry)
+        return masked(self.registry)
 
 
 def find_address(settings: DataSettings, registry: str | None = None, remote: str | None = None) -> Address:
@@ -168,21 +168,14 @@ def find_address(settings: DataSettings, registry: str | None = None, remote: st
         where = str(Path(where).expanduser().resolve())
     bytes_at = remote or os.environ.get(REMOTE_VARIABLE, "").strip() or settings.remote
     if bytes_at:
-        parts = urlsplit(bytes_at)
-        if parts.password or (parts.username and parts.scheme in {"s3", "http", "https"}):
+        if has_secret(bytes_at):
             raise BadInputError(
-                f"data.remote {without_credentials(bytes_at)}: holds credentials, which would be committed to the "
+                f"data.remote {masked(bytes_at)}: holds credentials, which would be committed to the "
                 "registry; leave them out and give them in the environment (AWS_ACCESS_KEY_ID, ...)"
             )
         if _is_path(bytes_at):
             bytes_at = str(Path(bytes_at).expanduser().resolve())
     return Address(where, bytes_at or None)
-
-
-def without_credentials(url: str) -> str:
-    """A URL without user and password; a path as it is."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else url
 
 
 def _is_path(text: str) -> bool:

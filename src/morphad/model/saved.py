@@ -1,0 +1,18 @@
+"""A saved detector as files, for those who do not load it."""
+
+from pathlib import Path
+
+from morphad.errors import BadInputError
+from morphad.files import sha256_file, sha256_json
+
+
+def detector_hash(folder: Path) -> str:
+    """Identity of a saved detector: SHA-256 over the names and contents of all files in its folder.
+
+    Raises:
+        BadInputError: The folder is missing or holds no detector.json.
+    """
+    if not (folder / "detector.json").is_file():
+        raise BadInputError(f"{folder}: not a saved detector (no detector.json); run the calibrate step first")
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return sha256_json({path.relative_to(folder).as_posix(): sha256_file(path) for path in files})

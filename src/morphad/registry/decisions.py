@@ -1,0 +1,305 @@
+"""What can be decided about a line: promotion, refusal, approval, rollback, withdrawal, repair.
+
+All functions run within a session of the connection. They raise CheckFailedError where trail and aliases differ, and
+OvertakenError where somebody else decided in the meantime; then nothing was changed.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from mlflow.tracking import MlflowClient
+
+from morphad.errors import BadInputError, CheckFailedError
+from morphad.registry import changes, versions
+from morphad.registry import trail as trails
+from morphad.registry.changes import Found
+from morphad.registry.connection import Connection
+from morphad.registry.records import CHAMPION, PREVIOUS, Actor, Version, model_name
+from morphad.registry.standing import Standing
+from morphad.registry.trail import Entry
+from morphad.text import masked, masked_settings
+
+Decision = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Where decisions about a line are taken.
+
+    Attributes:
+        connection: With a session open.
+        client: Of that session.
+        line: The line.
+        actor: Who decides.
+    """
+
+    connection: Connection
+    client: MlflowClient
+    line: str
+    actor: Actor
+
+    def promote(self, number: int, decision: Decision, judged: Standing | None = None) -> Entry | None:
+        """Put a version in service; None if it is there already.
+
+        Args:
+            number: The version.
+            decision: The gate's, with `reasons`.
+            judged: The line when the gate judged; None: as it is now.
+        """
+        found = self._settled(judged)
+        if found.standing.champion == number:
+            return None
+        version = self._free(found, number)
+        return self.decide(found, "promoted", version, decision, champion=number)
+
+    def propose(self, number: int, decision: Decision, judged: Standing | None = None) -> Entry | None:
+        """Let a version that passed the gate await approval; None if it does already, judged against this champion."""
+        found = self._settled(judged)
+        waiting = found.standing.proposal
+        if waiting is not None and (waiting.version, waiting.champion) == (number, found.standing.champion):
+            return None
+        version = self._free(found, number)
+        return self.decide(found, "proposed", version, decision, champion=found.standing.champion)
+
+    def refuse(self, number: int, decision: Decision, judged: Standing | None = None) -> Entry | None:
+        """Put on record that the gate said no; None if the same was the last word about the version."""
+        found = self._settled(judged)
+        version = versions.one_version(self.client, self.line, number)
+        if (
+            changes.repeated(found, "refused", number, masked_settings(self._whole(decision, found.standing.champion)))
+            is not None
+        ):
+            return None
+        return self.decide(found, "refused", version, decision, champion=found.standing.champion)
+
+    def approve(self, why: str) -> Entry:
+        """Put the candidate in service.
+
+        Raises:
+            CheckFailedError: There is none, it was judged against another champion, or who approves has trained it.
+        """
+        found = self._settled()
+        version = self._candidate(found)
+        proposal = found.standing.proposal
+        if proposal is not None and proposal.champion != found.standing.champion:
+            raise CheckFailedError(
+                f"line {self.line}: version {version.number} was judged against {_named(proposal.champion)}, but "
+                f"{_named(found.standing.champion)} serves now; run `morphad promote {self.line}` again"
+            )
+        if not self.actor.differs_from(version.trained_by):
+            raise CheckFailedError(
+                f"line {self.line}: version {version.number} was trained by {version.trained_by}, and four eyes "
+                "need somebody else to approve it; let another account do it"
+            )
+        passed = list(proposal.reasons) if proposal is not None else []
+        decision = {"reasons": [why, *passed], "holdout_id": proposal.holdout_id if proposal else "", "why": why}
+        return self.decide(found, "approved", version, decision, champion=version.number)
+
+    def decline(self, why: str) -> Entry:
+        """Send the candidate away.
+
+        Raises:
+            CheckFailedError: There is none.
+        """
+        found = self._settled()
+        decision = {"reasons": [why]}
+        return self.decide(found, "declined", self._candidate(found), decision, champion=found.standing.champion)
+
+    def rollback(self, to: int | None, why: str, check: Callable[[Version], None]) -> Entry:
+        """Put an earlier champion back in service.
+
+        Args:
+            to: Which; None: the one before.
+            why: The reason.
+            check: Raises if a version cannot be loaded.
+
+        Raises:
+            CheckFailedError: There is no champion before this one, or the last change was a rollback already.
+            BadInputError: `to` was never in service.
+        """
+        found = self._settled()
+        standing = found.standing
+        there = {number for number in standing.served if versions.exists(self.client, self.line, number)}
+        possible = there - {standing.champion}
+        if to is None:
+            to = self._one_back(found, possible)
+        if to == standing.champion:
+            raise CheckFailedError(f"line {self.line}: version {to} is champion already")
+        if to not in possible:
+            why_not = "is no longer in MLflow" if to in standing.served else "was never in service"
+            raise changes.bad_choice(self.line, to, why_not, list(possible))
+        target = versions.one_version(self.client, self.line, to)
+        check(target)
+        bad = None if standing.champion is None else versions.one_version(self.client, self.line, standing.champion)
+        return self.decide(found, "rolled back", bad, {"reasons": [why]}, champion=to)
+
+    def withdraw(self, why: str) -> Entry:
+        """Take the champion out of service; the line has none then.
+
+        Raises:
+            CheckFailedError: It has none now.
+        """
+        found = self._settled()
+        if found.standing.champion is None:
+            raise CheckFailedError(f"line {self.line}: no version of {model_name(self.line)} is in service")
+        bad = versions.one_version(self.client, self.line, found.standing.champion)
+        return self.decide(found, "taken out of service", bad, {"reasons": [why]}, champion=None)
+
+    def decide(
+        self, found: Found, action: trails.Action, version: Version | None, decision: Decision, *, champion: int | None
+    ) -> Entry:
+        """Take a decision on the line as it was found."""
+        decision = masked_settings(self._whole(decision, champion))
+        return changes.decide(
+            self.client,
+            self.connection,
+            found,
+            action,
+            version,
+            actor=self.actor,
+            decision=decision,
+            champion=champion,
+        )
+
+    def _whole(self, decision: Decision, champion: int | None) -> Decision:
+        """With what the threshold of the version in service after it promises."""
+        promise = "" if champion is None else versions.one_version(self.client, self.line, champion).guarantee
+        return {**decision, "guarantee": promise}
+
+    def _settled(self, judged: Standing | None = None) -> Found:
+        found = changes.settled(self.client, self.line)
+        if judged is not None:
+            changes.check_unchanged(found, judged)
+        return found
+
+    def _free(self, found: Found, number: int) -> Version:
+        """A version that nothing speaks against: neither itself nor a twin of it was taken out of service."""
+        version = versions.one_version(self.client, self.line, number)
+        reason = blocked(found.standing, version)
+        if reason is not None:
+            raise CheckFailedError(f"line {self.line}: {reason}")
+        return version
+
+    def _candidate(self, found: Found) -> Version:
+        if found.standing.candidate is None:
+            raise CheckFailedError(
+                f"line {self.line}: no version awaits approval; `morphad promote {self.line}` proposes one where "
+                "the line's settings say promote.mode: four-eyes"
+            )
+        return versions.one_version(self.client, self.line, found.standing.candidate)
+
+    def _one_back(self, found: Found, possible: set[int]) -> int:
+        standing = found.standing
+        name = model_name(self.line)
+        if standing.since is None:
+            raise CheckFailedError(f"line {self.line}: nothing to roll back, no version of {name} is champion")
+        if standing.since.action == "rolled back":
+            raise CheckFailedError(
+                f"line {self.line}: {standing.since.by} rolled back to version {standing.champion} at "
+                f"{standing.since.at}; to go further, name the version: --to VERSION, one of "
+                f"{changes.choices(list(possible))}"
+            )
+        if standing.previous is None:
+            raise CheckFailedError(
+                f"line {self.line}: no previous champion to go back to; {_named(standing.champion)} stays champion. "
+                f"Promote another version, or take this one out of service: morphad withdraw {self.line} --why ..."
+            )
+        return standing.previous
+
+
+def blocked(standing: Standing, version: Version) -> str | None:
+    """Why a version may not serve again: this very detector was taken out of service."""
+    entry = standing.blocked.get(version.detector_hash) if version.detector_hash else None
+    if entry is None:
+        return None
+    other = "" if entry.version == version.number else f", the same detector as version {version.number},"
+    return (
+        f"{entry.by} took version {entry.version}{other} out of service at {entry.at} ({' '.join(entry.reasons)}). "
+        "Figures on the holdout do not undo that; train and register a new version, or put it back by name: "
+        f"morphad rollback LINE --to {entry.version} --why ..."
+    )
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What can be done about a difference between trail and aliases.
+
+    Attributes:
+        differences: In sentences; empty: nothing is to be done.
+        steps: What would be done, in sentences.
+        champion: The version in service after it.
+        adopted: Versions that served before there was a trail, oldest first.
+        gone: Versions that served, and that MLflow no longer has.
+    """
+
+    differences: tuple[str, ...]
+    steps: tuple[str, ...] = ()
+    champion: int | None = None
+    adopted: tuple[int, ...] = ()
+    gone: tuple[int, ...] = ()
+
+
+def plan_repair(client: MlflowClient, line: str, *, accept: bool, to: int | None) -> tuple[Found, Repair]:
+    """What would settle the differences of a line.
+
+    Args:
+        client: Of the session.
+        line: The line.
+        accept: Take the version that MLflow's alias names now, in place of the one on record.
+        to: Take this one, of those that served before.
+
+    Raises:
+        CheckFailedError: The trail itself is broken.
+        BadInputError: `to` cannot be taken.
+    """
+    found = changes.look(client, line)
+    changes.check_anchor(line, found)
+    told = tuple(changes.differences(client, line, found))
+    if not told:
+        return found, Repair((), champion=found.standing.champion)
+    champion = found.standing.champion
+    if not found.trail.entries:
+        order = [found.aliases[alias] for alias in (PREVIOUS, CHAMPION) if alias in found.aliases]
+        steps = tuple(
+            f"put on record that version {number} was in service before there were records" for number in order
+        )
+        return found, Repair(told, steps, found.aliases.get(CHAMPION), tuple(order))
+    there = {number for number in found.standing.served if versions.exists(client, line, number)}
+    gone = tuple(sorted(found.standing.served - there))
+    if to is not None:
+        if to not in there:
+            raise changes.bad_choice(line, to, "is not there or was never in service", list(there))
+        champion = to
+    elif accept:
+        champion = found.aliases.get(CHAMPION)
+    if champion is not None and champion in gone:
+        step = "take the line out of service, since its champion is gone; or name a version to go back to: --to VERSION"
+        return found, Repair(told, (step,), None, gone=gone)
+    steps = (f"put {_named(champion)} in service and on record, and set MLflow's aliases by the records",)
+    return found, Repair(told, steps, champion, gone=gone)
+
+
+def repair(desk: Desk, found: Found, planned: Repair, why: str) -> None:
+    """Do what was planned, as entries of the trail.
+
+    Raises:
+        OvertakenError: The line has changed since.
+    """
+    if not planned.differences:
+        raise BadInputError(f"line {desk.line}: records and aliases agree; there is nothing to repair")
+    decision = {"reasons": [masked(why), *planned.differences], "gone": list(planned.gone)}
+    for number in planned.adopted:
+        version = versions.one_version(desk.client, desk.line, number)
+        entry = changes.entry_of(found, "adopted", version, actor=desk.actor, decision=decision, champion=number)
+        trails.append(desk.client, desk.connection, trails.read(desk.client, desk.line), entry, decision)
+    if planned.adopted:
+        changes.align(desk.client, desk.line)
+        return
+    champion = planned.champion
+    restored = None if champion is None else versions.one_version(desk.client, desk.line, champion)
+    desk.decide(found, "repaired", restored, decision, champion=champion)
+
+
+def _named(number: int | None) -> str:
+    return "no version" if number is None else f"version {number}"
