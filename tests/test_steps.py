@@ -231,7 +231,7 @@ def test_a_new_ingest_replaces_the_snapshot_as_a_whole(camera: Path, place: Work
 
 def test_heatmaps_of_one_name_are_refused_by_name(camera: Path, tmp_path: Path) -> None:
     images = [camera / "test" / kind / "000.png" for kind in ("good", "spot")]
-    assert list(steps.find_to_predict(images)) == images
+    assert steps.find_to_predict([*images, images[0]]) == [(path, None) for path in [*images, images[0]]]
     with pytest.raises(BadInputError, match=r"maps/000\.png: several images"):
         steps.find_to_predict(images, tmp_path / "maps")
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from morphad.data.batch import open_files
 from morphad.data.images import UnreadableImageError, decode
 from morphad.data.loading import in_order
 from morphad.progress import track
@@ -151,6 +150,8 @@ def score_files(model: Model, files: Sequence[Path], what: str) -> NDArray[np.fl
         UnreadableImageError: A file cannot be read, or not by this model; it names the file and says why.
         ServiceError: The model's process ended.
     """
+    from morphad.data.batch import open_files  # noqa: PLC0415 -- what is served reads no files and needs no pyarrow
+
     scores = np.empty(len(files))
     answers = track(answered(model, open_files(files)), what, total=len(files))
     for i, (image, answer) in enumerate(answers):

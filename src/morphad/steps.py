@@ -5,7 +5,7 @@ The local pipeline, the command line and cluster components all call these; noth
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -469,7 +469,7 @@ def follow_champion(line: str, settings: RegisterSettings, *, reference: Path) -
     return None
 
 
-def find_to_predict(places: Sequence[Path], heatmaps: Path | None = None) -> dict[Path, Path | None]:
+def find_to_predict(places: Sequence[Path], heatmaps: Path | None = None) -> list[tuple[Path, Path | None]]:
     """The image files among files and folders, in order, each with the file for its heatmap.
 
     Args:
@@ -479,26 +479,26 @@ def find_to_predict(places: Sequence[Path], heatmaps: Path | None = None) -> dic
     Raises:
         BadInputError: A folder holds no images, or two images would have the same heatmap.
     """
-    found: dict[Path, Path] = {}
+    found: list[tuple[Path, Path]] = []
     for place in places:
         if not place.is_dir():
-            found[place] = Path(f"{place.stem}.png")
+            found.append((place, Path(f"{place.stem}.png")))
             continue
         names = [name for name in files_below(place) if is_image(name)]
         if not names:
             raise BadInputError(f"{place}: a folder without images; expected {', '.join(sorted(SUFFIXES))}")
-        found |= {place / name: Path(name).with_suffix(".png") for name in names}
+        found += [(place / name, Path(name).with_suffix(".png")) for name in names]
     if heatmaps is None:
-        return dict.fromkeys(found)
-    if twice := [name for name, count in Counter(found.values()).items() if count > 1]:
+        return [(file, None) for file, _ in found]
+    if twice := [name for name, count in Counter(name for _, name in found).items() if count > 1]:
         raise BadInputError(
             f"{heatmaps / twice[0]}: several images would have this heatmap; predict them into different folders"
         )
-    return {file: heatmaps / name for file, name in found.items()}
+    return [(file, heatmaps / name) for file, name in found]
 
 
 def predict(
-    model: "Model", images: Mapping[Path, Path | None], settings: IngestSettings
+    model: "Model", images: Sequence[tuple[Path, Path | None]], settings: IngestSettings
 ) -> "Iterator[tuple[Path, Answer]]":
     """Score image files, in order; an image that cannot be read is no error: its answer says why.
 
@@ -514,9 +514,9 @@ def predict(
     from morphad.inspection import answered
     from morphad.report.pictures import write_heatmap
 
-    opened = open_files(list(images), settings.max_megabytes)
-    answers = answered(model, opened, heatmaps=any(images.values()))
-    for (file, drawn), (image, answer) in zip(images.items(), answers, strict=True):
+    opened = open_files([file for file, _ in images], settings.max_megabytes)
+    answers = answered(model, opened, heatmaps=any(drawn for _, drawn in images))
+    for (file, drawn), (image, answer) in zip(images, answers, strict=True):
         if drawn is not None and answer.heatmap is not None and image.data is not None:
             write_heatmap(drawn, decode(image.data, model.decoding).pixels, answer.heatmap, (0.0, 1.0))
         yield file, answer

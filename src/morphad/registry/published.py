@@ -32,6 +32,11 @@ _CHUNK = 16  # images in one question, or
 _CHUNK_BYTES = 64_000_000  # encoded, whichever is reached first
 _AHEAD = 2  # questions under way: one is worked at while the next is read
 _LARGEST = Decoding(max_megapixels=1000)  # of a heatmap: as large as any image that may be asked about
+_OWN_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "PYTHONDONTWRITEBYTECODE": "1",  # the version's folder stays as it was published
+}
 _NOT_ITS_BUSINESS = ("MLFLOW_", "AWS_")  # the registry's address and everybody's credentials: it needs no service
 
 
@@ -189,7 +194,7 @@ _MISSING = (
 
 def _environment() -> dict[str, str]:
     own = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_ITS_BUSINESS)}
-    return own | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
+    return own | _OWN_ENVIRONMENT
 
 
 def _decoding(folder: Path, description: dict[str, Any]) -> Decoding:
