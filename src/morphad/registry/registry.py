@@ -54,6 +54,7 @@ class Registry:
         tags: dict[str, str],
         dataset: DatasetFacts,
         ingest: IngestSettings | None = None,
+        card: str = "",
         actor: str = "unknown",
     ) -> Registration:
         """Log a run and register the detector as a version with the alias challenger.
@@ -70,6 +71,7 @@ class Registry:
             tags: Further tags of run and version, such as the image digest.
             dataset: Where the images came from and how many they were.
             ingest: How images were decoded; served images are decoded in the same way.
+            card: The model card, Markdown: `report/card.md` of the run, and the version's description.
             actor: Who registers it.
 
         Raises:
@@ -85,6 +87,7 @@ class Registry:
             tags=tags,
             dataset=dataset,
             ingest=ingest,
+            card=card,
             actor=Actor(actor),
         )
 
