@@ -11,11 +11,12 @@ import mlflow
 from morphad.errors import ServiceError
 from morphad.files import atomic_directory
 from morphad.model.saved import detector_hash
-from morphad.registry import changes, decisions, publishing, versions
+from morphad.registry import changes, decisions, dossier, publishing, versions
 from morphad.registry import trail as trails
 from morphad.registry.changes import Found
 from morphad.registry.connection import Connection
 from morphad.registry.decisions import Desk, Repair
+from morphad.registry.dossier import Facts
 from morphad.registry.records import CHALLENGER, Actor, DatasetFacts, Registration, Version
 from morphad.registry.standing import Standing
 from morphad.registry.trail import Entry, Trail
@@ -310,6 +311,29 @@ class Registry:
             found, planned = decisions.plan_repair(desk.client, line, accept=accept, to=to)
             decisions.repair(desk, found, planned, why)
             return planned
+
+    def dossier(
+        self, line: str, number: int, out: Path, actor: str = "unknown", *, with_model: bool = False
+    ) -> tuple[Facts, str]:
+        """Write all that is known and was decided about a version into one zip, whole or not at all.
+
+        A version that MLflow no longer has can still be told of, as far as its decisions and its run go.
+
+        Args:
+            line: The product line.
+            number: The version.
+            out: The zip.
+            actor: Who asks for it.
+            with_model: The whole model as well, with its weights.
+
+        Returns:
+            What is known, and the SHA-256 of the dossier's SHA256SUMS: its fingerprint.
+
+        Raises:
+            BadInputError: There is no such version and no decision about it, or `out` cannot be written.
+            CheckFailedError: The records, or the model, are not as they were written.
+        """
+        return dossier.make(self._connection, line, number, out, actor=Actor(actor), with_model=with_model)
 
     def check(self, version: Version) -> None:
         """Make sure that a version can be had whole: its model, its code, its detector as published.

@@ -65,7 +65,7 @@ class CardFacts:
     def of(cls, rows: pd.DataFrame, **origin: str) -> "CardFacts":
         """The facts of a manifest with roles; `origin` are the attributes from `data_hash` on."""
         dated = rows.loc[rows["acquired"] != "", "acquired"]
-        area = (rows["height"] * rows["width"]).reset_index(drop=True)
+        area = rows["height"] * rows["width"]
         extent = [(int(rows["height"].iloc[at]), int(rows["width"].iloc[at])) for at in _extremes(area)]
         defects = rows[rows["label"] == "defect"]
         return cls(
@@ -322,4 +322,4 @@ def _value(value: Any) -> str:
 
 
 def _extremes(area: "pd.Series[int]") -> list[int]:
-    return [] if area.empty else [int(area.idxmin()), int(area.idxmax())]
+    return [] if area.empty else [int(area.argmin()), int(area.argmax())]
