@@ -2,15 +2,16 @@
 
 import hashlib
 import json
-import random
 import shutil
 import subprocess
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
@@ -85,8 +86,8 @@ def published(store: Path, tiny_detector: Path, tmp_path_factory: pytest.TempPat
             figures = {"detector_hash": detector_hash(detector), "holdout_id": facts.holdout_id, "image_auroc": 0.9}
             write_json(report / "metrics.json", figures)
             registry.publish(
-                LINE, detector, report, params={}, metrics={}, dataset=facts, card=f"# Card {number}\n", actor="trainer",
-                tags={"image_digest": "sha256:12", "morphad.reason": "manual"},
+                LINE, detector, report, params={}, metrics={}, dataset=facts, card=f"# Card {number}\n",
+                actor="trainer", tags={"image_digest": "sha256:12", "morphad.reason": "manual"},
             )  # fmt: skip
             decision = {
                 "promote": True,
@@ -159,7 +160,7 @@ def test_it_is_as_it_was_written(published: Published) -> None:
 
 def test_sha256sum_alone_can_check_it(published: Published, tmp_path: Path) -> None:
     with zipfile.ZipFile(published.file) as archive:
-        archive.extractall(tmp_path)  # noqa: S202 - our own
+        archive.extractall(tmp_path)
 
     def run(command: str) -> str:
         return subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
@@ -181,10 +182,10 @@ def test_two_dossiers_differ_in_nothing_but_when_they_were_made(published: Publi
 
 
 def test_a_flipped_bit_in_any_file_is_noticed(published: Published, tmp_path: Path) -> None:
-    members, draw = unpacked(published.file), random.Random(0)
+    members, draw = unpacked(published.file), np.random.default_rng(0)
     for name, data in members.items():
-        for position in {0, len(data) // 2, len(data) - 1, *(draw.randrange(len(data)) for _ in range(6))}:
-            changed = {**members, name: flipped(data, position, draw.randrange(8))}
+        for position in {0, len(data) // 2, len(data) - 1, *(int(draw.integers(len(data))) for _ in range(4))}:
+            changed = {**members, name: flipped(data, position, int(draw.integers(8)))}
             said = wrong(packed(changed, tmp_path / "flipped.zip"))
             assert name in said, (name, position)
 
@@ -192,10 +193,10 @@ def test_a_flipped_bit_in_any_file_is_noticed(published: Published, tmp_path: Pa
 def test_every_bit_of_the_trail_is_pinned_even_where_the_sums_were_made_to_fit(
     published: Published, tmp_path: Path
 ) -> None:
-    members, draw = unpacked(published.file), random.Random(1)
+    members, draw = unpacked(published.file), np.random.default_rng(1)
     data = members["trail.jsonl"]
-    for position in range(0, len(data), 7):
-        changed = {**members, "trail.jsonl": flipped(data, position, draw.randrange(8))}
+    for position in range(0, len(data), 31):
+        changed = {**members, "trail.jsonl": flipped(data, position, int(draw.integers(8)))}
         assert "trail" in wrong(packed(changed, tmp_path / "forged.zip", forged=True)), position
 
 
@@ -231,8 +232,8 @@ def test_what_the_trail_pins_is_noticed_where_the_sums_were_made_to_fit(
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("detector_hash", "0" * 64), ("data_hash", "0" * 64), ("holdout_id", "0" * 64), ("version", 1), ("guarantee", "all"),
-     ("decisions", 1), ("about", [1, 2]), ("format", 2), ("version", "2"), ("line", "other"), ("missing", None)],
+    [("detector_hash", "0" * 64), ("data_hash", "0" * 64), ("holdout_id", "0" * 64), ("version", 1), ("format", 2),
+     ("guarantee", "all"), ("decisions", 1), ("about", [1, 2]), ("version", "2"), ("line", "b"), ("missing", None)],
 )  # fmt: skip
 def test_facts_that_the_rest_does_not_bear_out_are_noticed(
     published: Published, tmp_path: Path, key: str, value: object
@@ -249,26 +250,22 @@ def test_removed_added_and_swapped_files_are_noticed(published: Published, tmp_p
     for name in names:
         rest = {other: data for other, data in members.items() if other != name}
         assert f"{name} " in wrong(packed(rest, file)), name
-        if name != dossier.SUMS:
-            assert (
-                "facts" in wrong(packed(rest, file, forged=True))
-                or name.startswith(("README", "card", "report/"))
-                or (wrong(file) or name.endswith(".txt"))
-            ), name
+        if not name.startswith((dossier.SUMS, "README", "report/")):
+            assert name in wrong(packed(rest, file, forged=True)), name
         other = names[names.index(name) - 1]
         said = wrong(packed({**members, name: members[other], other: members[name]}, file))
-        assert name in said
-        assert other in said
+        assert {name, other} & {dossier.SUMS} or (name in said and other in said), name
+        assert said
     assert "report/new.html was added" in wrong(packed({**members, "report/new.html": b"x"}, file))
     added = {**members, "decisions/000001-promoted.json": b"{}"}
     assert "belongs to no decision" in wrong(packed(added, file, forged=True))
 
 
 def test_damage_anywhere_in_the_file_never_passes_for_another_content(published: Published, tmp_path: Path) -> None:
-    whole, draw, file = published.file.read_bytes(), random.Random(2), tmp_path / "damaged.zip"
+    whole, draw, file = published.file.read_bytes(), np.random.default_rng(2), tmp_path / "damaged.zip"
     content = unpacked(published.file)
-    for _ in range(150):
-        file.write_bytes(flipped(whole, draw.randrange(len(whole)), draw.randrange(8)))
+    for _ in range(100):
+        file.write_bytes(flipped(whole, int(draw.integers(len(whole))), int(draw.integers(8))))
         try:
             passed = not check(file).wrong
         except MorphadError:
@@ -352,6 +349,7 @@ def test_a_trail_that_was_cut_short_is_noticed_against_the_registry_only(
     first = members["trail.jsonl"].split(b"\n")[0]
     facts = json.loads(members["facts.json"])
     facts |= {"decisions": 1, "about": [1], "trail_sha256": hashlib.sha256(first).hexdigest()}
+    facts["made_at"] = (datetime.fromisoformat(facts["made_at"]) + timedelta(hours=1)).isoformat()
     members |= {"trail.jsonl": first + b"\n", "facts.json": json.dumps(facts).encode()}
     members = {name: data for name, data in members.items() if not name.startswith("decisions/000002")}
     cut = packed(members, tmp_path / "cut.zip", forged=True)
@@ -425,6 +423,7 @@ def test_a_version_that_was_rolled_back_says_so(
     assert since.passed
     assert "about version 2" in since.said
     assert "put version 1 back in service in place of version 2" in since.said
+    assert "ROLLED BACK" not in " ".join(before.state)
     registry.dossier(line, 2, tmp_path / "after.zip")
     readme = unpacked(tmp_path / "after.zip")["README.txt"].decode()
     assert "Version 2 is no longer in service." in readme
@@ -467,7 +466,8 @@ def test_a_version_that_mlflow_no_longer_has_is_told_from_its_run(
 ) -> None:
     registry, line = published.registry, "gone"
     done = registry.publish(
-        line, published.detector, published.report, params={}, metrics={}, tags={}, dataset=published.facts, card="# Card"
+        line, published.detector, published.report, params={}, metrics={}, tags={}, dataset=published.facts,
+        card="# Card",
     )  # fmt: skip
     registry.promote(line, 1, {"reasons": ["good"]}, "anna")
     client.delete_model_version(f"morphad-{line}", "1")
@@ -480,7 +480,6 @@ def test_a_version_that_mlflow_no_longer_has_is_told_from_its_run(
     assert "detector/detector.json" in members
     assert not [said for said in wrong(tmp_path / "gone.zip").split("\n") if said and not said.startswith("data: ")]
     client.delete_run(done.run_id)
-    client.delete_logged_model(facts.model_uri) if False else None
     facts, _ = registry.dossier(line, 1, tmp_path / "deleted.zip")
     assert facts.run_id == done.run_id
 

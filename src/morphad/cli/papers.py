@@ -45,14 +45,17 @@ def _verify(options: argparse.Namespace) -> None:
     from morphad.registry.dossier_check import check
 
     checked = check(options.file)
-    findings = list(checked.findings)
+    findings, now = list(checked.findings), list[str]()
     if options.against is not None:
-        findings += _against(options, checked)
+        against, now = _against(options, checked)
+        findings += against
     for finding in findings:
         mark = {True: "ok", False: "WRONG", None: "-"}[finding.passed]
         print(f"{mark:<5}  {finding.what}: {finding.said}")
     for said in checked.state:
-        print(f"By this trail: {said}")
+        print(f"By the dossier: {said}")
+    for said in now:
+        print(f"By the registry now: {said}")
     print(f"fingerprint {checked.fingerprint or 'not known'}")
     if options.against is None:
         print(
@@ -64,13 +67,16 @@ def _verify(options: argparse.Namespace) -> None:
         raise CheckFailedError(f"{options.file}: not as it was written: {wrong[0].said}")
 
 
-def _against(options: argparse.Namespace, checked: "Checked") -> "list[Finding]":
+def _against(options: argparse.Namespace, checked: "Checked") -> "tuple[list[Finding], list[str]]":
+    """What the registry says of a dossier, and of its version now."""
     from morphad.params import load_settings
     from morphad.registry import Registry
     from morphad.registry.dossier_check import hold_against
+    from morphad.registry.wording import printable, state
 
     registry = Registry(load_settings(options.params).line(options.against).register_)
     trail = registry.trail(options.against)
     number = None if checked.facts is None else checked.facts.version
     version = next((there for there in registry.history(options.against) if there.number == number), None)
-    return hold_against(checked, trail, version)
+    now = [] if number is None else [printable(said) for said in state(number, trail.entries)]
+    return hold_against(checked, trail, version), now

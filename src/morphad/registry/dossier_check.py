@@ -20,6 +20,7 @@ from typing import Any
 
 from morphad.data.holdout import FrozenHoldout
 from morphad.data.manifest import manifest_id, read_manifest
+from morphad.decision.wording import counted
 from morphad.errors import BadInputError, CheckFailedError, MorphadError
 from morphad.registry import publishing
 from morphad.registry import trail as trails
@@ -188,7 +189,7 @@ class _Dossier:
             return [_told("files", False, said) for said in [*wrong, f"{SUMS} cannot be read ({_short(error)})"]]
         there = {name: digest for name, digest in self._hashes.items() if name != SUMS}
         wrong += [
-            f"{name} is not as it was written: SHA-256 {there[name][:12]}, written as {listed[name][:12]}"
+            f"{name} is not as it was written: its SHA-256 is {there[name][:12]}, and {SUMS} says {listed[name][:12]}"
             for name in sorted(there.keys() & listed.keys())
             if there[name] != listed[name]
         ]
@@ -230,7 +231,7 @@ class _Dossier:
         about = tuple(entry.number for entry in self._entries if concerns(entry, facts.version))
         if about != facts.about:
             raise _WrongError(f"{FACTS}: decisions about version {facts.version} are {about}, not {facts.about}")
-        return f"{len(self._entries)} decisions, each with the hash of the one before it"
+        return f"{counted(len(self._entries), 'decision')}, each with the hash of the one before it"
 
     def _check_decisions(self) -> str:
         facts, count = self._known(), 0
@@ -239,21 +240,23 @@ class _Dossier:
             if entry.number not in facts.about:
                 continue
             name = decision_file(entry)
-            expected |= {f"{name}.txt", f"{name}.json"}
+            expected |= {f"{name}.txt", *([f"{name}.json"] if entry.document else [])}
             if not entry.document or (f"{name}.json" in facts.missing and f"{name}.json" not in self.names):
                 continue
             if self._hashes.get(f"{name}.json") != entry.document_sha256:
                 raise _WrongError(f"{name}.json is not the document that decision {entry.number} in {TRAIL} names")
             count += 1
+        if lacking := expected - self.names - facts.missing.keys():
+            raise _WrongError(f"{min(lacking)} is missing")
         if strange := {name for name in self.names if name.startswith(f"{DECISIONS}/")} - expected:
             raise _WrongError(f"{min(strange)} belongs to no decision about version {facts.version}")
         if not facts.about:
             raise _SkippedError(f"no decision about version {facts.version} is on record")
-        return f"{count} documents of {len(facts.about)} decisions have the hashes that the trail holds"
+        return f"{counted(count, 'document')} of {counted(len(facts.about), 'decision')}: hashes as in the trail"
 
     def _check_detector(self) -> str:
         facts = self._known()
-        self._same("detector", facts.detector_hash, "detector_hash")
+        self._same("detector", facts.detector_hash, "detector")
         if DETECTOR in facts.missing and DETECTOR_FILES not in self.names:
             raise _SkippedError(facts.missing[DETECTOR])
         if not facts.detector_hash:
@@ -304,6 +307,8 @@ class _Dossier:
 
     def _check_report(self) -> str:
         facts, name = self._known(), f"{REPORT}/metrics.json"
+        if CARD not in self.names and CARD not in facts.missing:
+            raise _WrongError(f"{CARD} is missing")
         if name not in self.names:
             raise _SkippedError(facts.missing.get(REPORT, f"there is no {name}"))
         metrics = self._json(name)
@@ -396,7 +401,7 @@ def _compare_trails(facts: Facts, ours: tuple[Entry, ...], theirs: tuple[Entry, 
     since = f"; since then {len(later)} more: none about version {facts.version}" if later else ""
     if about:
         since = f"; since then {len(later)} more, about version {facts.version}: {' '.join(about)}"
-    return f"it begins with the {len(ours)} decisions of the dossier{since}"
+    return f"it begins with the {counted(len(ours), 'decision')} of the dossier{since}"
 
 
 def _compare_versions(facts: Facts, version: Version | None) -> str:
