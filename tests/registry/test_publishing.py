@@ -308,3 +308,24 @@ def test_names_are_made_fit_for_mlflow_and_stay_apart() -> None:
         _validate_metric_name(name)
     assert fit["escape.Riss _tief_"] == 0
     assert fit["ä ö: 5"] == 4
+
+
+@pytest.mark.parametrize("length", [0, 4990, 5000, 5001, 9000])
+def test_the_card_is_description_and_artifact_as_far_as_mlflow_takes_it(
+    publish: Publish, client: MlflowClient, length: int
+) -> None:
+    """MLflow's column holds 5,000 characters: SQLite does not mind more, PostgreSQL does."""
+    card = "".join(f"- Größe {n:06}\n" for n in range(1000))[:length]
+    done = publish(card=card)
+    description = client.get_model_version(done.model_name, str(done.version)).description or ""
+    reports = {entry.path for entry in client.list_artifacts(done.run_id, "report")}
+    assert ("report/card.md" in reports) == bool(card)
+    assert len(description) <= 5000
+    if length <= 5000:
+        assert description == card
+        return
+    assert client.download_artifacts(done.run_id, "report/card.md")
+    kept, _, told = description.partition("\n\n")
+    assert told == "(Cut at 5,000 characters. The whole card is report/card.md of the run.)\n"
+    assert card.startswith(f"{kept}\n")
+    assert len(kept) > 4850
