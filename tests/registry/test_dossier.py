@@ -381,6 +381,9 @@ def test_the_verbs_and_their_exit_codes(
     assert "ok     registry's trail: it begins with the 2 decisions" in out
     assert "ok     registry's version: version 2 has the same detector" in out
     assert "Not checked" not in out
+    assert "By the registry now: Version 2 is in service." in out
+    assert main(["history", LINE, *params]) == 0
+    assert "promoted version 2; it is in service. Before it version 1" in capsys.readouterr().out
     changed = packed({**unpacked(file), "card.md": b"perfect"}, tmp_path / "changed.zip")
     assert main(["verify", str(changed)]) == 1
     told = capsys.readouterr()
