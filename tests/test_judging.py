@@ -177,7 +177,7 @@ def test_rollback_brings_back_the_data_that_new_images_are_compared_with(
     assert (code, out) == (0, f"{LINE}: version 1 is champion again\n")
     assert manifest_id(read_manifest(promoted.place.reference)) == first == promoted.registry.champion(LINE).data_hash
     assert_told(
-        promoted.run("promote"), 1, "Ana (name as told, no account) took version 2 out of service", "too many escapes"
+        promoted.run("promote"), 1, "Ana (name as given, no account) took version 2 out of service", "too many escapes"
     )
     assert promoted.run("withdraw", "--why", "camera moved")[0] == 0
     assert read_manifest(promoted.place.reference).empty
@@ -199,8 +199,8 @@ def test_four_eyes(copy: Project) -> None:
     )
     assert not read_manifest(copy.place.reference).empty
     history = copy.run("history")[1]
-    assert "schedule (name as told, no account) found version 1 fit; it awaits approval" in history
-    assert "Ben (name as told, no account) approved version 1; it is in service." in history
+    assert "schedule (name as given, no account) found version 1 fit; it awaits approval" in history
+    assert "Ben (name as given, no account) approved version 1; it is in service." in history
     assert "looked at 40 parts" in history
 
 

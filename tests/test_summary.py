@@ -146,7 +146,7 @@ class TestRegistrySays:
         registry.promote("bottle", 2, {"reasons": []}, "test")
         registry.rollback("bottle", "too many escapes.", "anna")
         told = summarise(project("bottle"), tmp_path)
-        assert "Version 2 was taken out of service by anna (name as told, no account): too many escapes." in told
+        assert "Version 2 was taken out of service by anna (name as given, no account): too many escapes." in told
         assert "Version 1 is champion now." in told
         assert "finish" not in told
 

@@ -68,7 +68,7 @@ class Found:
         return {alias: both for alias, both in ours.items() if both[0] != both[1]}
 
 
-def look(client: MlflowClient, line: str) -> Found:
+def read_line(client: MlflowClient, line: str) -> Found:
     """Read both; nothing is compared."""
     model = versions.registered(client, line)
     trail = trails.read(client, line)  # second, so that it holds at least what the model's tag knows of
@@ -76,7 +76,7 @@ def look(client: MlflowClient, line: str) -> Found:
     return Found(trail, standing(trail.entries), versions.aliases(model), anchor)
 
 
-def look_at_all(client: MlflowClient) -> dict[str, Found]:
+def read_lines(client: MlflowClient) -> dict[str, Found]:
     """The same for all lines, in a few requests however many they are."""
     models = versions.all_registered(client)
     found = trails.read_all(client)
@@ -99,7 +99,7 @@ def in_service(client: MlflowClient, line: str) -> Found:
     """
     suspect = None
     while True:
-        found = look(client, line)
+        found = read_line(client, line)
         check_anchor(line, found)
         if found.trail.unfinished or CHAMPION not in found.wrong_aliases:
             return found
@@ -116,7 +116,7 @@ def settled(client: MlflowClient, line: str) -> Found:
     """
     deadline, suspect = time.monotonic() + LEASE, None
     while True:
-        found = look(client, line)
+        found = read_line(client, line)
         check_anchor(line, found)
         entry = found.trail.unfinished
         if entry is not None:
@@ -212,7 +212,7 @@ def check_unchanged(found: Found, judged: Standing) -> None:
     if since != judged.since and since is not None:
         raise OvertakenError(
             f"line {found.trail.line}: while the challenger was judged against "
-            f"{_named(judged.champion)}, {since.by} {trails.told(since)} at {since.at}. Nothing was changed here; "
+            f"{_named(judged.champion)}, {since.by} {trails.phrase(since)} at {since.at}. Nothing was changed here; "
             "run the command again to judge against what serves now"
         )
 
@@ -239,7 +239,7 @@ def align(client: MlflowClient, line: str) -> None:
     """Bring the aliases to where the trail wants them, until both agree and nothing was added meanwhile."""
     name = model_name(line)
     for _ in range(50):
-        found = look(client, line)
+        found = read_line(client, line)
         for alias, (wanted, _) in found.wrong_aliases.items():
             _point(client, line, alias, wanted)
         if found.aliases.get(CHALLENGER) in {found.standing.champion, found.standing.candidate} - {None}:

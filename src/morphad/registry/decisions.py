@@ -253,7 +253,7 @@ def plan_repair(client: MlflowClient, line: str, *, accept: bool, to: int | None
         CheckFailedError: The trail itself is broken.
         BadInputError: `to` cannot be taken.
     """
-    found = changes.look(client, line)
+    found = changes.read_line(client, line)
     changes.check_anchor(line, found)
     told = tuple(changes.differences(client, line, found))
     if not told:

@@ -122,7 +122,7 @@ def make(
     check_writable(out)
     made_at = _now()  # before the trail is read: no older decision is left out
     with connection.session() as client, tempfile.TemporaryDirectory(prefix="morphad-") as scratch:
-        found = changes.look(client, line)
+        found = changes.read_line(client, line)
         changes.check_anchor(line, found)
         missing: dict[str, str] = {}
         origin = _origin(client, connection, found.trail, number, missing)

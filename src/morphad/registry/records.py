@@ -41,7 +41,7 @@ class Actor:
 
     def __str__(self) -> str:
         if self.account is None:
-            return f"{self.name} (name as told, no account)"
+            return f"{self.name} (name as given, no account)"
         return self.account if self.name == self.account else f"{self.account} ({self.name})"
 
 

@@ -213,7 +213,7 @@ class Registry:
     def overview(self) -> dict[str, Found]:
         """All lines that have a model or a trail, as records and aliases have them; nothing is compared or finished."""
         with self._connection.session() as client:
-            return changes.look_at_all(client)
+            return changes.read_lines(client)
 
     def document(self, line: str, entry: Entry) -> dict[str, Any]:
         """All that a decision rests on: reasons, figures, limits; {} where nothing was kept.

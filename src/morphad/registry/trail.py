@@ -236,7 +236,7 @@ def append(client: MlflowClient, connection: Connection, trail: Trail, entry: En
     written: Entry = now.entries[values["number"] - 1]
     if written.sha256 != _sha256(text):
         raise OvertakenError(
-            f"line {trail.line}: {written.by} was faster: {told(written)} at {written.at}. Nothing was changed "
+            f"line {trail.line}: {written.by} was faster: {phrase(written)} at {written.at}. Nothing was changed "
             f"here; look at `morphad history {trail.line}`, then run again if it is still wanted"
         )
     return written
@@ -273,7 +273,7 @@ def document(client: MlflowClient, trail: Trail, entry: Entry) -> dict[str, Any]
     return loaded
 
 
-def told(entry: Entry) -> str:
+def phrase(entry: Entry) -> str:
     """What was done, in words: "promoted version 3"."""
     which = "" if entry.version is None else f" version {entry.version}"
     if entry.action == "taken out of service":
