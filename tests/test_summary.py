@@ -194,8 +194,9 @@ class TestRegistrySays:
         assert f"look at runs and versions: {away}" in told
 
     def test_an_experiment_that_ran_aside(
-        self, tmp_path: Path, place: Workspace, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, place: Workspace, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        registered(client, "bottle", 1, champion=1)
         monkeypatch.setenv("DVC_EXP_NAME", "wary-ant")
         place.reference.parent.mkdir(parents=True)
         place.reference.touch()
@@ -203,6 +204,7 @@ class TestRegistrySays:
         experiments.leave_undecided(place)
         told = summarise(project("bottle"), tmp_path)
         assert "Not decided: experiment wary-ant ran aside" in told
+        assert "decided on. Version 1 is champion now." in told
         assert "finish bottle: dvc repro" in told
 
 

@@ -81,20 +81,20 @@ class _Registries:
     def standing(self, line: str, settings: RegisterSettings, place: Workspace) -> _Standing:
         """Hold what was decided for a line against what its registry says now."""
         outcome, number, reason, run = _decided(place)
-        if number is None:
-            return _Standing(reason)
         promoted, decided = outcome == "promoted", f"Version {number} {_OUTCOMES[outcome]}"
         try:
             registry = self._registry(settings)
             champion = registry.champion(line)
-            version = {found.number: found for found in registry.history(line)}.get(number)
-            about = registry.trail(line).of_version(number)
+            version = next((found for found in registry.history(line) if found.number == number), None)
+            about = () if number is None else registry.trail(line).of_version(number)
         except MorphadError as error:
             if isinstance(error, ServiceError):  # of the registry, and not of this line alone
                 self._asked[settings.tracking_uri] = error
-            return _Standing(f"{decided}. What holds now is not known: {error}")
+            return _Standing(f"{reason if number is None else decided}. What holds now is not known: {error}")
         serves = champion is not None
         now = "No version is champion now." if champion is None else f"Version {champion.number} is champion now."
+        if number is None:
+            return _Standing(f"{reason}. {now}", champion=serves)
         if version is None or (run and version.run_id != run):
             return _Standing(f"{decided}, but it is not in the registry at {registry.uri}. {now}", champion=serves)
         if champion is not None and champion.number == number:

@@ -182,12 +182,11 @@ def _tables() -> bytes:
     """MLflow's tables, as MLflow makes them: in memory, once a process, for it takes seconds."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # noqa: PLC0415 - a second, for a server's clients
 
-    store = SqlAlchemyStore("sqlite+pysqlite:///:memory:", _ARTIFACTS)  # type: ignore[no-untyped-call]
-    try:
-        with closing(store.engine.raw_connection()) as connection:
-            return bytes(cast(sqlite3.Connection, connection.driver_connection).serialize())
-    finally:
-        store.engine.dispose()
+    engine = SqlAlchemyStore("sqlite+pysqlite:///:memory:", _ARTIFACTS).engine  # type: ignore[no-untyped-call]
+    with closing(engine.raw_connection()) as connection:
+        content: bytes = cast(sqlite3.Connection, connection.driver_connection).serialize()
+    engine.dispose()
+    return content
 
 
 def _migrations() -> "ScriptDirectory":
