@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from morphad.errors import BadInputError
 from morphad.settings import LineSettings, ProjectSettings
+from morphad.text import has_secret
 from pipelines.cluster import ClusterSettings, Step
 
 
@@ -54,8 +55,13 @@ def check_batch(images: str, root: str, cluster: ClusterSettings) -> None:
         cluster: What pods get.
 
     Raises:
-        BadInputError: One of the two lies on no volume of the steps that read it.
+        BadInputError: One of the two lies on no volume of the steps that read it, or holds credentials.
     """
+    if has_secret(images) or has_secret(root):
+        raise BadInputError(
+            "images or --root: holds credentials, and everybody who sees the run would see them; leave them out and give "
+            "pods the secret of step batch_predict in pipelines/cluster.yaml"
+        )
     _check(f"images {images!r}", "batch_plan", images, cluster)
     _check(f"--root {root!r}" if root else f"images {images!r}", "batch_predict", root or images, cluster)
 

@@ -184,6 +184,7 @@ def test_a_batch_prediction_is_uploaded_and_started(command: Command, fake: Fake
         (["pv-mono", "incoming"], "images 'incoming': pods of step batch_plan have a volume at /state only"),
         (["pv-mono", "/state/../data"], "images '/state/../data'"),
         (["pv-mono", "/state/t.csv", "--root", "/data"], "--root '/data': pods of step batch_predict"),
+        (["pv-mono", "s3://KEY:hu/sh@bucket/x"], "images or --root: holds credentials"),
     ],
 )
 def test_a_batch_that_pods_could_not_work_on_is_not_started(
