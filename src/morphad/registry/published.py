@@ -133,7 +133,7 @@ class PublishedModel:
             if "error" in row:
                 yield Answer(error=row["error"])
             else:
-                heatmap = decode(png, _LARGEST, grey=True).pixels / np.float32(255) if png else None
+                heatmap = np.divide(decode(png, _LARGEST, grey=True).pixels, 255, dtype=np.float32) if png else None
                 yield Answer.of(row["score"], row["rejected"], row["p_value"], heatmap)
 
     def _read(self) -> worker.Frame:
