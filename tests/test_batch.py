@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -122,6 +123,22 @@ def test_a_table_as_csv_says_the_same(
     other = predict(settings, tiny_detector, folder, tmp_path / "table.csv", shards=3)
     one, other = (table.astype(object).where(table.notna(), "") for table in (one, other))
     pd.testing.assert_frame_equal(one, other, check_dtype=False)
+
+
+def test_names_that_look_like_formulas_are_harmless_in_a_table_and_found_again(
+    settings: LineSettings, tiny_detector: Path, folder: Path, tmp_path: Path
+) -> None:
+    names = ["+1.png", "-2.png", "=cmd.png", "@x.png", "plain.png"]
+    there = tmp_path / "in"
+    there.mkdir()
+    for name in names:
+        shutil.copy(folder / "train" / "good" / "000.png", there / name)
+    predict(settings, tiny_detector, there, there / "table.csv")
+    lines = (there / "table.csv").read_text().splitlines()[1:]
+    assert [line.split(",")[0] for line in lines] == ["'+1.png", "'-2.png", "'=cmd.png", "'@x.png", "plain.png"]
+    again = predict(settings, tiny_detector, there / "table.csv", tmp_path / "again.parquet")
+    assert again["path"].tolist() == names
+    assert again["error"].tolist() == [""] * 5
 
 
 def test_images_may_come_from_a_table_of_paths_such_as_a_manifest(

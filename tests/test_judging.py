@@ -17,24 +17,50 @@ OTHER = {**TRAIN, "score": {**TRAIN["score"], "densities": ["gaussian"]}}
 LAX = {"overkill_margin": 0.5, "auroc_margin": 0.5, "escape_margin": 1.0}
 
 
+@pytest.fixture(autouse=True)
+def _no_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, make_set: Callable[..., Path]) -> Project:
+def registered(tmp_path_factory: pytest.TempPathFactory, make_set: Callable[..., Path]) -> Project:
     """A line through all verbs but promote. Not to be changed."""
-    project = Project(tmp_path_factory.mktemp("whole"))
+    project = Project(tmp_path_factory.mktemp("registered"))
     make_set(project.camera)
     project.configure()
-    project.done(*VERBS[:-2])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        project.done(*VERBS[:-1])
+    return project
+
+
+@pytest.fixture(scope="module")
+def in_service(registered: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The same with its version in service. Not to be changed."""
+    project = copied(registered, tmp_path_factory.mktemp("in-service") / "project")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        project.done("promote")
     return project
 
 
 @pytest.fixture
-def copy(whole: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """The same, to be changed, with a registry of its own that has its version."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    project = Project(Path(shutil.copytree(whole.root, tmp_path / "project")))
-    project.configure()
-    project.done("register")
-    return project
+def copy(registered: Project, tmp_path: Path) -> Project:
+    """A line with a registered version, to be changed."""
+    return copied(registered, tmp_path / "project")
+
+
+@pytest.fixture
+def promoted(in_service: Project, tmp_path: Path) -> Project:
+    """A line with a champion, to be changed."""
+    return copied(in_service, tmp_path / "project")
+
+
+def copied(project: Project, folder: Path) -> Project:
+    """A project elsewhere; its registry goes with it."""
+    other = Project(Path(shutil.copytree(project.root, folder)))
+    other.configure()
+    return other
 
 
 def client(project: Project) -> MlflowClient:
@@ -118,45 +144,43 @@ def test_an_image_of_the_holdout_that_was_exchanged_is_noticed(copy: Project) ->
     assert_told(copy.run("promote"), 2, str(name), "not the image that was frozen", f"morphad ingest {LINE}")
 
 
-def test_a_champion_that_was_deleted_is_no_reason_for_a_first_champion(copy: Project) -> None:
-    copy.done("promote")
-    copy.configure(calibrate={"false_reject_rate": 0.01})  # no threshold: refused
-    copy.done("calibrate", "evaluate", "register")
-    assert_told(copy.run("promote"), 1, "Refused")
-    client(copy).delete_model_version(f"morphad-{LINE}", "1")
+def test_a_champion_that_was_deleted_is_no_reason_for_a_first_champion(promoted: Project) -> None:
+    promoted.configure(calibrate={"false_reject_rate": 0.01})  # no threshold: refused
+    promoted.done("calibrate", "evaluate", "register")
+    assert_told(promoted.run("promote"), 1, "Refused")
+    client(promoted).delete_model_version(f"morphad-{LINE}", "1")
     told = "by its records version 1 is champion, but MLflow no longer has that version"
-    image = str(copy.camera / "test" / "good" / "000.png")
+    image = str(promoted.camera / "test" / "good" / "000.png")
     for verb, more in (("promote", ()), ("predict", (image,)), ("champion", ())):
-        assert_told(copy.run(verb, *more), 1, told, f"morphad registry repair {LINE}")
-    code, out, _ = copy.run("registry repair")
+        assert_told(promoted.run(verb, *more), 1, told, f"morphad registry repair {LINE}")
+    code, out, _ = promoted.run("registry repair")
     assert (code, "plan: take the line out of service" in out, "Nothing was changed" in out) == (0, True, True)
-    assert copy.run("status")[0] == 1
-    assert_told(copy.run("registry repair", "--apply"), 2, "--apply needs --why")
-    assert copy.run("registry repair", "--apply", "--why", "cleaned up too much")[0] == 0
-    assert copy.run("status")[0] == 0
-    assert_told(copy.run("promote"), 1, "this detector was refused against version 1")
+    assert promoted.run("status")[0] == 1
+    assert_told(promoted.run("registry repair", "--apply"), 2, "--apply needs --why")
+    assert promoted.run("registry repair", "--apply", "--why", "cleaned up too much")[0] == 0
+    assert promoted.run("status")[0] == 0
+    assert_told(promoted.run("promote"), 1, "this detector was refused against version 1")
 
 
 def test_rollback_brings_back_the_data_that_new_images_are_compared_with(
-    copy: Project, make_set: Callable[..., Path], tmp_path: Path
+    promoted: Project, make_set: Callable[..., Path], tmp_path: Path
 ) -> None:
-    copy.done("promote")
-    first = manifest_id(read_manifest(copy.place.reference))
+    first = manifest_id(read_manifest(promoted.place.reference))
     more = make_set(tmp_path / "more", good=20, test_good=0, defects=0, seed=5)
     for path in (more / "train" / "good").iterdir():
-        path.rename(copy.camera / "train" / "good" / f"new-{path.name}")
-    copy.configure(promote=LAX)
-    copy.done(*VERBS)
-    assert copy.registry.champion(LINE).number == 2
-    assert manifest_id(read_manifest(copy.place.reference)) != first
-    code, out, _ = copy.run("rollback", "--why", "too many escapes", "--actor", "Ana")
+        path.rename(promoted.camera / "train" / "good" / f"new-{path.name}")
+    promoted.configure(promote=LAX)
+    promoted.done(*VERBS)
+    assert promoted.registry.champion(LINE).number == 2
+    assert manifest_id(read_manifest(promoted.place.reference)) != first
+    code, out, _ = promoted.run("rollback", "--why", "too many escapes", "--actor", "Ana")
     assert (code, out) == (0, f"{LINE}: version 1 is champion again\n")
-    assert manifest_id(read_manifest(copy.place.reference)) == first == copy.registry.champion(LINE).data_hash
+    assert manifest_id(read_manifest(promoted.place.reference)) == first == promoted.registry.champion(LINE).data_hash
     assert_told(
-        copy.run("promote"), 1, "Ana (name as told, no account) took version 2 out of service", "too many escapes"
+        promoted.run("promote"), 1, "Ana (name as told, no account) took version 2 out of service", "too many escapes"
     )
-    assert copy.run("withdraw", "--why", "camera moved")[0] == 0
-    assert read_manifest(copy.place.reference).empty
+    assert promoted.run("withdraw", "--why", "camera moved")[0] == 0
+    assert read_manifest(promoted.place.reference).empty
 
 
 def test_four_eyes(copy: Project) -> None:
@@ -224,9 +248,8 @@ def test_promote_before_register_and_after_a_kill(copy: Project, monkeypatch: py
     assert len(copy.registry.trail(LINE).entries) == 1
 
 
-def test_code_that_was_changed_in_the_store_after_the_gate_does_not_decide(copy: Project) -> None:
-    copy.done("promote")
-    (package,) = (copy.root / "mlartifacts").rglob("code/morphad/__init__.py")
+def test_code_that_was_changed_in_the_store_after_the_gate_does_not_decide(promoted: Project) -> None:
+    (package,) = (promoted.root / "mlartifacts").rglob("code/morphad/__init__.py")
     package.write_text(package.read_text() + "\n# one line more\n")
-    image = str(copy.camera / "test" / "good" / "000.png")
-    assert_told(copy.run("predict", image), 3, "are not those that were judged")
+    image = str(promoted.camera / "test" / "good" / "000.png")
+    assert_told(promoted.run("predict", image), 3, "are not those that were judged")

@@ -1,5 +1,7 @@
 """params.yaml: what is wrong is told in one error that names file, key, value and what is allowed."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -345,3 +347,58 @@ class TestOwnProject:
         watched = {param for stage in stages.values() for param in stage["do"]["params"]}
         for section in SECTIONS:
             assert {f"defaults.{section}", f"lines.${{key}}.{section}"} <= watched
+
+
+SECRETS = """
+defaults:
+  register:
+    tracking_uri: "http://anna:hush/hush@mlflow.plant"
+data:
+  registry: https://hush@git.plant/data.git
+  remote: s3://KEY:hush@bucket/dvc
+lines:
+  cookie:  # whose name sounds secret to some
+    ingest: {source: s3,
+      path: "s3://KEY:hush@bucket/cookie", verdicts: "s3://bucket/v.csv"}
+    register: {experiment: "x?token=hush"}
+"""
+
+
+class TestPasswords:
+    def test_each_is_a_warning_that_names_its_place_and_where_it_belongs(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        path = project(tmp_path, SECRETS)
+        settings = load_settings(path)
+        load_settings(path)
+        assert settings.line("cookie").register_.tracking_uri == "http://anna:hush/hush@mlflow.plant"  # as it was
+        said = caplog.messages
+        assert [text.partition(" holds ")[0] for text in said] == [
+            f"{path}, line 4: warning: defaults.register.tracking_uri",
+            f"{path}, line 6: warning: data.registry",
+            f"{path}, line 7: warning: data.remote",
+            f"{path}, line 11: warning: lines.cookie.ingest.path",
+            f"{path}, line 12: warning: lines.cookie.register.experiment",
+        ]
+        wanted = ["MLFLOW_TRACKING_PASSWORD", "MORPHAD_DATA_REGISTRY", "AWS_PROFILE", "AWS_PROFILE", "take it out"]
+        assert all(remedy in text for remedy, text in zip(wanted, said, strict=True))
+        assert not any(secret in text for text in said for secret in ("hush", "KEY:", "anna"))
+
+    def test_it_is_told_on_the_terminal(self, tmp_path: Path) -> None:
+        project(tmp_path, SECRETS)
+        done = subprocess.run(
+            [sys.executable, "-m", "morphad.cli", "summary"], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0
+        assert done.stderr.count("params.yaml, line 4: warning: defaults.register.tracking_uri") == 1
+        assert "hush" not in done.stdout + done.stderr
+
+    def test_settings_without_any_are_read_in_silence(self, caplog: pytest.LogCaptureFixture) -> None:
+        load_settings(ROOT / "params.yaml")
+        assert caplog.messages == []
+
+    def test_an_error_does_not_show_it(self, tmp_path: Path) -> None:
+        path = project(tmp_path, "lines: {bottle: {ingest: {path: 's3://KEY:hu/sh@bucket/x'}}}")
+        with pytest.raises(BadInputError, match=r"`path` 's3://\*\*\*@bucket/x' is in a bucket") as caught:
+            load_settings(path)
+        assert "hu" not in str(caught.value)

@@ -18,7 +18,7 @@ from morphad.inspection import DetectorModel
 from morphad.model import loop
 from morphad.model.detector import Detector
 from morphad.params import resolve
-from morphad.registry import detector_hash
+from morphad.registry import Registry, detector_hash
 from morphad.settings import IngestSettings, LineSettings, SplitSettings
 from morphad.workspace import Workspace
 from tiny import TRAIN
@@ -108,8 +108,9 @@ def test_images_of_several_sizes_are_evaluated_each_at_its_own(camera: Path, pla
     for i, size in enumerate([(70, 41), (33, 90)]):
         image, mask = rng.integers(60, 200, size, dtype=np.uint8), np.zeros(size, np.uint8)
         image[10:20, 10:20], mask[10:20, 10:20] = 255, 255
-        Image.fromarray(image).save(camera / "test" / "spot" / f"odd{i}.png")
-        Image.fromarray(mask).save(camera / "ground_truth" / "spot" / f"odd{i}_mask.png")
+        for part, name, pixels in (("test", f"odd{i}.png", image), ("ground_truth", f"odd{i}_mask.png", mask)):
+            (camera / part / "=odd").mkdir(exist_ok=True)
+            Image.fromarray(pixels).save(camera / part / "=odd" / name)
     settings = settings_of(camera)
     ingest(place, settings)
     split(place)
@@ -122,6 +123,7 @@ def test_images_of_several_sizes_are_evaluated_each_at_its_own(camera: Path, pla
     assert list(predictions) == ["path", "label", "defect", "score", "rejected", "p_value"]
     assert len(predictions) == figures["n_good"] + figures["n_defect"]
     rows = read_manifest(place.split)
+    assert set(predictions["defect"].dropna()) == {"spot", "'=odd"}  # no formula for a spreadsheet
     assert set(predictions["path"]) == set(rows.loc[rows["role"] == "holdout", "path"])
 
 
@@ -225,6 +227,34 @@ def test_a_new_ingest_replaces_the_snapshot_as_a_whole(camera: Path, place: Work
     assert second["good"] == first["good"] - 1
     assert second["data_hash"] != first["data_hash"]
     assert [path.name for path in place.snapshot.parent.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_registered_version_is_described_by_its_card(
+    camera: Path, place: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MORPHAD_IMAGE_DIGEST", "sha256:feed")
+    settings = settings_of(camera, register={"tracking_uri": f"sqlite:///{tmp_path / 'mlflow.db'}"})
+    ingest(place, settings)
+    split(place)
+    train(place, settings)
+    calibrate(place, settings)
+    evaluate(place, settings)
+    done = steps.register(
+        LINE, settings,
+        split=place.split, holdout=place.holdout, detector=place.detector, report=place.report,
+        registration=place.registration,
+    )  # fmt: skip
+    with Registry(settings.register_)._connection.session() as client:
+        version = client.get_model_version(done["model_name"], str(done["version"]))
+        card = Path(client.download_artifacts(done["run_id"], "report/card.md")).read_text()
+    assert version.tags["image_digest"] == "sha256:feed"
+    assert version.description == card
+    assert f"**{steps.verdict_of(place.report, place.detector).sentence}**" in card
+    assert "- `spot`: " in card
+    assert "`small` with random weights" in card
+    assert "`sha256:feed`" in card
+    assert not (place.report / "card.md").exists()  # an output of another step's folder would start that step again
 
 
 def test_heatmaps_of_one_name_are_refused_by_name(camera: Path, tmp_path: Path) -> None:

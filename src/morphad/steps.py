@@ -3,6 +3,7 @@
 The local pipeline, the command line and cluster components all call these; nothing passes between steps but files.
 """
 
+import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -43,6 +44,7 @@ from morphad.text import harmless_cell
 # What takes seconds to import is imported by the steps that need it.
 if TYPE_CHECKING:
     from morphad.data.holdout import FrozenHoldout
+    from morphad.decision.calibration import Calibration
     from morphad.inspection import Answer, Model
     from morphad.model.detector import Detector
     from morphad.report.pictures import Example
@@ -345,6 +347,8 @@ def register(
             version where the split was made from that very version.
         actor: Who registers it: by four eyes, somebody else approves it.
 
+    The container image is on record where MORPHAD_IMAGE_DIGEST names it: an image cannot know its own digest.
+
     Raises:
         BadInputError: The figures are of another detector or another holdout.
         ServiceError: MLflow did not answer; nothing is lost, the same call sends it later.
@@ -362,6 +366,9 @@ def register(
             f"{holdout}; run `morphad evaluate {line}`, then `morphad register {line}`"
         )
     version = current_version(data_version, as_ingested(rows)) if data_version is not None else None
+    tags = {"morphad.reason": reason, **({} if version is None else {"morphad.data_version": version.tag})}
+    if digest := os.environ.get("MORPHAD_IMAGE_DIGEST", "").strip():
+        tags["image_digest"] = digest
     registry = Registry(settings.register_)
     published = registry.publish(
         line,
@@ -369,7 +376,7 @@ def register(
         report,
         params=settings.model_dump(mode="json", by_alias=True),
         metrics=_plain_metrics(figures),
-        tags={"morphad.reason": reason, **({} if version is None else {"morphad.data_version": version.tag})},
+        tags=tags,
         dataset=DatasetFacts(
             manifest=split,
             data_hash=manifest_id(rows),
@@ -378,6 +385,7 @@ def register(
             holdout_labels=frozen.labels_id,
             holdout=holdout,
         ),
+        card=_card(line, settings, rows=rows, figures=figures, detector=detector, tags=tags),
         actor=actor,
     )
     facts = {
@@ -524,18 +532,45 @@ def predict(
 
 def verdict_of(report: Path, detector: Path) -> "Verdict":
     """The sentence at the head of a line's page."""
-    from morphad.decision.calibration import Calibration
     from morphad.report.verdict import verdict
 
-    description, metrics = detector / "detector.json", report / "metrics.json"
-    try:
-        calibration = Calibration.from_json(read_json(description)["calibration"])
-    except (KeyError, TypeError) as error:
-        raise BadInputError(f"{description}: has no calibration; run `morphad calibrate` again") from error
+    calibration, metrics = _calibration(detector), report / "metrics.json"
     try:
         return verdict(read_json(metrics), calibration)
     except (KeyError, TypeError) as error:
         raise BadInputError(f"{metrics}: not as morphad writes it; run `morphad evaluate` again") from error
+
+
+def _card(
+    line: str, settings: LineSettings, *, rows: pd.DataFrame, figures: Figures, detector: Path, tags: dict[str, str]
+) -> str:
+    """The model card of a detector that is about to be registered with these tags."""
+    from morphad.registry import code_revision
+    from morphad.report.card import CardFacts, card
+
+    facts = CardFacts.of(
+        rows,
+        data_hash=manifest_id(rows),
+        holdout_id=str(figures["holdout_id"]),
+        data_version=tags.get("morphad.data_version", ""),
+        licence=licence(settings.ingest),
+        morphad=__version__,
+        code_revision=code_revision(),
+        image_digest=tags.get("image_digest", ""),
+    )
+    training = read_json(detector / "detector.json").get("settings", {})
+    return card(line, figures, _calibration(detector), settings=settings, training=training, facts=facts)
+
+
+def _calibration(detector: Path) -> "Calibration":
+    """The calibration of a saved detector, without loading it."""
+    from morphad.decision.calibration import Calibration
+
+    description = detector / "detector.json"
+    try:
+        return Calibration.from_json(read_json(description)["calibration"])
+    except (KeyError, TypeError) as error:
+        raise BadInputError(f"{description}: has no calibration; run `morphad calibrate` again") from error
 
 
 def _settle(record: Figures, decision: Path, split: Path, reference: Path) -> None:

@@ -140,6 +140,14 @@ def test_listing_with_every_column(tmp_path: Path) -> None:
     assert c.mask == (tmp_path / "m.png").resolve()
 
 
+def test_names_that_were_made_harmless_for_spreadsheets_are_found(tmp_path: Path) -> None:
+    path = listing(tmp_path, "path,label,defect,mask\n'=a.png,defect,'-dent,'+m.png\n")
+    for name in ("a.png", "m.png"):
+        (tmp_path / name).rename(tmp_path / f"{'=' if name == 'a.png' else '+'}{name}")
+    (only,) = found(path, "listing")
+    assert (only.name, only.defect, only.mask) == ("=a.png", "-dent", (tmp_path / "+m.png").resolve())
+
+
 def test_listing_as_parquet(tmp_path: Path) -> None:
     put(tmp_path, "a.png", "b.png")
     rows = {

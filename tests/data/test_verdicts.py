@@ -71,6 +71,10 @@ class TestReading:
         feed.write_text(json.dumps([{**vars(v), "comment": v.comment or None} for v in expected]), encoding="utf-8")
         assert read_verdicts(str(feed)) == expected
 
+    def test_a_name_copied_from_a_table_of_predictions_is_the_images(self, tmp_path: Path) -> None:
+        (tmp_path / "feed.csv").write_text(HEADER + "'=cmd.png,escape,,Ann,2025-03-01T10:00:00Z,\n")
+        assert [verdict.image for verdict in read_verdicts(str(tmp_path / "feed.csv"))] == ["=cmd.png"]
+
     def test_an_empty_feed_is_one(self, tmp_path: Path) -> None:
         (tmp_path / "feed.csv").write_text(HEADER)
         assert read_verdicts(str(tmp_path / "feed.csv")) == []

@@ -22,7 +22,7 @@ from mlflow.entities.webhook import WebhookAction, WebhookEntity, WebhookEvent
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from morphad.errors import ServiceError
+from morphad.errors import CheckFailedError, ServiceError
 from morphad.registry import DatasetFacts, Registration, Registry
 from morphad.registry.account import authenticated_account
 from morphad.registry.connection import Connection
@@ -93,9 +93,8 @@ class Line:
 def line(stack: Stack, publish: Publish) -> Line:
     with as_account(stack, "approver") as client:
         published = publish("a")
-        client.set_registered_model_alias(MODEL, "champion", "1")
-        trail = client.create_run(client.create_experiment(TRAIL)).info.run_id
-        client.log_param(trail, "0", "first entry")
+        _registry().promote(LINE, 1, {"reasons": ["good"]}, "otto")
+        trail = _registry().trail(LINE).run_id
         experiment = client.get_experiment_by_name("morphad")
         assert experiment is not None
         version = client.get_model_version(MODEL, "1")
@@ -123,7 +122,7 @@ CALLS: dict[str, tuple[set[str], Callable[[MlflowClient, Line], object]]] = {
     "read the champion": (ALL, lambda c, _: c.get_model_version_by_alias(MODEL, "champion")),
     "read the aliases": (ALL, lambda c, _: c.get_registered_model(MODEL).aliases["champion"]),
     "read a file of the run": (ALL, lambda c, at: c.download_artifacts(at.run, "report/index.html")),
-    "read the trail": (ALL, lambda c, at: c.get_run(at.trail).data.params["0"]),
+    "read the trail": (ALL, lambda c, at: c.get_run(at.trail).data.params["000001"]),
     "search": (ALL, lambda c, _: c.search_model_versions(f"name = '{MODEL}'")[0]),
     "start a run": (TRAIN, lambda c, at: c.create_run(at.experiment)),
     "create a version": (
@@ -136,8 +135,8 @@ CALLS: dict[str, tuple[set[str], Callable[[MlflowClient, Line], object]]] = {
     "call it candidate": (APPROVE, lambda c, _: c.set_registered_model_alias(MODEL, "candidate", "1")),
     "call it Champion": (APPROVE, lambda c, _: c.set_registered_model_alias(MODEL, "Champion", "1")),
     "take a name away": (APPROVE, lambda c, _: c.delete_registered_model_alias(MODEL, "previous")),
-    "write the trail": (APPROVE, lambda c, at: c.log_param(at.trail, "1", "second entry")),
-    "rewrite the trail": (NOBODY, lambda c, at: c.log_param(at.trail, "0", "another entry")),
+    "write the trail": (APPROVE, lambda c, at: c.log_param(at.trail, "note", "an entry")),
+    "rewrite the trail": (NOBODY, lambda c, at: c.log_param(at.trail, "000001", "another entry")),
     "tag the trail": (APPROVE, lambda c, at: c.set_tag(at.trail, "k", "v")),
     "start another trail": (APPROVE, lambda c, _: c.create_run(_id(c, TRAIL))),
     "delete the trail": (APPROVE, lambda c, _: _delete_and_restore(c, TRAIL)),
@@ -200,31 +199,55 @@ def test_what_each_role_may_do(stack: Stack, line: Line, name: str) -> None:
     assert may == expected
 
 
-def test_trainer_registers_and_does_not_promote(stack: Stack, line: Line, publish: Publish) -> None:
+def test_trainer_registers_and_does_not_promote(stack: Stack, publish: Publish) -> None:
+    line, yes = "axle", {"reasons": ["good"]}
     with as_account(stack, "trainer") as client:
-        published = publish("b")
-        assert published.created
-        challenger = _registry().challenger(LINE)
-        assert challenger is not None
-        assert challenger.number == published.version
+        with pytest.raises(ServiceError, match=r"403.* morphad registry prepare LINE"):
+            publish("a", line=line)
+        assert client.search_registered_models(f"name = 'morphad-{line}'") == []
+    with as_account(stack, "approver"):
+        _registry().prepare(line)
+    with as_account(stack, "trainer") as client:
+        assert [publish(data, line=line).version for data in ("a", "b")] == [1, 2]
+        for act in (_registry().promote, _registry().propose, _registry().refuse):
+            with pytest.raises(ServiceError, match="403"):
+                act(line, 1, yes, "tina")
         with pytest.raises(MlflowException, match="403"):
-            client.set_registered_model_alias(MODEL, "champion", str(published.version))
-        champion = _registry().champion(LINE)
-        assert champion is not None
-        assert champion.number == 1
-        with pytest.raises(ServiceError, match=r"403.* of an account\s+that may write"):
-            publish("a", line="unprepared")
-        assert client.search_registered_models("name = 'morphad-unprepared'") == []
-    with as_account(stack, "approver") as client:
-        client.set_registered_model_alias(MODEL, "champion", str(published.version))
+            client.set_registered_model_alias(f"morphad-{line}", "champion", "1")
+        assert _registry().champion(line) is None
+        assert _registry().trail(line).entries == ()
+        assert str(_registry().version(line, 1).trained_by) == "trainer (unknown)"
+    with as_account(stack, "approver"):
+        _registry().promote(line, 1, yes, "otto")
+        assert str(_registry().trail(line).entries[-1].by) == "approver (otto)"
+        _registry().propose(line, 2, yes, "pipeline")
+    with (
+        as_account(stack, "trainer"),
+        pytest.raises(CheckFailedError, match=r"trained by trainer \(unknown\).*four eyes"),
+    ):
+        _registry().approve(line, "mine is fine", "somebody else")  # whatever name is told, the account counts
+    with as_account(stack, "reader"), pytest.raises(ServiceError, match="403"):
+        _registry().decline(line, "why", "eve")
+    with as_account(stack, "approver"):
+        _registry().approve(line, "looked at 40 parts", "otto")
     with as_account(stack, "reader"):
-        champion = _registry().champion(LINE)
+        champion = _registry().champion(line)
         assert champion is not None
-        assert champion.number == published.version
+        assert champion.number == 2
         with pytest.raises(ServiceError, match="403"):
-            publish("c")
+            publish("c", line=line)
+
+
+def test_alias_that_an_approver_moved_by_hand_is_noticed_by_all(stack: Stack, publish: Publish) -> None:
+    line = "hub"
     with as_account(stack, "approver") as client:
-        client.set_registered_model_alias(MODEL, "champion", "1")
+        _registry().prepare(line)
+        for data in ("a", "b"):
+            publish(data, line=line)
+        _registry().promote(line, 1, {"reasons": ["good"]}, "otto")
+        client.set_registered_model_alias(f"morphad-{line}", "champion", "2")
+    with as_account(stack, "reader"), pytest.raises(CheckFailedError, match="MLflow's alias names version 2"):
+        _registry().champion(line)
 
 
 def test_reader_can_serve(stack: Stack, line: Line, tmp_path: Path) -> None:

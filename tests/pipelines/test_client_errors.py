@@ -162,9 +162,10 @@ def test_a_host_that_is_none_is_wrong_use(host: str | None, names: str) -> None:
     assert names in str(refused.value)
 
 
-def test_a_password_in_the_address_is_refused_and_not_shown() -> None:
+@pytest.mark.parametrize("address", ["https://me:pa55@kubeflow.plant", "http://me:1/pa55@k", "http://k?token=pa55"])
+def test_a_password_in_the_address_is_refused_and_not_shown(address: str) -> None:
     with pytest.raises(BadInputError) as refused:
-        Connection("https://me:pa55@kubeflow.plant")
+        Connection(address)
     assert "KFP_TOKEN" in str(refused.value)
     assert "pa55" not in str(refused.value)
 

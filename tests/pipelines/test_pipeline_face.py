@@ -89,6 +89,27 @@ def test_a_registry_that_does_not_answer_is_told_before_anything_runs(
     assert not (tmp_path / "pipeline-runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("section", "values"),
+    [
+        ("register", {"tracking_uri": "postgresql://anna:hu/sh@db/mlflow"}),
+        ("register", {"tracking_uri": "http://hush@mlflow.plant"}),
+        ("register", {"tracking_uri": "https://mlflow.plant/?api_key=hush"}),
+        ("ingest", {"source": "s3", "path": "s3://KEY:hush@bucket/x"}),
+        ("ingest", {"path": "camera", "verdicts": "s3://bucket/v.csv?X-Amz-Signature=hush"}),
+    ],
+)
+@pytest.mark.parametrize("command", [("run",), ("submit",), ("submit-batch", "pcb", "s3://bucket/x")])
+def test_no_plan_and_no_run_has_a_secret_of_the_settings(
+    call: Call, tmp_path: Path, section: str, values: dict[str, str], command: tuple[str, ...]
+) -> None:
+    YAML().dump({"lines": {"pcb": {"ingest": {"path": "camera"}, section: values}}}, tmp_path / "params.yaml")
+    code, said, errors = call("pipeline", *command)
+    assert code == 2
+    assert f"lines.pcb.{section}.{list(values)[-1]}: holds a password" in errors
+    assert "hush" not in said + errors and "hu/sh" not in said + errors
+
+
 def test_a_password_in_the_settings_is_refused(call: Call, tmp_path: Path) -> None:
     register = {"tracking_uri": "postgresql://anna:hush@db/mlflow"}
     YAML().dump({"lines": {"pcb": {"ingest": {"path": "camera"}, "register": register}}}, tmp_path / "params.yaml")

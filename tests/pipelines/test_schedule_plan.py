@@ -78,6 +78,19 @@ def test_what_differs_is_made_anew_and_the_difference_is_told(change: dict[str, 
     assert [old.run.id for old in found.old] == ["id-0"]
 
 
+def test_a_difference_shows_no_secret() -> None:
+    """Such as that of a recurring run which an earlier version of morphad made."""
+    text = '{"register":{"tracking_uri":"http://anna:hu/sh@%s"},"api_key":"hush-%s"}'
+    have, want = (
+        replace(TRIGGER, parameters={"lines": [{"line": "pcb", "settings_json": text % (host, host)}]})
+        for host in ("old", "new")
+    )
+    assert differences(have, want) == (
+        "settings.api_key: *** -> ***",
+        "settings.register.tracking_uri: http://***@old -> http://***@new",
+    )
+
+
 def test_numbers_may_come_back_from_the_server_as_fractions() -> None:
     back = replace(TRIGGER, parameters={**TRIGGER.parameters, "seed": 0.0})
     assert differences(back, TRIGGER) == ("made by another version of morphad",)

@@ -8,6 +8,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -26,10 +27,22 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What is decided holds on both kinds of registry: a file, and a server on PostgreSQL with accounts."""
+    if metafunc.module.__name__ in {"test_decisions", "test_retention"} and "registry" in metafunc.fixturenames:
+        both = ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)]
+        metafunc.parametrize("settings", both, indirect=True)
+
+
 @pytest.fixture
-def settings(store: Path, monkeypatch: pytest.MonkeyPatch) -> RegisterSettings:
+def settings(request: pytest.FixtureRequest, store: Path, monkeypatch: pytest.MonkeyPatch) -> RegisterSettings:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return RegisterSettings(tracking_uri=f"sqlite:///{store / 'mlflow.db'}")
+    if getattr(request, "param", "sqlite") == "sqlite":
+        return RegisterSettings(tracking_uri=f"sqlite:///{store / 'mlflow.db'}")
+    stack = request.getfixturevalue("stack")
+    for name, value in stack.environment.items():
+        monkeypatch.setenv(name, value)
+    return RegisterSettings(tracking_uri=stack.tracking.endpoint)
 
 
 @pytest.fixture
@@ -50,14 +63,23 @@ def client(settings: RegisterSettings, registry: Registry) -> MlflowClient:
 
 
 @pytest.fixture
-def sql(store: Path) -> Callable[..., None]:
+def sql(settings: RegisterSettings, store: Path, request: pytest.FixtureRequest) -> Callable[..., None]:
     """Change MLflow's database behind its back."""
 
     def run(statement: str, *values: str) -> None:
-        with closing(sqlite3.connect(store / "mlflow.db")) as database, database:
-            database.execute(statement, values)
+        if settings.tracking_uri.startswith("sqlite"):
+            with closing(sqlite3.connect(store / "mlflow.db")) as database, database:
+                database.execute(statement, values)
+            return
+        with closing(psycopg2.connect(_address(request))) as database, database, database.cursor() as cursor:
+            cursor.execute(statement.replace("%", "%%").replace("?", "%s"), values)
 
     return run
+
+
+def _address(request: pytest.FixtureRequest) -> str:
+    """Of the stack's database, in the form of its own client."""
+    return str(request.getfixturevalue("stack").database.uri).replace("+psycopg2", "")
 
 
 @pytest.fixture

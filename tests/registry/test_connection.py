@@ -127,6 +127,25 @@ def test_credentials_are_masked() -> None:
     assert masked("to 'postgresql://h/d?user=a&password=s3cret'") == "to 'postgresql://h/d?user=a&password=***'"
 
 
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://anna:hush/hush@mlflow.plant",
+        "http://anna:12/hush@mlflow.plant",
+        "http://anna:hu[sh@mlflow.plant",
+        "postgresql://anna:hu@sh@mlflow.plant/mlflow",
+        "postgresql://anna:hush@sh:1@mlflow.plant/mlflow",
+    ],
+)
+def test_a_password_that_would_be_taken_for_the_host_is_refused_with_a_remedy(uri: str) -> None:
+    with pytest.raises(
+        BadInputError, match=r"\*\*\*@mlflow\.plant.*write / as %2F.*MLFLOW_TRACKING_PASSWORD"
+    ) as caught:
+        Registry(RegisterSettings(tracking_uri=uri))
+    assert "hu" not in str(caught.value)
+    assert "anna" not in str(caught.value)
+
+
 def test_credentials_are_masked_in_failures(closed_port: int) -> None:
     error, _ = _failure(f"http://anna:s3cret@127.0.0.1:{closed_port}", retries=0)
     assert "s3cret" not in str(error)

@@ -153,7 +153,7 @@ def test_a_line_is_taken_out_of_service_and_brought_back(
     assert aliases(client, line) == {}
     with pytest.raises(CheckFailedError, match=r"no version of .* is in service"):
         registry.withdraw(line, "again", "bert")
-    with pytest.raises(CheckFailedError, match=r"bert .* took version 1 out of service at .* \(camera moved\)"):
+    with pytest.raises(CheckFailedError, match=r"bert.* took version 1 out of service at .* \(camera moved\)"):
         registry.promote(line, 1, YES, "anna")
     assert registry.rollback(line, "camera is back", "bert", to=1).number == 1
     assert registry.standing(line).blocked == {}
@@ -185,7 +185,7 @@ def test_four_eyes(client: MlflowClient, registry: Registry, line: str, add_vers
     registry.propose(line, 2, YES, "schedule")
     assert acts(registry, line)[1:] == [("proposed", 2, 1)]
     assert aliases(client, line) == {"champion": 1, "candidate": 2}
-    with pytest.raises(CheckFailedError, match=r"trained by anna .*another account"):
+    with pytest.raises(CheckFailedError, match=r"trained by anna.*another account"):
         registry.approve(line, "looks fine", "anna")
     assert registry.approve(line, "looked at 40 parts", "bert").number == 2
     assert aliases(client, line) == {"champion": 2, "previous": 1}
@@ -204,7 +204,7 @@ def test_a_candidate_is_approved_only_against_the_champion_that_it_was_judged_ag
     registry.promote(line, 1, YES, "dora")
     judged = registry.standing(line)
     registry.promote(line, 2, YES, "dora")
-    with pytest.raises(OvertakenError, match=r"judged against version 1, dora .* promoted version 2"):
+    with pytest.raises(OvertakenError, match=r"judged against version 1, .*dora.* promoted version 2"):
         registry.propose(line, 3, YES, "schedule", judged)
     registry.propose(line, 3, YES, "schedule")
     registry.rollback(line, "escapes", "bert")

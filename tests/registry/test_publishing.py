@@ -18,6 +18,7 @@ from morphad.registry.publishing import REQUIREMENTS
 from morphad.settings import RegisterSettings
 
 Publish = Callable[..., Registration]
+HUSH = "hush"  # in no name and no code of ours
 
 
 @pytest.fixture
@@ -257,6 +258,28 @@ def test_facts_have_no_absolute_path_unless_given(publish: Publish, client: Mlfl
     assert client.get_run(done.run_id).inputs.dataset_inputs[0].dataset.source == '{"uri": "data/x/manifest.parquet"}'
 
 
+def test_nothing_that_is_recorded_holds_a_secret(
+    publish: Publish, registry: Registry, client: MlflowClient, line: str, store: Path
+) -> None:
+    uri = f"postgresql://anna:12/{HUSH}@{HUSH} {HUSH}@db.plant/mlflow"
+    done = publish(
+        params={"register": {"tracking_uri": uri, "api_key": HUSH}, "list": [uri]},
+        tags={"morphad.reason": f"manual, after {uri!r} was away"},
+    )
+    assert client.get_run(done.run_id).data.params == {
+        "register.tracking_uri": "postgresql://***@db.plant/mlflow",
+        "register.api_key": "***",
+        "list": '["postgresql://***@db.plant/mlflow"]',
+    }
+    registry.promote(line, done.version, {"reasons": []}, f"pipeline run 1 (token={HUSH})")
+    publish(data="b")
+    registry.promote(line, 2, {"reasons": []}, "test")
+    registry.rollback(line, f"asked for at {uri!r}", "test")
+    recorded = {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
+    assert any(b"pipeline run 1 (token=***)" in content for content in recorded.values())
+    assert not [path for path, content in recorded.items() if HUSH.encode() in content or b"anna" in content]
+
+
 def test_passwords_in_settings_are_not_recorded(publish: Publish, client: MlflowClient) -> None:
     done = publish(params={"register": {"tracking_uri": "https://anna:s3cret@mlflow.plant.example"}})
     assert client.get_run(done.run_id).data.params == {"register.tracking_uri": "https://***@mlflow.plant.example"}
@@ -285,3 +308,24 @@ def test_names_are_made_fit_for_mlflow_and_stay_apart() -> None:
         _validate_metric_name(name)
     assert fit["escape.Riss _tief_"] == 0
     assert fit["ä ö: 5"] == 4
+
+
+@pytest.mark.parametrize("length", [0, 4990, 5000, 5001, 9000])
+def test_the_card_is_description_and_artifact_as_far_as_mlflow_takes_it(
+    publish: Publish, client: MlflowClient, length: int
+) -> None:
+    """MLflow's column holds 5,000 characters: SQLite does not mind more, PostgreSQL does."""
+    card = "".join(f"- Größe {n:06}\n" for n in range(1000))[:length]
+    done = publish(card=card)
+    description = client.get_model_version(done.model_name, str(done.version)).description or ""
+    reports = {entry.path for entry in client.list_artifacts(done.run_id, "report")}
+    assert ("report/card.md" in reports) == bool(card)
+    assert len(description) <= 5000
+    if length <= 5000:
+        assert description == card
+        return
+    assert client.download_artifacts(done.run_id, "report/card.md")
+    kept, _, told = description.partition("\n\n")
+    assert told == "(Cut at 5,000 characters. The whole card is report/card.md of the run.)\n"
+    assert card.startswith(f"{kept}\n")
+    assert len(kept) > 4850

@@ -196,3 +196,13 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "taken").write_text("")
     with pytest.raises((BadInputError, OSError), match="taken"):
         write_page(tmp_path / "taken", _page())
+
+
+def test_no_secret_of_the_settings_gets_onto_the_page(tmp_path):
+    settings = {
+        "register": {"tracking_uri": "postgresql://anna:hush/hu@sh hush@db.plant/mlflow", "api_key": "hush"},
+        "ingest": {"path": "s3://KEY:hush@bucket/x", "verdicts": "https://h/v.csv?X-Amz-Signature=hush"},
+    }
+    text = _written(tmp_path, _page(settings=settings, training={"from": "http://u:hush@h"}))
+    assert "hush" not in text and "KEY" not in text and "anna" not in text
+    assert "postgresql://***@db.plant/mlflow" in text

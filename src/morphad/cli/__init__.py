@@ -5,7 +5,7 @@ import os
 import sys
 
 from morphad import __version__
-from morphad.cli import bucket, check, cluster, decisions, results, steps, versions
+from morphad.cli import bucket, check, cluster, decisions, papers, results, steps, versions
 from morphad.cli.shared import Verbs
 from morphad.errors import MorphadError
 
@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"morphad {__version__}")
     verbs = Verbs(parser)
-    for module in (steps, results, decisions, check, versions, bucket):
+    for module in (steps, results, decisions, papers, check, versions, bucket):
         module.add_verbs(verbs)
     for word, about in cluster.WORDS.items():
         verbs.list_only(word, about)

@@ -108,6 +108,7 @@ def _repair(options: argparse.Namespace) -> None:
 
 def _prune(options: argparse.Namespace) -> None:
     from morphad.registry import Retention
+    from morphad.registry.wording import listed
 
     if min(options.newest, options.former, options.days) < 0:
         raise BadInputError("--newest, --former and --days: expected 0 or more")
@@ -123,7 +124,7 @@ def _prune(options: argparse.Namespace) -> None:
     if not plan.removed:
         print(f"{options.line}: no version is to go")
         return
-    gone = _listed(plan.removed)
+    gone = listed(plan.removed)
     if options.apply:
         print(
             f"{options.line}: {gone} removed; decisions, reports and data stay on record. The files go when MLflow's "
@@ -143,6 +144,8 @@ def _follow(options: argparse.Namespace) -> None:
 
 
 def _history(options: argparse.Namespace) -> None:
+    from morphad.registry.wording import sentence
+
     registry = _open(options)
     trail = registry.trail(options.line)
     versions = registry.history(options.line)
@@ -159,7 +162,7 @@ def _history(options: argparse.Namespace) -> None:
         print(f"{options.line}: no versions at {registry.uri}; run `dvc repro`")
         return
     for entry in trail.entries:
-        print(f"{entry.number:>4}  {_sentence(entry)}")
+        print(f"{entry.number:>4}  {sentence(entry)}")
         for reason in entry.reasons:
             print(f"      {reason}")
     for version in versions:
@@ -168,32 +171,6 @@ def _history(options: argparse.Namespace) -> None:
             f"version {version.number}  registered {version.created_at} by {version.trained_by}  {aliases}  "
             f"data {version.data_version or version.data_hash[:12]}"
         )
-
-
-def _sentence(entry: "Entry") -> str:
-    """One decision as a whole sentence."""
-    before = "" if entry.replaced is None else f" Before it version {entry.replaced} was in service."
-    done = {
-        "adopted": f"put on record that version {entry.champion} is in service.",
-        "promoted": f"promoted version {entry.version}; it is in service.{before}",
-        "refused": f"refused version {entry.version}; {_serving(entry.champion)} stays in service.",
-        "proposed": f"found version {entry.version} fit; it awaits approval, {_serving(entry.champion)} is in service.",
-        "approved": f"approved version {entry.version}; it is in service.{before}",
-        "declined": f"declined version {entry.version}; {_serving(entry.champion)} stays in service.",
-        "rolled back": f"put version {entry.champion} back in service in place of {_serving(entry.replaced)}.",
-        "taken out of service": f"took version {entry.version} out of service; no version decides.",
-        "repaired": f"repaired the records; {_serving(entry.champion)} is in service.",
-        "pruned": f"removed {_listed(entry.gone)} for good; {_serving(entry.champion)} stays in service.",
-    }[entry.action]
-    return f"{entry.at}: {entry.by} {done}"
-
-
-def _serving(number: int | None) -> str:
-    return "no version" if number is None else f"version {number}"
-
-
-def _listed(numbers: tuple[int, ...]) -> str:
-    return f"version{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
 
 
 def _champion(options: argparse.Namespace) -> None:

@@ -14,5 +14,10 @@ def detector_hash(folder: Path) -> str:
     """
     if not (folder / "detector.json").is_file():
         raise BadInputError(f"{folder}: not a saved detector (no detector.json); run the calibrate step first")
+    return sha256_json(detector_files(folder))
+
+
+def detector_files(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of a saved detector by name, whose hash as JSON is the detector's."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return sha256_json({path.relative_to(folder).as_posix(): sha256_file(path) for path in files})
+    return {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}

@@ -76,6 +76,11 @@ SIGNATURE = ModelSignature(
 
 # Where a run keeps the data that its version was made from: the manifest with roles, and the frozen holdout.
 DATA, MANIFEST, HOLDOUT = "data", "manifest.parquet", "holdout.json"
+REPORT, CARD = "report", "card.md"
+
+# Characters of a version's description; MLflow's database on PostgreSQL refuses more.
+LONGEST_DESCRIPTION = 5000
+_CUT = f"\n\n(Cut at {LONGEST_DESCRIPTION:,} characters. The whole card is {REPORT}/{CARD} of the run.)\n"
 
 # Written by later steps about a version; those of an earlier version must not travel with this one.
 _NOT_OF_THIS_RUN = {"registration.json", "decision.json"}
@@ -91,6 +96,7 @@ def publish(
     metrics: dict[str, float],
     tags: dict[str, str],
     dataset: DatasetFacts,
+    card: str = "",
     actor: str,
 ) -> Registration:
     """See `Registry.publish`."""
@@ -123,13 +129,24 @@ def publish(
             try:
                 _log_facts(client, run_id, params, metrics, dataset)
                 _log_report(client, run_id, report_folder)
+                if card:
+                    client.log_text(run_id, card, f"{REPORT}/{CARD}")
                 _log_data(client, run_id, dataset)
                 model_uri = _log_model(line, detector_folder, all_tags)
-                version = _create_version(client, line, model_uri, run_id, tags=all_tags, identity=identity)
+                version = _create_version(
+                    client, line, model_uri, run_id, tags=all_tags, identity=identity, description=_fitted(card)
+                )
                 return _settled(client, line, version, created=version.run_id == run_id)
             except BaseException:
                 connection.hurry()  # start_run now marks the run FAILED; a server that is gone must not cost minutes
                 raise
+
+
+def _fitted(card: str) -> str:
+    """A card as a version's description: cut between two lines, and saying so, where it is longer than MLflow takes."""
+    if len(card) <= LONGEST_DESCRIPTION:
+        return card
+    return card[: LONGEST_DESCRIPTION - len(_CUT) + 1].rpartition("\n")[0].rstrip() + _CUT
 
 
 def _guarantee(detector_folder: Path) -> str:
@@ -190,7 +207,7 @@ def _log_report(client: MlflowClient, run_id: str, folder: Path) -> None:
         relative = path.relative_to(folder)
         hidden = any(part.startswith(".") for part in relative.parts)
         if path.is_file() and not hidden and relative.as_posix() not in _NOT_OF_THIS_RUN:
-            client.log_artifact(run_id, str(path), (Path("report") / relative.parent).as_posix())
+            client.log_artifact(run_id, str(path), (Path(REPORT) / relative.parent).as_posix())
 
 
 def _log_data(client: MlflowClient, run_id: str, dataset: DatasetFacts) -> None:
@@ -228,11 +245,23 @@ def pinned(name: str) -> str:
 
 
 def _create_version(
-    client: MlflowClient, line: str, model_uri: str, run_id: str, *, tags: dict[str, str], identity: dict[str, str]
+    client: MlflowClient,
+    line: str,
+    model_uri: str,
+    run_id: str,
+    *,
+    tags: dict[str, str],
+    identity: dict[str, str],
+    description: str,
 ) -> Version:
     """Create the version; if a retried request or a second publisher made one too, the oldest stays."""
     entity = client.create_model_version(
-        model_name(line), source=model_uri, run_id=run_id, tags=tags, model_id=model_uri.removeprefix("models:/")
+        model_name(line),
+        source=model_uri,
+        run_id=run_id,
+        tags=tags,
+        description=description or None,
+        model_id=model_uri.removeprefix("models:/"),
     )
     oldest = _same(client, line, identity)[0]
     if oldest.number != int(entity.version):

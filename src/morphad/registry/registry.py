@@ -12,13 +12,14 @@ import mlflow
 from morphad.errors import ServiceError
 from morphad.files import atomic_directory
 from morphad.model.saved import detector_hash
-from morphad.registry import changes, decisions, publishing, versions
+from morphad.registry import changes, decisions, dossier, publishing, versions
 from morphad.registry import retention as retentions
 from morphad.registry import trail as trails
 from morphad.registry.account import authenticated_account
 from morphad.registry.changes import Found
 from morphad.registry.connection import Connection
 from morphad.registry.decisions import Desk, Repair
+from morphad.registry.dossier import Facts
 from morphad.registry.records import CHALLENGER, Actor, DatasetFacts, Registration, Version, model_sha256
 from morphad.registry.retention import Pruning, Retention
 from morphad.registry.standing import Standing
@@ -58,6 +59,7 @@ class Registry:
         metrics: dict[str, float],
         tags: dict[str, str],
         dataset: DatasetFacts,
+        card: str = "",
         actor: str = "unknown",
     ) -> Registration:
         """Log a run and register the detector as a version with the alias challenger.
@@ -73,6 +75,7 @@ class Registry:
             metrics: Figures by name.
             tags: Further tags of run and version, such as the image digest.
             dataset: Where the images came from and how many they were.
+            card: The model card, Markdown: `report/card.md` of the run, and the version's description.
             actor: Who registers it.
 
         Raises:
@@ -87,6 +90,7 @@ class Registry:
             metrics=metrics,
             tags=tags,
             dataset=dataset,
+            card=card,
             actor=actor,
         )
 
@@ -347,6 +351,31 @@ class Registry:
         """
         with self._desk(line, actor) as desk:
             return retentions.prune(desk, retention, why, datetime.now(UTC))
+
+    def dossier(
+        self, line: str, number: int, out: Path, actor: str = "unknown", *, with_model: bool = False
+    ) -> tuple[Facts, str]:
+        """Write all that is known and was decided about a version into one zip, whole or not at all.
+
+        A version that MLflow no longer has can still be told of, as far as its decisions and its run go.
+
+        Args:
+            line: The product line.
+            number: The version.
+            out: The zip.
+            actor: Who asks for it.
+            with_model: The whole model as well, with its weights.
+
+        Returns:
+            What is known, and the SHA-256 of the dossier's SHA256SUMS: its fingerprint.
+
+        Raises:
+            BadInputError: There is no such version and no decision about it, or `out` cannot be written.
+            CheckFailedError: The records, or the model, are not as they were written.
+        """
+        with self._connection.session():
+            by = self._actor(actor)
+        return dossier.make(self._connection, line, number, out, actor=by, with_model=with_model)
 
     def check(self, version: Version) -> None:
         """Make sure that a version can be had whole: its model, its code, its detector as published.

@@ -219,7 +219,7 @@ def append(client: MlflowClient, connection: Connection, trail: Trail, entry: En
     run_id = trail.run_id or _made(client, connection, trail.line)
     values = {**entry.to_json(), "number": len(trail.entries) + 1, "before": trail.head.sha256 if trail.head else ""}
     if document is not None:
-        text = _document_text(document)
+        text = document_text(document)
         values["document_sha256"] = _sha256(text)
         values["document"] = f"decisions/{values['document_sha256'][:16]}.json"
         client.log_text(run_id, text, values["document"])
@@ -249,7 +249,7 @@ def finish(client: MlflowClient, trail: Trail, entry: Entry) -> None:
 
 def document_hash(document: Any) -> str:
     """The hash that the trail keeps of a document."""
-    return _sha256(_document_text(document))
+    return _sha256(document_text(document))
 
 
 def document(client: MlflowClient, trail: Trail, entry: Entry) -> dict[str, Any]:
@@ -315,7 +315,8 @@ def text_of(entry: Entry) -> str:
     return json.dumps(values, sort_keys=True, ensure_ascii=False, allow_nan=False)
 
 
-def _document_text(document: Any) -> str:
+def document_text(document: Any) -> str:
+    """A decision's document as it is kept and hashed."""
     return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
 
 
