@@ -59,8 +59,8 @@ def check_batch(images: str, root: str, cluster: ClusterSettings) -> None:
     """
     if has_secret(images) or has_secret(root):
         raise BadInputError(
-            "images or --root: holds credentials, and everybody who sees the run would see them; leave them out and give "
-            "pods the secret of step batch_predict in pipelines/cluster.yaml"
+            "images or --root: holds credentials, and everybody who sees the run would see them; leave them out and "
+            "give pods the secret of step batch_predict in pipelines/cluster.yaml"
         )
     _check(f"images {images!r}", "batch_plan", images, cluster)
     _check(f"--root {root!r}" if root else f"images {images!r}", "batch_predict", root or images, cluster)
