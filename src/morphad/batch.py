@@ -91,9 +91,7 @@ def plan(
 
     if detector is None:
         registry = Registry(settings.register_)
-        champion = registry.champion(line)
-        if champion is None:
-            raise BadInputError(f"{line}: no champion at {registry.uri}; run `dvc repro` or give a detector's folder")
+        champion = registry.serving(line)
         registry.download_model(champion, model / _FOLDER)
         name, identity = champion.model_uri, champion.detector_hash
     else:

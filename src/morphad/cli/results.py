@@ -69,9 +69,7 @@ def _champion(line: str, settings: "LineSettings") -> "Iterator[Model]":
     from morphad.registry.published import PublishedModel
 
     registry = Registry(settings.register_)
-    champion = registry.champion(line)
-    if champion is None:
-        raise BadInputError(f"{line}: no champion at {registry.uri}; run `dvc repro` or give --model FOLDER")
+    champion = registry.serving(line)
     with tempfile.TemporaryDirectory(prefix="morphad-") as scratch:
         folder = registry.download_model(champion, Path(scratch) / "model")
         print(f"# model: {champion.model_uri}", file=sys.stderr)
@@ -117,12 +115,7 @@ def _serve(options: argparse.Namespace) -> None:
     else:
         settings = open_line(options)[1].register_
     registry = Registry(settings)
-    champion = registry.champion(options.line)
-    if champion is None:
-        raise BadInputError(
-            f"{options.line}: no champion at {registry.uri}; promote a version (morphad promote {options.line}), or "
-            "correct the line's name or MLFLOW_TRACKING_URI"
-        )
+    champion = registry.serving(options.line)
     # The version is settled here: a service that is to follow a promotion is started again.
     print(f"{options.line}: version {champion.number} of {registry.uri}", flush=True)
     serve(registry, champion, options.host, options.port)

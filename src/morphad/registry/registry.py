@@ -9,7 +9,7 @@ from typing import Any
 
 import mlflow
 
-from morphad.errors import ServiceError
+from morphad.errors import BadInputError, ServiceError
 from morphad.files import atomic_directory
 from morphad.model.saved import detector_hash
 from morphad.registry import changes, decisions, dossier, publishing, versions
@@ -103,6 +103,31 @@ class Registry:
         with self._connection.session() as client:
             number = changes.in_service(client, line).standing.champion
             return None if number is None else versions.one_version(client, line, number)
+
+    def serving(self, line: str) -> Version:
+        """The version in service, for those who cannot do without one.
+
+        Raises:
+            BadInputError: There is none; the message says why, and what to do.
+            CheckFailedError: As of `champion`.
+        """
+        with self._connection.session() as client:
+            now = changes.in_service(client, line).standing
+            if now.champion is not None:
+                return versions.one_version(client, line, now.champion)
+        none = f"{line}: no champion at {self.uri}"
+        if now.candidate is not None:
+            raise BadInputError(f"{none}; version {now.candidate} awaits approval: morphad approve {line} --why ...")
+        if now.since is not None:
+            raise BadInputError(
+                f"{none}: {now.since.by} {trails.phrase(now.since)} at {now.since.at} "
+                f"({' '.join(now.since.reasons)}); put an earlier one back (morphad rollback {line} --to VERSION "
+                "--why ...) or promote another"
+            )
+        raise BadInputError(
+            f"{none}; run `dvc repro`, or `morphad promote {line}` where a version is registered, or correct the "
+            "line's name or MLFLOW_TRACKING_URI"
+        )
 
     def challenger(self, line: str) -> Version | None:
         """The version that awaits a decision or was refused; None if there is none."""
