@@ -200,7 +200,7 @@ def tables(results: dict[str, Any]) -> str:
     parts += [
         "Worse challengers, promoted (5 kinds, champion of AUROC 95 %, correlation 0.9):",
         table(
-            ["good + defect", *(f"{worse} {100 * by:+.0f}" for worse, by in WORSE)],
+            ["good + defect", *(f"{worse}, {100 * by:.0f} worse" for worse, by in WORSE)],
             [
                 [f"{good} + {defects}", *(share(World(good, defects, 5, 0.95, 0.9, *what)) for what in WORSE)]
                 for good, defects in SIZES
