@@ -79,6 +79,15 @@ def test_results_say_where_they_come_from(
     monkeypatch.setattr("sys.argv", ["gate", "--runs", "1", "--bootstrap", "100", "--seed", "3", "--out", str(out)])
     program.main()
     results = json.loads(out.read_text())
+    stopped = {**results, "rows": results["rows"][:-1]}
+    out.write_text(json.dumps(stopped))
+    asked: list[World] = []
+    measure = program.measure
+    monkeypatch.setattr(program, "measure", lambda world, *rest: asked.append(world) or measure(world, *rest))
+    capsys.readouterr()
+    program.main()
+    assert [program.world_of(row) for row in results["rows"]][-1:] == asked  # the others were measured already
+    assert json.loads(out.read_text())["rows"] == results["rows"]
     assert (results["runs"], results["seed"], results["settings"]["bootstrap"]) == (1, 3, 100)
     assert results["command"].startswith("python -m benchmarks.gate_characteristics --runs 1")
     assert results["machine"]["cores"]
