@@ -2,11 +2,13 @@
 
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from morphad.inspection import DetectorModel
@@ -32,8 +34,7 @@ def test_a_score_that_is_no_number_is_an_error_and_no_accept(
 
     def spoilt(images: Any) -> Iterator[Any]:
         for originals, batch in scored(images):
-            batch.scores[0] = float("nan")
-            yield originals, batch
+            yield originals, replace(batch, scores=torch.where(torch.arange(len(batch.scores)) == 0, torch.nan, 1.0))
 
     monkeypatch.setattr(detector, "_scored", spoilt)
     first, second = DetectorModel(detector).predict([PICTURE, PICTURE], heatmaps=heatmaps)

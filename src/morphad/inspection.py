@@ -48,7 +48,7 @@ class Answer:
     def of(
         score: float, rejected: bool | None, p_value: float | None, heatmap: NDArray[np.float32] | None = None
     ) -> "Answer":
-        """The answer for a score, which is none where it is no number: that would be above no threshold."""
+        """The answer for a score; a score that is no number is an error: no comparison would reject it."""
         if not isfinite(score):
             return Answer(error=f"the model gives it the score {score}")
         return Answer(score, rejected, p_value, heatmap)
@@ -104,15 +104,8 @@ class DetectorModel:
                 yield Answer.of(prediction.score, prediction.rejected, prediction.p_value, relative)
             return
         scores = self._detector.score(images)  # without heatmaps, which take longer than all else of a large image
-        calibration = self._detector.calibration
-        rejected = None if calibration is None else calibration.rejected(scores)
-        p_values = None if calibration is None else calibration.p_values(scores)
-        for i, score in enumerate(scores):
-            yield Answer.of(
-                float(score),
-                None if rejected is None else bool(rejected[i]),
-                None if p_values is None else float(p_values[i]),
-            )
+        for score, verdict in zip(scores, self._detector.verdicts(scores), strict=True):
+            yield Answer.of(float(score), *verdict)
 
 
 class Encoded(Protocol):

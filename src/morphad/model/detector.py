@@ -152,18 +152,23 @@ class Detector:
         """Score, heatmap and verdict of each image, streamed in order."""
         for originals, scored in self._scored(images):
             values = scored.scores.cpu().numpy()
-            rejected = self.calibration.rejected(values) if self.calibration else None
-            p_values = self.calibration.p_values(values) if self.calibration else None
+            verdicts = self.verdicts(values)
             for i, image in enumerate(originals):
                 full = torch_functional.interpolate(
                     scored.maps[i][None, None].float(), size=image.shape[:2], mode="bilinear", align_corners=False
                 )
-                yield Prediction(
-                    float(values[i]),
-                    full[0, 0].cpu().numpy(),
-                    None if rejected is None else bool(rejected[i]),
-                    None if p_values is None else float(p_values[i]),
-                )
+                yield Prediction(float(values[i]), full[0, 0].cpu().numpy(), *verdicts[i])
+
+    def verdicts(self, scores: NDArray[np.float64]) -> list[tuple[bool | None, float | None]]:
+        """Whether an image is rejected, and its p-value, for each score [N]; None for a score that is no number."""
+        known = np.flatnonzero(np.isfinite(scores))
+        verdicts: list[tuple[bool | None, float | None]] = [(None, None)] * len(scores)
+        if self.calibration is None:
+            return verdicts
+        rejected, p_values = self.calibration.rejected(scores[known]), self.calibration.p_values(scores[known])
+        for i, place in enumerate(known):
+            verdicts[place] = (None if rejected is None else bool(rejected[i]), float(p_values[i]))
+        return verdicts
 
     def save(self, folder: Path) -> None:
         """Write the detector as a folder of safetensors and JSON, whole or not at all.
