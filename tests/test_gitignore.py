@@ -45,8 +45,7 @@ def test_what_dvc_keeps_is_not_for_git_and_the_rest_is(ignored: Any) -> None:
 
 def test_what_else_a_project_holds(ignored: Any) -> None:
     for path in (
-        "data/b/version.json", "data/b/.gitignore", "data/raw/pictures.dvc", "params.yaml", "dvc.lock",
-        "reports/notes.md",
+        "data/b/version.json", "data/b/.gitignore", "data/raw/x.dvc", "params.yaml", "dvc.lock", "reports/notes.md"
     ):  # fmt: skip
         assert not ignored(path), path
     for path in (
