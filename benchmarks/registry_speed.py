@@ -33,7 +33,7 @@ def fill(registry: Registry, uri: str, line: str, versions: int) -> None:
     registry.prepare(line)
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     experiment = client.get_experiment_by_name("morphad")
-    run = client.create_run(experiment.experiment_id)
+    run = client.create_run("0" if experiment is None else experiment.experiment_id)
     for number in range(1, versions + 1):
         tags = {"morphad.detector_hash": f"{line}-{number}", "morphad.guarantee": "at most 5 % of good parts"}
         client.create_model_version(f"morphad-{line}", run.info.artifact_uri, run.info.run_id, tags=tags)
