@@ -222,7 +222,7 @@ class TestGate:
     def test_a_second_version_takes_over_and_can_be_rolled_back(self, copy: Project) -> None:
         copy.done("register", "promote")
         gaussian = {**TRAIN, "score": {**TRAIN["score"], "densities": ["gaussian"]}}
-        copy.configure(train=gaussian, promote={"overkill_margin": 0.5, "auroc_margin": 0.5})
+        copy.configure(train=gaussian, promote={"overkill_margin": 0.5, "auroc_margin": 0.5, "escape_margin": 1.0})
         copy.done("train", "calibrate", "evaluate", "register", "promote")
         decision = json.loads(copy.place.decision.read_text())
         assert (decision["version"], decision["champion_before"]) == (2, 1)
