@@ -329,7 +329,7 @@ def _keep(client: MlflowClient, run_id: str, text: str, name: str) -> None:
     with tempfile.TemporaryDirectory(prefix="morphad-") as scratch:
         file = Path(scratch) / Path(name).name
         file.write_text(text, encoding="utf-8")
-        repository = get_artifact_repository(client.get_run(run_id).info.artifact_uri)
+        repository: Any = get_artifact_repository(client.get_run(run_id).info.artifact_uri)
         repository.log_artifact(str(file), str(Path(name).parent))
 
 
