@@ -178,7 +178,7 @@ class TestMoved:
         assert not (tmp_path / "before").exists()
         champion = registry.champion("a")
         assert champion is not None
-        assert [record["version"] for record in champion.decisions] == [2]
+        assert [entry.version for entry in registry.trail("a").entries] == [1, 2]
 
     def test_a_copy_and_its_original_go_on_apart(
         self, tmp_path: Path, publish_in: Callable[..., Registration], monkeypatch: pytest.MonkeyPatch

@@ -15,8 +15,10 @@ import hashlib
 import json
 import os
 import socket
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -222,7 +224,7 @@ def append(client: MlflowClient, connection: Connection, trail: Trail, entry: En
         text = document_text(document)
         values["document_sha256"] = _sha256(text)
         values["document"] = f"decisions/{values['document_sha256'][:16]}.json"
-        client.log_text(run_id, text, values["document"])
+        _keep(client, run_id, text, values["document"])
     del values["sha256"]
     key, text = _key(values["number"]), json.dumps(values, sort_keys=True, ensure_ascii=False, allow_nan=False)
     value = text if len(text) <= _LONGEST else _in_parts(client, run_id, text)
@@ -318,6 +320,17 @@ def text_of(entry: Entry) -> str:
 def document_text(document: Any) -> str:
     """A decision's document as it is kept and hashed."""
     return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+
+
+def _keep(client: MlflowClient, run_id: str, text: str, name: str) -> None:
+    """Write a file of the run where it lies now: MLflow's client would remember where it lay in a folder that moved."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository  # noqa: PLC0415
+
+    with tempfile.TemporaryDirectory(prefix="morphad-") as scratch:
+        file = Path(scratch) / Path(name).name
+        file.write_text(text, encoding="utf-8")
+        repository = get_artifact_repository(client.get_run(run_id).info.artifact_uri)
+        repository.log_artifact(str(file), str(Path(name).parent))
 
 
 def _of_experiment(client: MlflowClient, line: str, experiment: Experiment) -> Trail:
