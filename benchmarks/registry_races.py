@@ -31,8 +31,9 @@ from morphad.errors import BadInputError, CheckFailedError, MorphadError
 from morphad.registry import Registry
 from morphad.settings import RegisterSettings
 
-PAIRS = (("promote 3", "promote 4"), ("promote 3", "rollback"), ("rollback", "rollback"), ("promote 3", "promote 3"))
-ACTS = ("promote 3", "rollback", "withdraw", "propose 4")
+# a and b are versions that nobody has decided about; the champion was promoted and has one before it.
+PAIRS = (("promote a", "promote b"), ("promote a", "rollback"), ("rollback", "rollback"), ("promote a", "promote a"))
+ACTS = ("promote a", "rollback", "withdraw", "propose b")
 UNHARMED = 4  # trials whose process is let live, to know how long one takes
 _FORK = multiprocessing.get_context("fork")  # MLflow takes seconds to import; nothing is connected before the fork
 
@@ -59,20 +60,21 @@ def act(registry: Registry, line: str, what: str, who: str) -> int | None:
     return registry.rollback(line, f"{who} says so", who).number
 
 
-def prepare(uri: str, line: str | None, experiment: str) -> str:
-    """Register four versions of a line and put the first two in service; without a line, make the experiment."""
-    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-    if line is None:
-        return str(client.create_experiment(f"races-{experiment}"))
-    client.create_registered_model(f"morphad-{line}")
-    for number in range(1, 5):
-        run = client.create_run(experiment)
-        tags = {"morphad.detector_hash": f"{line}-{number}"}
-        client.create_model_version(f"morphad-{line}", run.info.artifact_uri, run.info.run_id, tags=tags)
-    registry = _registry(uri)
-    for number in (1, 2):
-        act(registry, line, f"promote {number}", "before")
-    return experiment
+def prepare(uri: str, line: str, experiment: str) -> dict[str, int]:
+    """Register three versions of a line and put one in service; the numbers of the two others, a and b."""
+    client, registry = MlflowClient(tracking_uri=uri, registry_uri=uri), _registry(uri)
+    if not experiment:
+        registry.prepare(line)
+        client.create_experiment(f"races-{line}")
+    there = client.get_experiment_by_name(f"races-{line}")
+    run = client.create_run("0" if there is None else there.experiment_id)
+    numbers = []
+    for name in ("champion", "a", "b"):
+        tags = {"morphad.detector_hash": f"{run.info.run_id}-{name}"}
+        made = client.create_model_version(f"morphad-{line}", run.info.artifact_uri, run.info.run_id, tags=tags)
+        numbers.append(int(made.version))
+    act(registry, line, f"promote {numbers[0]}", "before")
+    return dict(zip("ab", numbers[1:], strict=True))
 
 
 def differences(uri: str, line: str, told: dict[str, Any]) -> list[str]:
@@ -163,6 +165,12 @@ def _act(registry: Registry, line: str, what: str, who: str) -> tuple[str, str, 
         return what, "failed", str(error)
 
 
+def _named(what: str, names: dict[str, int]) -> str:
+    """The act with the numbers of the versions."""
+    verb, _, name = what.partition(" ")
+    return f"{verb} {names[name]}" if name else verb
+
+
 def _registry(uri: str) -> Registry:
     return _Uncheckable(RegisterSettings(tracking_uri=uri, timeout_seconds=60))
 
@@ -186,24 +194,23 @@ def run(uri: str, races: int, kills: int, seed: int = 0, *, out: Path | None = N
     """All trials; figures of them, written to `out` too."""
     rng, stamp = random.Random(seed), f"{time.time_ns():x}"  # noqa: S311
     barrier = _FORK.Barrier(2)
-    clerk = Hand(uri)
-    clerk.tell("prepare", None, stamp)
-    experiment = clerk.answer()
+    line, clerk = f"r{stamp}", Hand(uri)
+    clerk.tell("prepare", line, "")
+    clerk.answer()
     hands = [Hand(uri, barrier) for _ in range(2)]
     ends: Counter[str] = Counter()
     false: list[str] = []
     took: list[float] = []
     spans: list[float] = []
     for number in range(races + kills):
-        line = f"r{stamp}-{number}"
-        clerk.tell("prepare", line, experiment)
-        clerk.answer()
+        clerk.tell("prepare", line, "there")
+        names = clerk.answer()
         if number < races:
             pair = PAIRS[number % len(PAIRS)]
             begun = time.perf_counter()
             for index, (hand, what) in enumerate(zip(hands, pair, strict=True)):
-                hand.tell("race", line, what, f"hand {index}")
-            told = {f"hand {index}": hand.answer() for index, hand in enumerate(hands)}
+                hand.tell("race", line, _named(what, names), f"hand {index} of {number}")
+            told = {f"hand {index} of {number}": hand.answer() for index, hand in enumerate(hands)}
             took.append(time.perf_counter() - begun)
             ends[f"race {' / '.join(pair)}: " + ", ".join(sorted(end for _, end, _ in told.values()))] += 1
         else:
@@ -212,22 +219,22 @@ def run(uri: str, races: int, kills: int, seed: int = 0, *, out: Path | None = N
             victim.tell("connect")
             victim.answer()
             begun = time.perf_counter()
-            victim.tell("act", line, what, "killed")
+            victim.tell("act", line, _named(what, names), f"killed {number}")
             if len(spans) >= UNHARMED:
                 time.sleep(rng.uniform(0, 1.1 * statistics.median(spans)))
                 victim.kill()
             try:
-                told = {"killed": victim.answer()}
+                told = {f"killed {number}": victim.answer()}
                 spans.append(time.perf_counter() - begun)
             except EOFError:
-                told = {"killed": (what, "killed", None)}
+                told = {f"killed {number}": (what, "killed", None)}
             victim.kill()
-            hands[0].tell("act", line, "promote 4", "next")
-            told["next"] = hands[0].answer()
-            ends[f"kill {what}: {told['killed'][1]}, next {told['next'][1]}"] += 1
+            hands[0].tell("act", line, _named("promote b", names), f"next {number}")
+            told[f"next {number}"] = hands[0].answer()
+            ends[f"kill {what}: {', next '.join(end for _, end, _ in told.values())}"] += 1
         clerk.tell("check", line, told)
         for problem in clerk.answer():
-            false.append(f"{line}: {problem}")
+            false.append(f"trial {number}: {problem}")
             print(false[-1], flush=True)
         if number % 20 == 19:
             print(f"{number + 1} of {races + kills}, {len(false)} false records", flush=True)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from tiny import TRAIN
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from stack.stack import Stack
 
 _NUMBERS = itertools.count()
+
+# How long an example takes says what else the machine does.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

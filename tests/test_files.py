@@ -50,6 +50,24 @@ def assert_old(old: Path) -> None:
     assert names(old) == ["file", "folder"]
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_that_another_process_was_faster_to_make_stays(
+    links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")  # as a file system without hard links
+
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    path = tmp_path / "file"
+    with atomic_file(path, replace=False) as temporary:
+        temporary.write_text("first")
+    with atomic_file(path, replace=False) as temporary:
+        temporary.write_text("second")
+    assert path.read_text() == "first"
+    assert names(tmp_path) == ["file"]
+
+
 def test_a_file_and_its_folders_appear_when_the_block_ends_well(tmp_path: Path) -> None:
     path = tmp_path / "new" / "folder" / "file.txt"
     with atomic_file(path) as temporary:

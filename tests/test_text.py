@@ -122,6 +122,8 @@ def test_credentials_are_hidden_and_the_rest_stays(text: str, shown: str) -> Non
         "Basic authentication is needed",
         "design=3 tokens=4 sigma=5 page_token=None signature=''",
         "C:\\data\\a@b",
+        "s3://bucket/lot=7/sig=1/token=2",  # folders, as Hive names them
+        '<img src="data:image/png;base64,iVBO+Rw0/Pwd="><td class="x">',
         "a//b@c",
     ],
 )

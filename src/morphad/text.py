@@ -27,8 +27,8 @@ _LOGINS = {
     "ssh", "sftp", "scp", "rsync", "hdfs", "postgresql", "postgres", "mysql", "mariadb", "mssql", "oracle",
 }  # fmt: skip
 
-# Keys and their values.
-_KEY = re.compile(r"(?<![\w.-])([\w.-]+)(\\*[\"']\]?)?[ \t]*(==?|:(?!//))[ \t]*")
+# Keys and their values. What follows a `+` or `/` is no key but a folder, or base64 that happens to end so.
+_KEY = re.compile(r"(?<![\w.+/-])([\w.-]++)(\\*[\"']\]?)?[ \t]*(==?|:(?!//))[ \t]*")
 _WORDS = re.compile(r"[^A-Za-z0-9]+|(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _SECRET = re.compile(
     r"(?:passw(?:or)?d|passphrase|pwd|secret|credential|authorization|signature|accesskeyid|"
@@ -39,6 +39,7 @@ _HEADERS = {"xapikey", "xamzsecuritytoken"}
 _REST_OF_LINE = re.compile(r"[^\"'\n]+")
 _LAST_WORD = re.compile(r"[^\s\"']+(?=[ \t]*$|[\"'])", re.MULTILINE)
 _BARE = re.compile(r"[^\s&]+")
+_CLOSING = "\"'`,;:.)]}>\\"
 _BARE_END = re.compile(r"\\*[\"'][,;)\]}]")
 _BEARER = re.compile(r"(\bbearer )(?=[a-z.,;:)]*[^a-z\s.,;:)])[^\s\"',;]+", re.IGNORECASE)
 
@@ -250,9 +251,9 @@ def _bare(text: str, begin: int) -> str:
     if found is None:
         return ""
     value = found[0]
-    if end := _BARE_END.search(value):
+    if (end := _BARE_END.search(value)) and value[: end.start()].rstrip(_CLOSING):
         value = value[: end.start()]
-    return value.rstrip("\"',;:.)]}>\\") or value
+    return value.rstrip(_CLOSING)
 
 
 def _find(text: str, sign: str, begin: int) -> int:

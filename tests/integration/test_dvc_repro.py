@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 REPO = Path(__file__).resolve().parents[2]
 STEPS = ("ingest", "validate", "split", "train", "calibrate", "evaluate", "register", "promote")
 LINES = ("pv-mono", "pv-poly")
-LOOKS = [f"ingest@{line}" for line in LINES]  # whatever else there is to do
+LOOKS = [f"{step}@{line}" for step in ("ingest", "register") for line in LINES]  # whatever else there is to do
 
 pytestmark = pytest.mark.slow
 
@@ -92,10 +92,10 @@ def test_every_step_of_every_line_runs_and_each_line_has_a_champion_and_a_page(
 def test_nothing_runs_twice(project: Path, first_run: list[str]) -> None:
     started = time.monotonic()
     output = dvc(project, "repro")
-    # Only ingest looks whether something came; nothing did.
-    assert ran(output) == LOOKS
+    # Ingest looks whether something came, register whether it is still there.
+    assert sorted(ran(output)) == sorted(LOOKS)
     assert output.count("0 new, 0 changed, 0 gone") == 2
-    assert time.monotonic() - started < 30  # 10 s on a quiet machine
+    assert time.monotonic() - started < 60  # 20 s on a quiet machine
 
 
 def test_the_champion_serves_in_a_fresh_process(project: Path, first_run: list[str], tmp_path: Path) -> None:
@@ -129,7 +129,8 @@ def test_one_lines_threshold_rate_reruns_only_that_lines_calibration_and_after(
 ) -> None:
     change(project, "pv-poly", "calibrate", false_reject_rate=0.25)
     output = dvc(project, "repro")
-    assert ran(output) == LOOKS + [f"{step}@pv-poly" for step in ("calibrate", "evaluate", "register", "promote")]
+    expected = [*LOOKS, *(f"{step}@pv-poly" for step in ("calibrate", "evaluate", "promote"))]
+    assert sorted(ran(output)) == sorted(expected)
 
 
 def test_an_unknown_value_stops_the_run_with_its_name(project: Path, first_run: list[str]) -> None:

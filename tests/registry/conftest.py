@@ -160,7 +160,7 @@ def pickled(tmp_path: Path) -> tuple[Path, Path]:
         def __init__(self, trap: _Trap) -> None:
             self.trap = trap
 
-        def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
+        def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
             return model_input
 
     mlflow.pyfunc.save_model(

@@ -61,7 +61,8 @@ def images_needed(limit: float, confidence: float) -> int | None:
     """So many images without an event show a rate below `limit` at `confidence`; None where no number does."""
     if limit <= 0:
         return None
-    return 1 if limit >= 1 else math.ceil(math.log1p(-confidence) / math.log1p(-limit))
+    needed = 1.0 if limit >= 1 else math.log1p(-confidence) / math.log1p(-limit)
+    return math.ceil(needed) if math.isfinite(needed) else None
 
 
 def threshold(value: float | None) -> Check:

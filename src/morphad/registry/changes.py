@@ -245,15 +245,13 @@ def align(client: MlflowClient, line: str) -> None:
         if found.aliases.get(CHALLENGER) in {found.standing.champion, found.standing.candidate} - {None}:
             _point(client, line, CHALLENGER, None)
         head, unfinished = found.trail.head, found.trail.unfinished
-        if (
-            head is not None
-            and found.anchor != f"{head.number} {head.sha256}"
-            and found.aliases | found.standing.aliases
-        ):
-            client.set_registered_model_tag(name, _ANCHOR, f"{head.number} {head.sha256}")
-        if unfinished is not None and not found.wrong_aliases:
-            trails.finish(client, found.trail, unfinished)
-        if not found.wrong_aliases and unfinished is None and trails.read(client, line) == found.trail:
+        end = "" if head is None else f"{head.number} {head.sha256}"
+        if found.anchor not in {None, end}:
+            client.set_registered_model_tag(name, _ANCHOR, end)
+        if not found.wrong_aliases:
+            # What was added since this reading is for those who added it: nothing is set here any more.
+            if unfinished is not None:
+                trails.finish(client, found.trail, unfinished)
             return
     raise OvertakenError(
         f"line {line}: others keep deciding about it; look at `morphad history {line}`, then run again"

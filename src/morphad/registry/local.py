@@ -189,6 +189,7 @@ def _tables() -> bytes:
     return content
 
 
+@cache
 def _migrations() -> "ScriptDirectory":
     """MLflow's history of its tables."""
     from alembic.script import ScriptDirectory  # noqa: PLC0415 - as above
