@@ -8,6 +8,7 @@ import csv
 import heapq
 import json
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -174,8 +175,12 @@ def predict(
     check_writable(out)
     if not 1 <= shards <= MOST_SHARDS:
         raise BadInputError(f"{shards} shards: expected 1 to {MOST_SHARDS}")
-    with working_folder(out.with_name(f".{out.name}.parts")) as work:
-        model, batch = work / "model", work / "batch.parquet"
+    with (
+        working_folder(out.with_name(f".{out.name}.parts")) as work,
+        # Not with the parts: MLflow takes a percent in a path for an encoded character.
+        tempfile.TemporaryDirectory(prefix="morphad-") as fetched,
+    ):
+        model, batch = Path(fetched), work / "batch.parquet"
         planned = plan(line, settings, source, root, model=model, batch=batch, detector=detector)
         tables = [work / f"shard-{shards}-{shard}.parquet" for shard in range(shards)]
         for shard, table in enumerate(tables):

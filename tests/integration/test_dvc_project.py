@@ -66,7 +66,8 @@ class Project:
     def commit(self) -> list[str]:
         """Commit all that git takes; the files that it has then."""
         self.run("git", "add", "--all")
-        self.run("git", "-c", "user.name=anna", "-c", "user.email=anna@example.org", "commit", "-qm", "as it is")
+        anna = ("-c", "user.name=anna", "-c", "user.email=anna@example.org")
+        self.run("git", *anna, "commit", "-q", "--allow-empty", "-m", "-")
         return self.run("git", "ls-files").split()
 
     def summary(self) -> str:

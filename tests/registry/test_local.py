@@ -11,9 +11,13 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from morphad import batch
 from morphad.errors import BadInputError
+from morphad.params import resolve
 from morphad.registry import DatasetFacts, Registration, Registry
 from morphad.registry.local import LocalRegistry
 from morphad.settings import RegisterSettings
@@ -147,6 +151,20 @@ def test_any_folder_will_do_and_nothing_is_made_outside_it(
     shutil.rmtree(tmp_path / "out")
     assert sorted(tmp_path.iterdir()) == before
     assert sorted(path.name for path in project.iterdir()) == ["mlartifacts", "mlflow.db"]
+
+
+def test_the_champion_scores_in_any_folder(
+    tmp_path: Path, publish_in: Callable[[Path], Registration], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tmp_path / STRANGE
+    (project / "pictures").mkdir(parents=True)
+    Image.fromarray(np.full((32, 32), 120, np.uint8)).save(project / "pictures" / "1.png")
+    publish_in(project)
+    monkeypatch.chdir(project)
+    line = resolve({"lines": {"a": {"ingest": {"path": "x"}}}}).line("a")
+    figures = batch.predict("a", line, "pictures", out=Path("out.csv"))
+    assert (figures["images"], figures["unreadable"]) == (1, 0)
+    assert sorted(path.name for path in project.iterdir()) == ["mlartifacts", "mlflow.db", "out.csv", "pictures"]
 
 
 @pytest.mark.parametrize("experiment", ["../../outside", "..", "a/b", "Linie #1 %2e"])

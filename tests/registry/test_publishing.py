@@ -48,6 +48,19 @@ def test_run_holds_settings_figures_report_and_data(publish: Publish, client: Ml
     assert run.info.artifact_uri.startswith((store / "mlartifacts" / "morphad").as_uri())
 
 
+def test_publishing_again_leaves_a_version_as_it_was_decided_on(
+    registry: Registry, line: str, publish: Callable[..., Registration]
+) -> None:
+    yes = {"reasons": ["good"]}
+    registry.promote(line, publish("a").version, yes, "anna")
+    registry.promote(line, publish("b").version, yes, "anna")
+    registry.rollback(line, "misses scratches", "anna")
+    waiting = publish("c")  # of a colleague, say
+    assert publish("b").version == 2  # as every `dvc repro` does
+    assert [version.aliases for version in registry.history(line)] == [("champion",), (), ("challenger",)]
+    assert waiting.version == 3
+
+
 def test_version_is_the_challenger_and_knows_its_origin(
     publish: Publish, registry: Registry, line: str, detector_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,7 +26,7 @@ import morphad
 from morphad.errors import BadInputError
 from morphad.files import read_json
 from morphad.model.saved import detector_hash
-from morphad.registry import versions
+from morphad.registry import trail, versions
 from morphad.registry.account import authenticated_account
 from morphad.registry.connection import Connection
 from morphad.registry.records import (
@@ -272,7 +272,9 @@ def _create_version(
 
 def _settled(client: MlflowClient, line: str, version: Version, *, created: bool) -> Registration:
     """What follows a version, done again at no cost where it was done before: the alias, the run's end."""
-    if CHAMPION not in version.aliases and CHALLENGER not in version.aliases:
+    # What was decided on stays as the decision left it: `dvc repro` comes here each time.
+    decided = not created and trail.read(client, line).of_version(version.number)
+    if not decided and CHAMPION not in version.aliases and CHALLENGER not in version.aliases:
         client.set_registered_model_alias(model_name(line), CHALLENGER, str(version.number))
     if client.get_run(version.run_id).info.status != "FINISHED" and not created:
         client.set_terminated(version.run_id, status="FINISHED")
