@@ -34,6 +34,7 @@ from morphad.settings import RegisterSettings
 # a and b are versions that nobody has decided about; the champion was promoted and has one before it.
 PAIRS = (("promote a", "promote b"), ("promote a", "rollback"), ("rollback", "rollback"), ("promote a", "promote a"))
 ACTS = ("promote a", "rollback", "withdraw", "propose b")
+A_LINE = 20  # trials on one line, one after the other: its trail grows, as in a plant
 UNHARMED = 4  # trials whose process is let live, to know how long one takes
 _FORK = multiprocessing.get_context("fork")  # MLflow takes seconds to import; nothing is connected before the fork
 
@@ -194,16 +195,15 @@ def run(uri: str, races: int, kills: int, seed: int = 0, *, out: Path | None = N
     """All trials; figures of them, written to `out` too."""
     rng, stamp = random.Random(seed), f"{time.time_ns():x}"  # noqa: S311
     barrier = _FORK.Barrier(2)
-    line, clerk = f"r{stamp}", Hand(uri)
-    clerk.tell("prepare", line, "")
-    clerk.answer()
+    clerk = Hand(uri)
     hands = [Hand(uri, barrier) for _ in range(2)]
     ends: Counter[str] = Counter()
     false: list[str] = []
     took: list[float] = []
     spans: list[float] = []
     for number in range(races + kills):
-        clerk.tell("prepare", line, "there")
+        line = f"r{stamp}-{number // A_LINE}"
+        clerk.tell("prepare", line, "there" if number % A_LINE else "")
         names = clerk.answer()
         if number < races:
             pair = PAIRS[number % len(PAIRS)]
