@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from benchmarks.measuring import Row, measure_morphad, measure_sets
-from morphad.files import sha256_json
+from morphad.base.files import sha256_json
 from morphad.model import density_scorer
 from morphad.model.density_scorer import DensityScorer
 

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from PIL import Image as Pillow
 
-from morphad.files import write_json
+from morphad.base.files import write_json
 from morphad.settings import IngestSettings, SplitSettings, ValidateSettings
 from morphad.workspace import Workspace
 
@@ -277,7 +277,7 @@ def _settings(source: str) -> IngestSettings:
 
 def _validate(project: str) -> str:
     from morphad import steps
-    from morphad.errors import CheckFailedError
+    from morphad.base.errors import CheckFailedError
 
     place = Workspace(Path(project), LINE)
     try:

@@ -26,8 +26,8 @@ from benchmarks.measuring import Row, chosen, revision, run_missing
 from benchmarks.paper import VARIANTS
 from benchmarks.readings import read, spread
 from benchmarks.self_supervised import BASELINES, Budget
+from morphad.base.errors import BadInputError
 from morphad.decision.metrics import image_metrics
-from morphad.errors import BadInputError
 from morphad.model.morphology import case_table
 from morphad.model.network import MorphologyNetwork
 from morphad.model.training import train_network

@@ -10,7 +10,7 @@ from scipy import stats
 from benchmarks.ablations import RELIEF
 from benchmarks.chart import draw
 from benchmarks.paper import SHORT
-from morphad.files import read_json, write_text
+from morphad.base.files import read_json, write_text
 
 Row = dict[str, Any]
 Runs = Mapping[str, Row]  # by set/model/seed, or set/class/model/seed

@@ -21,7 +21,7 @@ def batch_merge(
     from pathlib import Path
 
     from morphad import batch as prediction
-    from morphad.errors import ending_process
+    from morphad.base.errors import ending_process
 
     with ending_process(f"batch-predict {line}"):
         figures = prediction.merge(

@@ -33,7 +33,7 @@ def batch_plan(
     from pathlib import Path
 
     from morphad import batch as prediction
-    from morphad.errors import BadInputError, ending_process
+    from morphad.base.errors import BadInputError, ending_process
     from morphad.params import line_from_json
 
     with ending_process(f"batch-predict {line}"):

@@ -28,7 +28,7 @@ def validate(
     from pathlib import Path
 
     from morphad import steps
-    from morphad.errors import CheckFailedError, ServiceError
+    from morphad.base.errors import CheckFailedError, ServiceError
     from morphad.linestate import LineState
     from morphad.params import line_from_json
 

@@ -9,7 +9,7 @@ from kfp.dsl import PipelineTask
 from pydantic import Field, ValidationError, model_validator
 
 from components.image import IMAGE, with_cuda
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
 from morphad.explain import explain
 from morphad.params import SettingsError, read_yaml
 from morphad.settings import Settings

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from kfp import compiler
 
-from morphad.errors import CheckFailedError, MorphadError
-from morphad.files import write_text
+from morphad.base.errors import CheckFailedError, MorphadError
+from morphad.base.files import write_text
 from morphad.params import load_settings
 from pipelines import prediction, training
 from pipelines.cluster import CLUSTER_FILE, load_cluster

@@ -16,8 +16,8 @@ import kfp_server_api as api
 import urllib3
 from kfp_server_api.exceptions import ApiException, OpenApiException
 
-from morphad.errors import BadInputError, ServiceError
-from morphad.text import has_secret
+from morphad.base.errors import BadInputError, ServiceError
+from morphad.base.text import has_secret
 
 HOST_VARIABLE = "KFP_HOST"
 TOKEN_VARIABLE = "KFP_TOKEN"  # noqa: S105 - its name, not the token

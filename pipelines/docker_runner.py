@@ -28,9 +28,9 @@ from kfp.local import docker_task_handler
 from requests.exceptions import RequestException
 from urllib3.exceptions import HTTPError
 
-from morphad.errors import BadInputError, ServiceError
+from morphad.base.errors import BadInputError, ServiceError
+from morphad.base.text import masked
 from morphad.settings import LineSettings
-from morphad.text import masked
 from pipelines.cluster import ClusterSettings, StepSettings, bytes_of
 from pipelines.paths import task_paths
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
+from morphad.base.text import has_secret
 from morphad.settings import LineSettings, ProjectSettings
-from morphad.text import has_secret
 from pipelines.cluster import ClusterSettings, Step
 
 

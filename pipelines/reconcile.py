@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from morphad.errors import CheckFailedError
-from morphad.files import sha256_json
-from morphad.text import flattened, masked_settings
+from morphad.base.errors import CheckFailedError
+from morphad.base.files import sha256_json
+from morphad.base.text import flattened, masked_settings
 from pipelines.client import Kubeflow, RecurringRun, Trigger
 
 _MARK = re.compile(r"^morphad schedule: (\{.*\})$", re.MULTILINE)

@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
+from morphad.base.errors import BadInputError, ServiceError
+from morphad.base.text import masked
 from morphad.batch import MOST_SHARDS
 from morphad.cli.shared import Verbs
-from morphad.errors import BadInputError, ServiceError
 from morphad.params import load_settings
-from morphad.text import masked
 from pipelines.client import Kubeflow, Run
 from pipelines.cluster import load_cluster
 from pipelines.compile import BATCH, NAMES, PIPELINES, TRAINING

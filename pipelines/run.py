@@ -14,9 +14,9 @@ from typing import Any
 import psutil
 from kfp import local
 
+from morphad.base.errors import BadInputError, CheckFailedError, MorphadError
+from morphad.base.files import cannot_write
 from morphad.cli.shared import Verbs
-from morphad.errors import BadInputError, CheckFailedError, MorphadError
-from morphad.files import cannot_write
 from morphad.params import load_settings
 from morphad.settings import LineSettings
 from pipelines.cluster import CLUSTER_FILE, load_cluster

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+from morphad.base.errors import CheckFailedError
 from morphad.cli.shared import Verbs
-from morphad.errors import CheckFailedError
 from morphad.params import load_settings
 from morphad.settings import ProjectSettings
 from pipelines.client import Kubeflow, PipelineVersion, Trigger

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AwareDatetime, Field, ValidationError, field_validator, model_validator
 
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
 from morphad.explain import explain
 from morphad.params import SettingsError, read_yaml
 from morphad.settings import LINE_NAME, ProjectSettings, Settings

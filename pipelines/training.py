@@ -14,7 +14,7 @@ from components.register import register
 from components.split import split
 from components.train import train
 from components.validate import validate
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
 from morphad.params import line_to_json, secret_settings
 from morphad.settings import ProjectSettings
 from pipelines.cluster import ClusterSettings, place

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from morphad import __version__
-from morphad.errors import BadInputError, CheckFailedError
+from morphad.base.errors import BadInputError, CheckFailedError
 from pipelines.client import AlreadyThereError, Kubeflow, PipelineVersion
 from pipelines.compile import NAMES, render
 

@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from morphad import batch, steps
+from morphad.base.errors import BadInputError, CheckFailedError, ServiceError
 from morphad.data.batch import count_shard, open_shard, write_batch
-from morphad.errors import BadInputError, CheckFailedError, ServiceError
 from morphad.inspection import DetectorModel
 from morphad.model.detector import Detector
 from morphad.params import resolve

@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from morphad import benchmark, params
+from morphad.base.errors import BadInputError
 from morphad.cli import main
-from morphad.errors import BadInputError
 from tiny import TRAIN
 
 KEYS = {

@@ -13,11 +13,11 @@ from PIL import Image as Pillow
 from PIL import ImageFilter
 from ruamel.yaml import YAML
 
+from morphad.base.files import read_json
 from morphad.cli import main
 from morphad.data.manifest import read_manifest, write_manifest
 from morphad.data.snapshot import look
 from morphad.data.sources import find_images
-from morphad.files import read_json
 from morphad.settings import IngestSettings
 from morphad.workspace import Workspace
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from morphad import files
+from morphad.base import files
 from morphad.cli import main
 from morphad.data.manifest import read_manifest
 from morphad.params import load_settings

@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
 from morphad.params import load_settings, resolve, train_settings
 from morphad.settings import LineSettings, ProjectSettings, TrainSettings
 

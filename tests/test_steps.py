@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from morphad import steps
+from morphad.base.errors import BadInputError, CheckFailedError
 from morphad.data.manifest import read_manifest
-from morphad.errors import BadInputError, CheckFailedError
 from morphad.inspection import DetectorModel
 from morphad.model import loop
 from morphad.model.detector import Detector

@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from morphad import experiments
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
 from morphad.params import resolve
 from morphad.registry import Registry
 from morphad.registry.local import LocalRegistry

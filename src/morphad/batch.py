@@ -20,9 +20,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from morphad.data.batch import Opened, count_shard, open_shard, write_batch
-from morphad.errors import BadInputError, CheckFailedError
-from morphad.files import (
+from morphad.base.errors import BadInputError, CheckFailedError
+from morphad.base.files import (
     atomic_directory,
     atomic_file,
     check_writable,
@@ -31,9 +30,10 @@ from morphad.files import (
     working_folder,
     write_json,
 )
-from morphad.progress import track
+from morphad.base.progress import track
+from morphad.base.text import harmless_cell, masked_settings
+from morphad.data.batch import Opened, count_shard, open_shard, write_batch
 from morphad.settings import IngestSettings, LineSettings
-from morphad.text import harmless_cell, masked_settings
 
 if TYPE_CHECKING:
     from morphad.inspection import Model

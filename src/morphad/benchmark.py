@@ -13,18 +13,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from morphad.base.errors import BadInputError
+from morphad.base.files import check_writable, write_json
+from morphad.base.progress import track
+from morphad.base.spool import MapSpool
 from morphad.data.images import decode
 from morphad.data.loading import in_order, read_mask
 from morphad.data.sources import SourceImage, find_images
 from morphad.decision.metrics import evaluate
-from morphad.errors import BadInputError
-from morphad.files import check_writable, write_json
 from morphad.model.detector import Detector
 from morphad.model.launching import follow_parent
 from morphad.params import train_settings
-from morphad.progress import track
 from morphad.settings import EvaluateSettings, IngestSettings
-from morphad.spool import MapSpool
 
 COLUMNS = ("image_auroc", "image_ap", "pixel_auroc", "aupro")
 

@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from morphad.base.errors import BadInputError
+from morphad.base.files import write_json
 from morphad.data.contract import Result, check_manifest
 from morphad.data.images import decode
 from morphad.data.manifest import read_manifest
 from morphad.data.snapshot import Reject, look
 from morphad.data.sources import find_images
-from morphad.errors import BadInputError
-from morphad.files import write_json
 from morphad.report.contract_page import write_contract_page
 from morphad.settings import IngestSettings, ValidateSettings
 from morphad.workspace import Workspace

@@ -7,10 +7,10 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from morphad.base.errors import BadInputError
+from morphad.base.files import write_text
 from morphad.data.sources import DEMO_LICENCE, find_images
 from morphad.data.uploading import upload_folder
-from morphad.errors import BadInputError
-from morphad.files import write_text
 from morphad.params import load_settings
 from morphad.settings import IngestSettings
 

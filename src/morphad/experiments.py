@@ -8,8 +8,8 @@ them takes it into the project (`dvc exp apply`) and runs `dvc repro`, which reg
 import os
 from pathlib import Path
 
+from morphad.base.files import write_json
 from morphad.data.manifest import read_manifest, write_manifest
-from morphad.files import write_json
 from morphad.workspace import Workspace
 
 

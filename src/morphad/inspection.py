@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from morphad.base.progress import track
 from morphad.data.images import UnreadableImageError, decode
 from morphad.data.loading import in_order
-from morphad.progress import track
 from morphad.settings import Decoding
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from typing import Any
 
 import pandas as pd
 
+from morphad.base.errors import BadInputError
+from morphad.base.files import read_json, sha256_file
 from morphad.data.holdout import FrozenHoldout
 from morphad.decision.gate import Evidence, decide
-from morphad.errors import BadInputError
-from morphad.files import read_json, sha256_file
 from morphad.inspection import score_files
 from morphad.model.saved import detector_hash
 from morphad.registry import Registry, Standing, Version, blocked, model_sha256

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from morphad.errors import BadInputError, MorphadError, ending_process
-from morphad.files import read_json, write_json
+from morphad.base.errors import BadInputError, MorphadError, ending_process
+from morphad.base.files import read_json, write_json
 from morphad.settings import LINE_NAME
 
 

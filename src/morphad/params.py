@@ -12,10 +12,10 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode
 
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
+from morphad.base.text import secret_places
 from morphad.explain import explain
 from morphad.settings import LINE_NAME, LineSettings, ProjectSettings, TrainSettings
-from morphad.text import secret_places
 
 _log = logging.getLogger(__name__)
 _AWS = "leave it out and give AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, in the environment"

@@ -17,6 +17,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from morphad import __version__
+from morphad.base.errors import BadInputError, CheckFailedError
+from morphad.base.files import read_json, remove_leftovers, write_json, write_text
+from morphad.base.spool import MapSpool
+from morphad.base.text import harmless_cell
 from morphad.data.batch import open_files
 from morphad.data.images import SUFFIXES, decode
 from morphad.data.layouts import files_below, is_image
@@ -26,8 +30,6 @@ from morphad.data.memory import open_memory
 from morphad.data.snapshot import refresh
 from morphad.data.sources import find_images, licence
 from morphad.data.verdicts import Feedback, join_verdicts, read_verdicts
-from morphad.errors import BadInputError, CheckFailedError
-from morphad.files import read_json, remove_leftovers, write_json, write_text
 from morphad.settings import (
     CalibrateSettings,
     IngestSettings,
@@ -38,8 +40,6 @@ from morphad.settings import (
     TrainSettings,
     ValidateSettings,
 )
-from morphad.spool import MapSpool
-from morphad.text import harmless_cell
 
 # What takes seconds to import is imported by the steps that need it.
 if TYPE_CHECKING:

@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from morphad.decision.wording import percent
-from morphad.errors import BadInputError, MorphadError, ServiceError
-from morphad.files import read_json
+from morphad.base.errors import BadInputError, MorphadError, ServiceError
+from morphad.base.files import read_json
+from morphad.base.text import masked
+from morphad.base.wording import percent
 from morphad.report.page import IndexEntry, write_index
 from morphad.settings import ProjectSettings, RegisterSettings
 from morphad.steps import verdict_of
-from morphad.text import masked
 from morphad.workspace import Workspace
 
 if TYPE_CHECKING:

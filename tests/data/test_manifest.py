@@ -12,6 +12,8 @@ import pytest
 from PIL import Image as Pillow
 from scipy import ndimage
 
+from morphad.base.errors import BadInputError
+from morphad.base.files import sha256_file
 from morphad.data.manifest import (
     SCHEMA,
     manifest_id,
@@ -21,8 +23,6 @@ from morphad.data.manifest import (
 )
 from morphad.data.snapshot import Reject, snapshot
 from morphad.data.sources import SourceImage, find_images
-from morphad.errors import BadInputError
-from morphad.files import sha256_file
 from morphad.settings import IngestSettings
 
 RNG = np.random.default_rng(0)

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from morphad.base.errors import BadInputError
 from morphad.data.mirror import local_names
 from morphad.data.s3 import Listed
-from morphad.errors import BadInputError
 
 PARTS = st.text(st.sampled_from("ab./\\ \0\n\u00e9e\u0301\u200b%+"), max_size=12)
 

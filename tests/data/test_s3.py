@@ -17,12 +17,12 @@ import botocore.auth
 import pytest
 
 from morphad import steps
+from morphad.base.errors import BadInputError, ServiceError
 from morphad.data.manifest import read_manifest
 from morphad.data.memory import open_memory
 from morphad.data.mirror import Mirror
 from morphad.data.s3 import Bucket, read_object
 from morphad.data.uploading import upload_folder
-from morphad.errors import BadInputError, ServiceError
 from morphad.settings import IngestSettings
 from morphad.workspace import Workspace
 from tests.data.wire import Broken, Wire
@@ -497,7 +497,7 @@ DISK_FULL = """
 import resource, sys
 from pathlib import Path
 from morphad import steps
-from morphad.errors import MorphadError
+from morphad.base.errors import MorphadError
 from morphad.settings import IngestSettings
 from morphad.workspace import Workspace
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)  # of any file; a full disk fails the same way

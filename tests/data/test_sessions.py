@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from morphad.base.errors import CheckFailedError
 from morphad.checks import STATISTICS
 from morphad.data.sessions import By, intraclass, session_facts, session_keys
 from morphad.data.split import split_manifest
-from morphad.errors import CheckFailedError
 from morphad.settings import SplitSettings
 
 RNG = np.random.default_rng(0)

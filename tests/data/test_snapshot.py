@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 
 from morphad import steps
+from morphad.base.errors import BadInputError
 from morphad.data import describing
 from morphad.data.manifest import read_manifest
 from morphad.data.memory import open_memory
-from morphad.errors import BadInputError
 from morphad.settings import IngestSettings
 from morphad.workspace import Workspace
 

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from PIL import Image as Pillow
 
+from morphad.base.errors import BadInputError
 from morphad.data.sources import SourceImage, find_images
-from morphad.errors import BadInputError
 from morphad.settings import IngestSettings
 
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from morphad.base.errors import BadInputError, CheckFailedError
 from morphad.data.duplicates import components, near_pairs
 from morphad.data.holdout import FrozenHoldout
 from morphad.data.split import split_manifest
-from morphad.errors import BadInputError, CheckFailedError
 from morphad.settings import SplitSettings
 
 DEFAULT = SplitSettings()

@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 
 from morphad import steps
+from morphad.base.errors import BadInputError
+from morphad.base.files import read_json
 from morphad.data.holdout import FrozenHoldout
 from morphad.data.manifest import read_manifest, snapshot_id
 from morphad.data.split import split_manifest
 from morphad.data.verdicts import COLUMNS, Verdict, apply_verdicts, as_ingested, join_verdicts, read_verdicts
-from morphad.errors import BadInputError
-from morphad.files import read_json
 from morphad.settings import IngestSettings, SplitSettings
 from morphad.workspace import Workspace
 from stack.object_store import ObjectStore

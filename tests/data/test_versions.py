@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from morphad.base.errors import BadInputError, ServiceError
+from morphad.base.files import read_json, write_json
 from morphad.cli import main
 from morphad.data.versioning import Address, Version, get_version, list_versions, make_version, read_version_manifest
-from morphad.errors import BadInputError, ServiceError
-from morphad.files import read_json, write_json
 from morphad.workspace import Workspace
 from stack.object_store import ObjectStore
 from tests.data.snapshots import content, noise, relabel, write_snapshot
@@ -226,7 +226,7 @@ def test_a_snapshot_that_changed_since_ingest_is_no_version(plant: Plant) -> Non
 
 
 def test_two_at_once_in_one_folder_is_refused(plant: Plant) -> None:
-    from morphad.files import working_folder
+    from morphad.base.files import working_folder
 
     place = plant.place()
     write_snapshot(place, noise(2))

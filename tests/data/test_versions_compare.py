@@ -5,12 +5,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from morphad.base.errors import BadInputError
+from morphad.base.files import write_json
 from morphad.data.manifest import read_manifest, snapshot_id
 from morphad.data.versioning import Difference, Version, compare, current_version, find_address, parse_version
 from morphad.data.versioning.comparing import Change
 from morphad.data.versioning.records import Address, choose
-from morphad.errors import BadInputError
-from morphad.files import write_json
 from morphad.settings import DataSettings
 from morphad.workspace import Workspace
 from tests.data.snapshots import noise, write_snapshot

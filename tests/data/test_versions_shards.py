@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from morphad.base.errors import BadInputError, ServiceError
 from morphad.data.versioning.shards import SHARD_BYTES, File, Shard, check, pack, plan, unpack
-from morphad.errors import BadInputError, ServiceError
 
 
 def file(number: int, size: int = 1000) -> File:

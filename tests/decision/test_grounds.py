@@ -2,9 +2,9 @@
 
 import pytest
 
+from morphad.base.errors import BadInputError
 from morphad.decision.calibration import calibrate
 from morphad.decision.grounds import Dependence, Grounds, RoleFacts, Shift
-from morphad.errors import BadInputError
 
 
 def grounds(within: float | None = 0.5, calibration: RoleFacts | None = None) -> Grounds:

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from morphad.errors import ServiceError
+from morphad.base.errors import ServiceError
 from morphad.model.detector import Detector
 from morphad.registry import DatasetFacts, Registration, Registry, detector_hash
 from morphad.registry.account import authenticated_account

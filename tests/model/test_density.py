@@ -10,7 +10,7 @@ from sklearn.covariance import EmpiricalCovariance
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
 from morphad.model.density import SHRINKAGE, Density, GaussianDensity, MemoryDensity, SubspaceDensity, _greedy_centres
 
 

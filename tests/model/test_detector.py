@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
 from morphad.model import detector as module
 from morphad.model.detector import Detector, Prediction
 from morphad.params import train_settings

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from morphad import steps
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
 from morphad.model import device as devices
 from morphad.model.detector import Detector
 from morphad.model.device import Placement, place_training, within_gpu_memory

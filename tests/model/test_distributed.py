@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import distributed, nn
 
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
 from morphad.model.batchnorm import SynchronisedBatchNorm
 from morphad.model.distributed import Ranks
 from morphad.model.loop import run_loop

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
 from morphad.model.margin import AdditiveCosineMargin
 from morphad.model.morphology import case_table
 from morphad.model.network import EMBEDDING_DIM, MorphologyNetwork

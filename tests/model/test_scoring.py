@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn import functional
 
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
 from morphad.model.density_scorer import DensityScorer, edge_gains, relief_of
 from morphad.model.detector import make_scorer
 from morphad.model.morphology import case_table

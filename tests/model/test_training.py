@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
 from morphad.model import loop as loops
 from morphad.model.checkpoint import Progress, load_checkpoint, save_checkpoint
 from morphad.model.device import autocast_dtype, resolve_device

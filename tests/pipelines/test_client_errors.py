@@ -13,7 +13,7 @@ pytest.importorskip("kfp", reason="kfp is not installed: pip install 'morphad[ku
 
 from fake_kubeflow import FakeKubeflow
 
-from morphad.errors import BadInputError, ServiceError
+from morphad.base.errors import BadInputError, ServiceError
 from pipelines import connection
 from pipelines.client import Kubeflow
 from pipelines.connection import Connection, NotFoundError

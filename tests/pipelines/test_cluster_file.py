@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 
 pytest.importorskip("kfp", reason="kfp is not installed: pip install 'morphad[kubeflow]'")
 
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
 from morphad.params import resolve
 from pipelines.cluster import CLUSTER_FILE, STEPS, load_cluster
 from pipelines.compile import BATCH, TRAINING, render

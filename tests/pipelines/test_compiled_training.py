@@ -19,7 +19,7 @@ from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from components.image import with_cuda
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
 from morphad.params import line_from_json, load_settings
 from pipelines.cluster import SHARED_MEMORY, STEPS, Step, load_cluster
 

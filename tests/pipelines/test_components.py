@@ -14,7 +14,7 @@ from kfp import dsl
 from components.ingest import ingest
 from components.split import split
 from components.train import train
-from morphad.files import sha256_file
+from morphad.base.files import sha256_file
 from morphad.linestate import LineState
 from morphad.model import loop
 from morphad.params import line_to_json, resolve

@@ -21,7 +21,7 @@ from kfp import dsl, local
 from kfp.local import docker_task_handler
 from requests.exceptions import RequestException
 
-from morphad.errors import BadInputError, ServiceError
+from morphad.base.errors import BadInputError, ServiceError
 from morphad.params import resolve
 from morphad.settings import LineSettings
 from pipelines.cluster import load_cluster

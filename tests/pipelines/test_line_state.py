@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from morphad.errors import CheckFailedError, ServiceError
+from morphad.base.errors import CheckFailedError, ServiceError
 from morphad.linestate import LineState, ends
 
 

@@ -20,7 +20,7 @@ pytest.importorskip("kfp", reason="kfp is not installed: pip install 'morphad[ku
 
 from fake_kubeflow import FakeKubeflow
 
-from morphad.errors import CheckFailedError, MorphadError, ServiceError
+from morphad.base.errors import CheckFailedError, MorphadError, ServiceError
 from morphad.params import line_from_json, load_settings
 from pipelines.client import Kubeflow
 from pipelines.compile import TRAINING

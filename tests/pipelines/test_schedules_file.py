@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("kfp", reason="kfp is not installed: pip install 'morphad[kubeflow]'")
 
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
 from morphad.params import load_settings
 from pipelines.schedules import SCHEDULES_FILE, ScheduleFile, load_schedules
 

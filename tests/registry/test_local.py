@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from morphad import batch
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
 from morphad.params import resolve
 from morphad.registry import DatasetFacts, Registration, Registry
 from morphad.registry.local import LocalRegistry

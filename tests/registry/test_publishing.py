@@ -12,7 +12,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 import morphad
-from morphad.errors import BadInputError, ServiceError
+from morphad.base.errors import BadInputError, ServiceError
 from morphad.registry import DatasetFacts, Registration, Registry, detector_hash
 from morphad.registry.publishing import REQUIREMENTS
 from morphad.settings import RegisterSettings

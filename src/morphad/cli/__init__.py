@@ -5,9 +5,9 @@ import os
 import sys
 
 from morphad import __version__
+from morphad.base.errors import MorphadError
 from morphad.cli import bucket, check, cluster, decisions, papers, results, steps, versions
 from morphad.cli.shared import Verbs
-from morphad.errors import MorphadError
 
 EPILOG = """\
 The steps of a line, in order: ingest, validate, split, train, calibrate, evaluate, register, promote.

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
+from morphad.base.errors import BadInputError
 from morphad.cli.shared import Verbs, open_line
-from morphad.errors import BadInputError
 
 
 def add_verbs(verbs: Verbs) -> None:

@@ -27,8 +27,8 @@ def add_verbs(verbs: Verbs) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
+    from morphad.base.files import check_writable
     from morphad.check import check
-    from morphad.files import check_writable
 
     for file in (options.json, options.page):
         if file is not None:

@@ -5,7 +5,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
 
 WORDS = {
     "pipeline": "run the pipeline here in containers or processes, or upload, submit and watch it in Kubeflow",

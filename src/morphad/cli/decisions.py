@@ -5,8 +5,8 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from morphad.base.errors import BadInputError, CheckFailedError
 from morphad.cli.shared import Verbs, actor, add_actor, open_line
-from morphad.errors import BadInputError, CheckFailedError
 
 if TYPE_CHECKING:
     from morphad.registry import Entry, Registry, Trail

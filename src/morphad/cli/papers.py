@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from morphad.base.errors import CheckFailedError
 from morphad.cli.shared import Verbs, actor, add_actor, open_line
-from morphad.errors import CheckFailedError
 
 if TYPE_CHECKING:
     from morphad.registry.dossier_check import Checked, Finding

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from morphad.base.errors import BadInputError
 from morphad.cli.shared import Verbs, open_line
-from morphad.errors import BadInputError
 
 if TYPE_CHECKING:
     from morphad.inspection import Model

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from morphad.text import masked
+from morphad.base.text import masked
 
 if TYPE_CHECKING:
     from morphad.settings import LineSettings, ProjectSettings

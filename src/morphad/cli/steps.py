@@ -2,9 +2,9 @@
 
 import argparse
 
+from morphad.base.errors import CheckFailedError
+from morphad.base.wording import counted
 from morphad.cli.shared import Verbs, actor, add_actor, add_data_docs, open_line
-from morphad.decision.wording import counted
-from morphad.errors import CheckFailedError
 
 
 def add_verbs(verbs: Verbs) -> None:

@@ -69,8 +69,8 @@ def _get(options: argparse.Namespace) -> None:
 
 
 def _diff(options: argparse.Namespace) -> None:
+    from morphad.base.files import write_json
     from morphad.data.versioning import compare
-    from morphad.files import write_json
 
     before, after = (_manifest(text, options) for text in (options.before, options.after))
     difference = compare(before, after)
@@ -118,7 +118,7 @@ def _address(options: argparse.Namespace, remote: str | None = None) -> "Address
 
 
 def _line(name: str) -> str:
-    from morphad.errors import BadInputError
+    from morphad.base.errors import BadInputError
     from morphad.settings import LINE_NAME
 
     if not LINE_NAME.fullmatch(name):

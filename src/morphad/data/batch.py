@@ -14,14 +14,14 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from morphad.base.errors import BadInputError
+from morphad.base.files import atomic_file
+from morphad.base.text import plain_cell
 from morphad.data.images import UnreadableImageError
 from morphad.data.layouts import files_below, is_image
 from morphad.data.loading import in_order
 from morphad.data.sources import too_large
-from morphad.errors import BadInputError
-from morphad.files import atomic_file
 from morphad.settings import IngestSettings
-from morphad.text import plain_cell
 
 _SCHEMA = pa.schema(
     [

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from morphad.errors import BadInputError
-from morphad.files import sha256_json
+from morphad.base.errors import BadInputError
+from morphad.base.files import sha256_json
 from morphad.settings import SplitSettings
 
 

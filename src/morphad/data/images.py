@@ -13,7 +13,7 @@ from PIL import ExifTags, UnidentifiedImageError
 from PIL import Image as Pillow
 from PIL.ImageFile import ImageFile
 
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
 from morphad.settings import Decoding
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")

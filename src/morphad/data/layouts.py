@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from morphad.base.errors import BadInputError
 from morphad.data.images import SUFFIXES
-from morphad.errors import BadInputError
 
 SPLITS = ("train", "validation", "test")
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from morphad.errors import BadInputError
-from morphad.text import plain_cell
+from morphad.base.errors import BadInputError
+from morphad.base.text import plain_cell
 
 COLUMNS = ("path", "label", "defect", "mask", "group", "lot", "shift", "camera", "acquired")
 

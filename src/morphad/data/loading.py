@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from morphad.base.progress import track
 from morphad.data.images import UnreadableImageError, decode
-from morphad.progress import track
 from morphad.settings import Decoding
 
 T = TypeVar("T")

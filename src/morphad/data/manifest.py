@@ -9,8 +9,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from morphad.errors import BadInputError
-from morphad.files import atomic_file, sha256_json
+from morphad.base.errors import BadInputError
+from morphad.base.files import atomic_file, sha256_json
 
 SCHEMA = pa.schema(
     [

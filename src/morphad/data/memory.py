@@ -16,8 +16,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from morphad.errors import BadInputError
-from morphad.files import cannot_write
+from morphad.base.errors import BadInputError
+from morphad.base.files import cannot_write
 
 _LAYOUT = 1  # of the tables; another one is begun anew
 _TABLES = """

@@ -23,6 +23,9 @@ from botocore import exceptions as aws
 from botocore.config import Config
 
 from morphad import __version__
+from morphad.base.errors import BadInputError, ServiceError
+from morphad.base.files import cannot_write
+from morphad.base.text import masked
 from morphad.data.s3_errors import (
     UNREACHED,
     ObjectGoneError,
@@ -34,9 +37,6 @@ from morphad.data.s3_errors import (
     refused,
     status_of,
 )
-from morphad.errors import BadInputError, ServiceError
-from morphad.files import cannot_write
-from morphad.text import masked
 
 T = TypeVar("T")
 

@@ -5,8 +5,8 @@ from typing import Any
 from botocore import exceptions as aws
 from urllib3.exceptions import HTTPError
 
-from morphad.errors import BadInputError, MorphadError, ServiceError
-from morphad.text import masked
+from morphad.base.errors import BadInputError, MorphadError, ServiceError
+from morphad.base.text import masked
 
 _CREDENTIALS = {
     "InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "ExpiredToken", "InvalidToken", "Forbidden",

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from morphad.base.errors import BadInputError
+from morphad.base.text import masked
 from morphad.data.images import SUFFIXES
 from morphad.data.layouts import Placed, arrange, files_below, is_image
 from morphad.data.listing import read_listing
 from morphad.data.memory import Memory
 from morphad.data.metadata import Fields, gather
-from morphad.errors import BadInputError
 from morphad.settings import IngestSettings
-from morphad.text import masked
 
 _LARGEST_SIDECAR = 1 << 20  # bytes
 

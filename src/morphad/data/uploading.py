@@ -4,10 +4,10 @@ import hashlib
 from functools import partial
 from pathlib import Path
 
+from morphad.base.errors import BadInputError
+from morphad.base.progress import track
 from morphad.data.loading import in_order
 from morphad.data.s3 import Bucket, prefix_of, split_url
-from morphad.errors import BadInputError
-from morphad.progress import track
 
 
 def upload_folder(folder: Path, url: str, what: str) -> tuple[int, int]:

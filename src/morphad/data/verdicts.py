@@ -12,9 +12,9 @@ from typing import Any
 
 import pandas as pd
 
+from morphad.base.errors import BadInputError
+from morphad.base.text import plain_cell
 from morphad.data.s3 import read_object
-from morphad.errors import BadInputError
-from morphad.text import plain_cell
 
 VERDICTS = ("false_reject", "escape")
 COLUMNS = ("verdict", "verdict_defect", "verdict_by", "verdict_at", "verdict_comment")

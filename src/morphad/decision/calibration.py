@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from morphad.base.errors import BadInputError
+from morphad.base.wording import checked_fraction, counted, exact_percent, percent
 from morphad.decision.resampling import Interval, binomial_interval
-from morphad.decision.wording import checked_fraction, counted, exact_percent, percent
-from morphad.errors import BadInputError
 from morphad.settings import CostSettings
 
 

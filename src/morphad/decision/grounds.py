@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from morphad.base.errors import BadInputError
+from morphad.base.wording import counted, exact_percent, percent
 from morphad.decision.calibration import Calibration
-from morphad.decision.wording import counted, exact_percent, percent
-from morphad.errors import BadInputError
 
 FEW_SESSIONS = 3  # fewer are called few
 CLEAR_SHIFT = 0.3  # Kolmogorov-Smirnov distance; smaller ones are told, but are no reason to doubt

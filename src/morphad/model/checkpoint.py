@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from morphad.files import atomic_file
+from morphad.base.files import atomic_file
 
 _FORMAT = "morphad-checkpoint-1"
 _log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
 
 SHRINKAGE = 0.01  # added to the variance of every channel, so that one that never varies does not decide alone
 

@@ -17,9 +17,10 @@ from torch.nn import functional as torch_functional
 from torchvision.transforms.v2 import functional as transforms
 
 from morphad import __version__
+from morphad.base.errors import BadInputError
+from morphad.base.files import atomic_directory, cannot_write, read_json, sha256_file, sha256_json
+from morphad.base.progress import counter
 from morphad.decision.calibration import Calibration, calibrate
-from morphad.errors import BadInputError
-from morphad.files import atomic_directory, cannot_write, read_json, sha256_file, sha256_json
 from morphad.model.density_scorer import DensityScorer
 from morphad.model.device import Placement, place_training, scoring_device, within_gpu_memory
 from morphad.model.morphology import Case, case_table, parse_case
@@ -27,7 +28,6 @@ from morphad.model.network import MorphologyNetwork
 from morphad.model.scorer import BATCH, Scored, Scorer
 from morphad.model.training import TrainingResult, train_network
 from morphad.model.transformation_scorer import TransformationScorer
-from morphad.progress import counter
 from morphad.settings import CalibrateSettings, Decoding, ScoreSettings, TrainSettings
 
 FORMAT_VERSION = 6

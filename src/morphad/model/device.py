@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
 from morphad.settings import TrainSettings
 
 DeviceName = Literal["auto", "cpu", "cuda"]

@@ -21,8 +21,8 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalEx
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from morphad.errors import BadInputError
-from morphad.files import cannot_write, read_json, write_json
+from morphad.base.errors import BadInputError
+from morphad.base.files import cannot_write, read_json, write_json
 
 _WORKER = "morphad.model.worker"
 _IMAGES, _GIVEN, _TRAINED, _JOB, _RESULT = (

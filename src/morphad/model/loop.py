@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
+from morphad.base.progress import track
 from morphad.model.checkpoint import Progress, load_checkpoint, save_checkpoint
 from morphad.model.device import autocast_dtype, within_gpu_memory
 from morphad.model.distributed import Ranks
 from morphad.model.morphology import Case, apply_cases
 from morphad.model.network import Losses, MorphologyNetwork
-from morphad.progress import track
 from morphad.settings import OptimiserSettings, TrainSettings
 
 _RECORDS = 100  # entries of the history, about

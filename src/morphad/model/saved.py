@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from morphad.errors import BadInputError
-from morphad.files import sha256_file, sha256_json
+from morphad.base.errors import BadInputError
+from morphad.base.files import sha256_file, sha256_json
 
 
 def detector_hash(folder: Path) -> str:

@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
 from morphad.model.network import MorphologyNetwork
 
 BATCH = 16  # images a forward pass

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from morphad.errors import BadInputError
-from morphad.files import sha256_json
+from morphad.base.errors import BadInputError
+from morphad.base.files import sha256_json
 from morphad.model.checkpoint import hash_tensors
 from morphad.model.device import Placement, place_training
 from morphad.model.launching import train_together

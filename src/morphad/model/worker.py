@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from morphad.errors import MorphadError
+from morphad.base.errors import MorphadError
 from morphad.model.distributed import joined
 from morphad.model.launching import forget, leave, take, tell_failure
 from morphad.model.loop import run_loop

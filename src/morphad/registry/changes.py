@@ -21,7 +21,7 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from morphad.errors import BadInputError, CheckFailedError
+from morphad.base.errors import BadInputError, CheckFailedError
 from morphad.registry import trail as trails
 from morphad.registry import versions
 from morphad.registry.connection import Connection

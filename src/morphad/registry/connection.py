@@ -17,10 +17,10 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from morphad.errors import BadInputError, ServiceError
+from morphad.base.errors import BadInputError, ServiceError
+from morphad.base.text import has_secret, masked
 from morphad.registry.local import LocalRegistry
 from morphad.settings import RegisterSettings
-from morphad.text import has_secret, masked
 
 _SERVERS = {"http", "https"}
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}

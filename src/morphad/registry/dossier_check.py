@@ -18,10 +18,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from morphad.base.errors import BadInputError, CheckFailedError, MorphadError
+from morphad.base.wording import counted
 from morphad.data.holdout import FrozenHoldout
 from morphad.data.manifest import manifest_id, read_manifest
-from morphad.decision.wording import counted
-from morphad.errors import BadInputError, CheckFailedError, MorphadError
 from morphad.registry import publishing
 from morphad.registry import trail as trails
 from morphad.registry.dossier import (

@@ -23,8 +23,9 @@ from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
 import morphad
-from morphad.errors import BadInputError
-from morphad.files import read_json
+from morphad.base.errors import BadInputError
+from morphad.base.files import read_json
+from morphad.base.text import masked_settings
 from morphad.model.saved import detector_hash
 from morphad.registry import trail, versions
 from morphad.registry.account import authenticated_account
@@ -41,7 +42,6 @@ from morphad.registry.records import (
     flattened,
     model_name,
 )
-from morphad.text import masked_settings
 
 # What the code that travels with a model imports, directly or through these. Pinned as installed at publication.
 REQUIREMENTS = (

@@ -15,7 +15,7 @@ from mlflow.pyfunc.model import PythonModel
 from numpy.typing import NDArray
 from PIL import Image
 
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
 from morphad.inspection import DetectorModel
 from morphad.model.detector import Detector
 

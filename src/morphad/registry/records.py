@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from morphad import text
-from morphad.files import sha256_file, sha256_json
+from morphad.base import text
+from morphad.base.files import sha256_file, sha256_json
 
 T = TypeVar("T")
 

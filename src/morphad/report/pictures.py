@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from morphad.files import atomic_file
+from morphad.base.files import atomic_file
 
 _SIDE = 256  # px of the longer side: 36 pictures make a page of about a megabyte
 _THUMBNAIL = 160  # px

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from morphad.base.wording import counted, exact_percent, percent
 from morphad.decision.calibration import Calibration
 from morphad.decision.grounds import Grounds
-from morphad.decision.wording import counted, exact_percent, percent
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from morphad.base.wording import counted
 from morphad.checks import CHECKS, SIZES, STATISTICS, Statistic, Weight
 from morphad.data.contract import engine, picture_rules
 from morphad.data.contract.drift import CAMERA, shifts, unlikeness
@@ -21,7 +22,6 @@ from morphad.data.contract.rules import figures, rules
 from morphad.data.contract.table import comparable, with_derived
 from morphad.data.manifest import manifest_id
 from morphad.data.snapshot import Reject
-from morphad.decision.wording import counted
 from morphad.settings import ValidateSettings
 
 __all__ = [

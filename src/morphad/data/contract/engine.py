@@ -17,8 +17,8 @@ import pandas as pd  # noqa: E402
 from great_expectations.checkpoint.actions import UpdateDataDocsAction  # noqa: E402
 from great_expectations.data_context.types.base import ProgressBarsConfig  # noqa: E402
 
+from morphad.base.progress import track  # noqa: E402
 from morphad.data.contract.rule import Rows, Rule  # noqa: E402
-from morphad.progress import track  # noqa: E402
 
 Tables = Mapping[Rows, pd.DataFrame]
 

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import pandas as pd
 
+from morphad.base.wording import counted
 from morphad.checks import Statistic
 from morphad.data.contract import picture_rules
 from morphad.data.contract.findings import Limits, Shift
 from morphad.data.contract.rule import Rule, between, flag
 from morphad.data.contract.table import KNOWN_BESIDE
-from morphad.decision.wording import counted
 from morphad.settings import ValidateSettings
 
 _AGAIN = "ingest again"

@@ -6,9 +6,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from morphad.base.errors import BadInputError, ServiceError
+from morphad.base.text import masked
 from morphad.data.versioning.records import Address
-from morphad.errors import BadInputError, ServiceError
-from morphad.text import masked
 
 _TELLING = ("fatal:", "error:", "ERROR:", "remote:", "!")
 

@@ -7,15 +7,15 @@ import pandas as pd
 import pyarrow.parquet as pq
 from pyarrow import ArrowException
 
+from morphad.base.errors import BadInputError, MorphadError, ServiceError
+from morphad.base.files import atomic_directory, atomic_file, read_json, sha256_file, working_folder, write_json
+from morphad.base.progress import track
 from morphad.data.loading import in_order
 from morphad.data.manifest import snapshot_id
 from morphad.data.versioning.making import BATCH, FILES, MANIFEST, RECORD, REJECTS, read_places
 from morphad.data.versioning.records import Address, Version
 from morphad.data.versioning.registry import DataRegistry
 from morphad.data.versioning.shards import unpack
-from morphad.errors import BadInputError, MorphadError, ServiceError
-from morphad.files import atomic_directory, atomic_file, read_json, sha256_file, working_folder, write_json
-from morphad.progress import track
 
 Places = dict[str, list[PurePosixPath]]
 

@@ -8,11 +8,11 @@ from typing import Any, Self
 
 import pandas as pd
 
+from morphad.base.errors import BadInputError
+from morphad.base.files import read_json
+from morphad.base.text import has_secret, masked
 from morphad.data.manifest import snapshot_id
-from morphad.errors import BadInputError
-from morphad.files import read_json
 from morphad.settings import LINE_NAME, DataSettings
-from morphad.text import has_secret, masked
 
 LATEST = "latest"
 REGISTRY_VARIABLE = "MORPHAD_DATA_REGISTRY"

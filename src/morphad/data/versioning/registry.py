@@ -18,10 +18,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from morphad.base.errors import BadInputError, ServiceError
+from morphad.base.files import read_json
 from morphad.data.versioning.commands import Commands, reason
 from morphad.data.versioning.records import Address, Version, choose
-from morphad.errors import BadInputError, ServiceError
-from morphad.files import read_json
 
 _ATTEMPTS = 12
 _ARGUMENTS = 2000  # files named in one command

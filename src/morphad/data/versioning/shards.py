@@ -15,8 +15,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import IO
 
-from morphad.errors import BadInputError, ServiceError
-from morphad.files import cannot_write
+from morphad.base.errors import BadInputError, ServiceError
+from morphad.base.files import cannot_write
 
 SHARD_BYTES = 64 << 20
 _SMALL = SHARD_BYTES // 4

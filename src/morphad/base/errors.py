@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
-from morphad.text import masked
+from morphad.base.text import masked
 
 
 class MorphadError(Exception):

@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from morphad.files import cannot_write
+from morphad.base.files import cannot_write
 
 
 class MapSpool:

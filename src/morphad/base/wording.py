@@ -1,6 +1,6 @@
 """Rates and counts as people read them: percent with a sensible number of digits, plural nouns."""
 
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
 
 
 def percent(rate: float, digits: int = 1) -> str:
