@@ -31,8 +31,8 @@ from morphad.decision.metrics import image_metrics
 from morphad.model.morphology import case_table
 from morphad.model.network import MorphologyNetwork
 from morphad.model.training import train_network
-from morphad.params import merge, train_settings
 from morphad.settings import TrainSettings
+from morphad.settings.presets import merge, train_settings
 
 _SHARED = ("untrained", "softmax", "additive cosine", "multiplicative", "no kernel-size loss", "361 cases")
 OURS: dict[str, Mapping[str, Any]] = {  # what differs in the settings

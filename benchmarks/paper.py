@@ -30,8 +30,8 @@ from morphad.model.network import MorphologyNetwork
 from morphad.model.scorer import BATCH
 from morphad.model.selfmade import with_defects
 from morphad.model.training import train_network
-from morphad.params import merge, train_settings
 from morphad.settings import TrainSettings
+from morphad.settings.presets import merge, train_settings
 
 WHOLE, SHORT = "paper", "a third of the training"
 VARIANTS: dict[str, Mapping[str, Any]] = {

@@ -34,7 +34,7 @@ def batch_plan(
 
     from morphad import batch as prediction
     from morphad.base.errors import BadInputError, ending_process
-    from morphad.params import line_from_json
+    from morphad.settings.line_json import line_from_json
 
     with ending_process(f"batch-predict {line}"):
         known = {item["line"]: item["settings_json"] for item in lines}

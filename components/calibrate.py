@@ -31,7 +31,7 @@ def calibrate(
 
     from morphad import steps
     from morphad.linestate import LineState
-    from morphad.params import line_from_json
+    from morphad.settings.line_json import line_from_json
 
     with LineState(state_root, line).step("calibrate"):
         settings = line_from_json(settings_json)

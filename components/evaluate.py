@@ -40,8 +40,8 @@ def evaluate(
 
     from morphad import steps
     from morphad.linestate import LineState
-    from morphad.params import line_from_json
     from morphad.report.artifacts import confusion_matrix, roc_with_thresholds, single_figures
+    from morphad.settings.line_json import line_from_json
 
     folder = Path(report.path)
     with LineState(state_root, line).step("evaluate"):

@@ -21,7 +21,7 @@ def ingest(line: str, settings_json: str, run: str, state_root: str, data: Outpu
 
     from morphad import steps
     from morphad.linestate import LineState
-    from morphad.params import line_from_json
+    from morphad.settings.line_json import line_from_json
 
     folder = Path(data.path)
     state = LineState(state_root, line)

@@ -41,7 +41,7 @@ def promote(
 
     from morphad import steps
     from morphad.linestate import LineState
-    from morphad.params import line_from_json
+    from morphad.settings.line_json import line_from_json
 
     state = LineState(state_root, line)
     with state.step("promote"):

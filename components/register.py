@@ -33,7 +33,7 @@ def register(
 
     from morphad import steps
     from morphad.linestate import LineState
-    from morphad.params import line_from_json
+    from morphad.settings.line_json import line_from_json
 
     with LineState(state_root, line).step("register"):
         figures = steps.register(

@@ -25,7 +25,7 @@ def split(
 
     from morphad import steps
     from morphad.linestate import LineState
-    from morphad.params import line_from_json
+    from morphad.settings.line_json import line_from_json
 
     folder = Path(roles.path)
     state = LineState(state_root, line)

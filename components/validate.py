@@ -30,7 +30,7 @@ def validate(
     from morphad import steps
     from morphad.base.errors import CheckFailedError, ServiceError
     from morphad.linestate import LineState
-    from morphad.params import line_from_json
+    from morphad.settings.line_json import line_from_json
 
     state = LineState(state_root, line)
     with state.step("validate"):

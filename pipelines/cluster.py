@@ -10,9 +10,9 @@ from pydantic import Field, ValidationError, model_validator
 
 from components.image import IMAGE, with_cuda
 from morphad.base.errors import BadInputError
-from morphad.explain import explain
-from morphad.params import SettingsError, read_yaml
 from morphad.settings import Settings
+from morphad.settings.explaining import SettingsError, explain
+from morphad.settings.reading import read_yaml
 
 CLUSTER_FILE = Path(__file__).with_name("cluster.yaml")
 

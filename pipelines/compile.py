@@ -9,7 +9,7 @@ from kfp import compiler
 
 from morphad.base.errors import CheckFailedError, MorphadError
 from morphad.base.files import write_text
-from morphad.params import load_settings
+from morphad.settings.reading import load_settings
 from pipelines import prediction, training
 from pipelines.cluster import CLUSTER_FILE, load_cluster
 

@@ -10,7 +10,7 @@ from morphad.base.errors import BadInputError, ServiceError
 from morphad.base.text import masked
 from morphad.batch import MOST_SHARDS
 from morphad.cli.shared import Verbs
-from morphad.params import load_settings
+from morphad.settings.reading import load_settings
 from pipelines.client import Kubeflow, Run
 from pipelines.cluster import load_cluster
 from pipelines.compile import BATCH, NAMES, PIPELINES, TRAINING

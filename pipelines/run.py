@@ -17,8 +17,8 @@ from kfp import local
 from morphad.base.errors import BadInputError, CheckFailedError, MorphadError
 from morphad.base.files import cannot_write
 from morphad.cli.shared import Verbs
-from morphad.params import load_settings
 from morphad.settings import LineSettings
+from morphad.settings.reading import load_settings
 from pipelines.cluster import CLUSTER_FILE, load_cluster
 from pipelines.docker_runner import Engine
 from pipelines.training import line_items, training_pipeline

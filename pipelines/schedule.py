@@ -8,8 +8,8 @@ from zoneinfo import ZoneInfo
 
 from morphad.base.errors import CheckFailedError
 from morphad.cli.shared import Verbs
-from morphad.params import load_settings
 from morphad.settings import ProjectSettings
+from morphad.settings.reading import load_settings
 from pipelines.client import Kubeflow, PipelineVersion, Trigger
 from pipelines.cluster import load_cluster
 from pipelines.compile import TRAINING

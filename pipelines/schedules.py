@@ -8,9 +8,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import AwareDatetime, Field, ValidationError, field_validator, model_validator
 
 from morphad.base.errors import BadInputError
-from morphad.explain import explain
-from morphad.params import SettingsError, read_yaml
 from morphad.settings import LINE_NAME, ProjectSettings, Settings
+from morphad.settings.explaining import SettingsError, explain
+from morphad.settings.reading import read_yaml
 from pipelines.cron import Cron
 
 SCHEDULES_FILE = Path(__file__).with_name("schedules.yaml")

@@ -15,8 +15,9 @@ from components.split import split
 from components.train import train
 from components.validate import validate
 from morphad.base.errors import BadInputError
-from morphad.params import line_to_json, secret_settings
 from morphad.settings import ProjectSettings
+from morphad.settings.line_json import line_to_json
+from morphad.settings.secrets import secret_settings
 from pipelines.cluster import ClusterSettings, place
 
 Lines = list[dict[str, str]]

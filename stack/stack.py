@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from morphad.base.errors import BadInputError
 from morphad.base.files import cannot_write, read_json
-from morphad.explain import explain
+from morphad.settings.explaining import explain
 from stack.access import ADMIN, Access
 from stack.database import Database
 from stack.object_store import ObjectStore

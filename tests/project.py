@@ -9,8 +9,8 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from morphad.cli import main
-from morphad.params import load_settings
 from morphad.registry import Registry
+from morphad.settings.reading import load_settings
 from morphad.workspace import Workspace
 from tiny import TRAIN
 

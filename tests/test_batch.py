@@ -26,8 +26,8 @@ from morphad.base.errors import BadInputError, CheckFailedError, ServiceError
 from morphad.data.batch import count_shard, open_shard, write_batch
 from morphad.inspection import DetectorModel
 from morphad.model.detector import Detector
-from morphad.params import resolve
 from morphad.settings import IngestSettings, LineSettings
+from morphad.settings.reading import resolve
 
 INGEST = IngestSettings(path="x")
 
@@ -286,7 +286,7 @@ SCRIPT = """
 import sys, time
 from pathlib import Path
 from morphad import batch
-from morphad.params import resolve
+from morphad.settings.reading import resolve
 from morphad.inspection import DetectorModel
 from morphad.model.detector import Detector
 slow = Detector.score

@@ -20,8 +20,8 @@ from PIL import Image
 from morphad.base import files
 from morphad.cli import main
 from morphad.data.manifest import read_manifest
-from morphad.params import load_settings
 from morphad.registry import Registry
+from morphad.settings.reading import load_settings
 from project import LINE, VERBS, Project, assert_told
 from tiny import TRAIN
 

@@ -11,8 +11,9 @@ from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 
 from morphad.base.errors import BadInputError
-from morphad.params import load_settings, resolve, train_settings
 from morphad.settings import LineSettings, ProjectSettings, TrainSettings
+from morphad.settings.presets import train_settings
+from morphad.settings.reading import load_settings, resolve
 
 ROOT = Path(__file__).resolve().parents[1]
 SECTIONS = ["ingest", "validate", "split", "train", "calibrate", "evaluate", "register", "promote"]

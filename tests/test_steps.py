@@ -17,9 +17,9 @@ from morphad.data.manifest import read_manifest
 from morphad.inspection import DetectorModel
 from morphad.model import loop
 from morphad.model.detector import Detector
-from morphad.params import resolve
 from morphad.registry import Registry, detector_hash
 from morphad.settings import IngestSettings, LineSettings, SplitSettings
+from morphad.settings.reading import resolve
 from morphad.workspace import Workspace
 from tiny import TRAIN
 

@@ -12,10 +12,10 @@ from mlflow import MlflowClient
 
 from morphad import experiments
 from morphad.base.errors import BadInputError
-from morphad.params import resolve
 from morphad.registry import Registry
 from morphad.registry.local import LocalRegistry
 from morphad.settings import ProjectSettings, RegisterSettings
+from morphad.settings.reading import resolve
 from morphad.summary import summarise
 from morphad.workspace import Workspace
 

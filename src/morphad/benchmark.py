@@ -23,8 +23,8 @@ from morphad.data.sources import SourceImage, find_images
 from morphad.decision.metrics import evaluate
 from morphad.model.detector import Detector
 from morphad.model.launching import follow_parent
-from morphad.params import train_settings
 from morphad.settings import EvaluateSettings, IngestSettings
+from morphad.settings.presets import train_settings
 
 COLUMNS = ("image_auroc", "image_ap", "pixel_auroc", "aupro")
 

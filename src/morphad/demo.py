@@ -11,8 +11,8 @@ from morphad.base.errors import BadInputError
 from morphad.base.files import write_text
 from morphad.data.sources import DEMO_LICENCE, find_images
 from morphad.data.uploading import upload_folder
-from morphad.params import load_settings
 from morphad.settings import IngestSettings
+from morphad.settings.reading import load_settings
 
 
 def move_to_bucket(params: Path, url: str) -> dict[str, tuple[int, int]]:

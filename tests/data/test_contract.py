@@ -12,10 +12,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from morphad.checks import CHECKS, SIZES, STATISTICS
 from morphad.data.contract import Finding, check_manifest
 from morphad.data.snapshot import Reject
 from morphad.settings import ValidateSettings
+from morphad.settings.checks import CHECKS, SIZES, STATISTICS
 from tests.data.contract_rows import clean
 
 DEFAULT = ValidateSettings()

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from morphad.base.errors import CheckFailedError
-from morphad.checks import STATISTICS
 from morphad.data.sessions import By, intraclass, session_facts, session_keys
 from morphad.data.split import split_manifest
 from morphad.settings import SplitSettings
+from morphad.settings.checks import STATISTICS
 
 RNG = np.random.default_rng(0)
 

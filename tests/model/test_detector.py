@@ -15,8 +15,8 @@ from safetensors import SafetensorError
 from morphad.base.errors import BadInputError
 from morphad.model import detector as module
 from morphad.model.detector import Detector, Prediction
-from morphad.params import train_settings
 from morphad.settings import CalibrateSettings, TrainSettings
+from morphad.settings.presets import train_settings
 
 Pixels = NDArray[np.uint8]
 

@@ -12,8 +12,8 @@ from morphad.model import device as devices
 from morphad.model.detector import Detector
 from morphad.model.device import Placement, place_training, within_gpu_memory
 from morphad.model.network import MorphologyNetwork
-from morphad.params import train_settings
 from morphad.settings import IngestSettings, TrainSettings
+from morphad.settings.presets import train_settings
 
 TINY = {
     "image_size": (32, 32),

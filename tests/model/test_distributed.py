@@ -25,8 +25,8 @@ from morphad.model.loop import run_loop
 from morphad.model.morphology import case_table
 from morphad.model.network import MorphologyNetwork
 from morphad.model.training import train_network
-from morphad.params import train_settings
 from morphad.settings import TrainSettings
+from morphad.settings.presets import train_settings
 
 CASES = {"operators": ("erosion", "dilation"), "heights": (1, 5), "widths": (1, 5)}
 OPTIMISER = {"steps": 8, "batch_size": 7, "checkpoint_every": 3, "precision": "float32", "learning_rate": 3e-3}

@@ -19,8 +19,8 @@ from morphad.model.morphology import case_table
 from morphad.model.network import MorphologyNetwork
 from morphad.model.scorer import Scorer
 from morphad.model.transformation_scorer import TransformationScorer
-from morphad.params import train_settings
 from morphad.settings import ScoreSettings, TrainSettings
+from morphad.settings.presets import train_settings
 
 SIDE = 64
 GRID = 8  # px between places

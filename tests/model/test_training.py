@@ -21,8 +21,8 @@ from morphad.model.loop import TrainingResult, learning_rate
 from morphad.model.morphology import case_table
 from morphad.model.network import MorphologyNetwork
 from morphad.model.training import train_network
-from morphad.params import train_settings
 from morphad.settings import OptimiserSettings, TrainSettings
+from morphad.settings.presets import train_settings
 
 
 def quick(**optimiser):

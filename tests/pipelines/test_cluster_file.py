@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 pytest.importorskip("kfp", reason="kfp is not installed: pip install 'morphad[kubeflow]'")
 
 from morphad.base.errors import BadInputError
-from morphad.params import resolve
+from morphad.settings.reading import resolve
 from pipelines.cluster import CLUSTER_FILE, STEPS, load_cluster
 from pipelines.compile import BATCH, TRAINING, render
 from pipelines.paths import check_lines

@@ -13,7 +13,7 @@ from kfp import components
 from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
-from morphad.params import load_settings
+from morphad.settings.reading import load_settings
 from pipelines.cluster import BATCH_STEPS
 from pipelines.training import line_items
 

@@ -20,7 +20,8 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 from components.image import with_cuda
 from morphad.base.errors import BadInputError
-from morphad.params import line_from_json, load_settings
+from morphad.settings.line_json import line_from_json
+from morphad.settings.reading import load_settings
 from pipelines.cluster import SHARED_MEMORY, STEPS, Step, load_cluster
 
 REPO = Path(__file__).resolve().parents[2]

@@ -22,8 +22,8 @@ from kfp.local import docker_task_handler
 from requests.exceptions import RequestException
 
 from morphad.base.errors import BadInputError, ServiceError
-from morphad.params import resolve
 from morphad.settings import LineSettings
+from morphad.settings.reading import resolve
 from pipelines.cluster import load_cluster
 from pipelines.docker_runner import Engine, check_reach, task_environment, task_mounts
 

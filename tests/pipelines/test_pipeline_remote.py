@@ -16,7 +16,8 @@ pytest.importorskip("kfp", reason="kfp is not installed: pip install 'morphad[ku
 from fake_kubeflow import FakeKubeflow
 
 from morphad.cli import main
-from morphad.params import line_from_json, load_settings
+from morphad.settings.line_json import line_from_json
+from morphad.settings.reading import load_settings
 from pipelines.client import Kubeflow
 from pipelines.compile import TRAINING
 from pipelines.connection import Connection

@@ -25,7 +25,7 @@ RUN = """
 import sys, warnings
 from pathlib import Path
 from kfp import local
-from morphad.params import load_settings
+from morphad.settings.reading import load_settings
 from pipelines.cluster import load_cluster
 from pipelines.prediction import prediction_pipeline
 warnings.simplefilter("ignore", UserWarning)

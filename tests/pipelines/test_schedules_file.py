@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("kfp", reason="kfp is not installed: pip install 'morphad[kubeflow]'")
 
 from morphad.base.errors import BadInputError
-from morphad.params import load_settings
+from morphad.settings.reading import load_settings
 from pipelines.schedules import SCHEDULES_FILE, ScheduleFile, load_schedules
 
 PROJECT = load_settings(Path(__file__).resolve().parents[2] / "params.yaml")

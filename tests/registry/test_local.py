@@ -17,10 +17,10 @@ from PIL import Image
 
 from morphad import batch
 from morphad.base.errors import BadInputError
-from morphad.params import resolve
 from morphad.registry import DatasetFacts, Registration, Registry
 from morphad.registry.local import LocalRegistry
 from morphad.settings import RegisterSettings
+from morphad.settings.reading import resolve
 
 STRANGE = "jürgen's #1 %41 50%?a=b&c;d:e+f@[g]"
 

@@ -48,8 +48,8 @@ def _check(options: argparse.Namespace) -> int:
 def _rules(options: argparse.Namespace) -> "Rules":
     from morphad.check import Rules, reference_of
     from morphad.data.manifest import read_manifest
-    from morphad.params import load_settings
     from morphad.settings import IngestSettings, ValidateSettings
+    from morphad.settings.reading import load_settings
     from morphad.workspace import Workspace
 
     reference = reference_of(options.reference) if options.reference else None

@@ -221,8 +221,8 @@ def _time(text: str) -> datetime:
 
 
 def _status(options: argparse.Namespace) -> None:
-    from morphad.params import load_settings
     from morphad.registry import Registry
+    from morphad.settings.reading import load_settings
 
     project = load_settings(options.params)
     rows: list[dict[str, Any]] = []

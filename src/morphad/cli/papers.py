@@ -69,10 +69,10 @@ def _verify(options: argparse.Namespace) -> None:
 
 def _against(options: argparse.Namespace, checked: "Checked") -> "tuple[list[Finding], list[str]]":
     """What the registry says of a dossier, and of its version now."""
-    from morphad.params import load_settings
     from morphad.registry import Registry
     from morphad.registry.dossier_check import hold_against
     from morphad.registry.wording import printable, state
+    from morphad.settings.reading import load_settings
 
     registry = Registry(load_settings(options.params).line(options.against).register_)
     trail = registry.trail(options.against)

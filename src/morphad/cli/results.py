@@ -122,7 +122,7 @@ def _serve(options: argparse.Namespace) -> None:
 
 
 def _summary(options: argparse.Namespace) -> None:
-    from morphad.params import load_settings
+    from morphad.settings.reading import load_settings
     from morphad.summary import summarise
 
     print(summarise(load_settings(options.params), Path()))

@@ -57,7 +57,7 @@ class Verbs:
 
 def open_line(options: argparse.Namespace) -> "tuple[ProjectSettings, LineSettings, Workspace]":
     """Settings and workspace of the line that a verb works on."""
-    from morphad.params import load_settings
+    from morphad.settings.reading import load_settings
     from morphad.workspace import Workspace
 
     project = load_settings(options.params)

@@ -109,8 +109,8 @@ def _manifest(text: str, options: argparse.Namespace) -> "pd.DataFrame":
 def _address(options: argparse.Namespace, remote: str | None = None) -> "Address":
     """Registry and remote; without a params.yaml, such as on another machine, the options and the environment do."""
     from morphad.data.versioning import find_address
-    from morphad.params import load_settings
     from morphad.settings import DataSettings
+    from morphad.settings.reading import load_settings
 
     there = options.params.exists() or options.params != Path("params.yaml")
     settings = load_settings(options.params).data if there else DataSettings()

@@ -7,8 +7,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from morphad.checks import STATISTICS
 from morphad.decision.grounds import Dependence, Grounds, RoleFacts, Shift
+from morphad.settings.checks import STATISTICS
 
 By = Literal["auto", "group", "lot", "shift", "camera", "day"]
 

@@ -15,11 +15,11 @@ from morphad import __version__
 from morphad.base.errors import MorphadError
 from morphad.base.files import write_text
 from morphad.base.wording import counted, percent
-from morphad.checks import CHECKS, STATISTICS
 from morphad.data.contract import CAMERA, Finding, Limits, Result, StatisticFacts, comparable
 from morphad.report.charts import statistic_histogram
 from morphad.report.pictures import average, thumbnail
 from morphad.report.template import environment
+from morphad.settings.checks import CHECKS, STATISTICS
 
 Pixels = Callable[[str], NDArray[np.uint8]]
 

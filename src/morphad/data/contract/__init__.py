@@ -12,7 +12,6 @@ from pathlib import Path
 import pandas as pd
 
 from morphad.base.wording import counted
-from morphad.checks import CHECKS, SIZES, STATISTICS, Statistic, Weight
 from morphad.data.contract import engine, picture_rules
 from morphad.data.contract.drift import CAMERA, shifts, unlikeness
 from morphad.data.contract.findings import FORMAT_VERSION, Finding, Limits, Result, Shift, StatisticFacts
@@ -23,6 +22,7 @@ from morphad.data.contract.table import comparable, with_derived
 from morphad.data.manifest import manifest_id
 from morphad.data.snapshot import Reject
 from morphad.settings import ValidateSettings
+from morphad.settings.checks import CHECKS, SIZES, STATISTICS, Statistic, Weight
 
 __all__ = [
     "CAMERA", "FORMAT_VERSION", "Finding", "Limits", "Result", "Shift", "StatisticFacts", "check_manifest", "comparable"

@@ -8,10 +8,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from morphad.checks import STATISTICS
 from morphad.data.contract.findings import Shift
 from morphad.data.contract.limits import ENOUGH
 from morphad.settings import ValidateSettings
+from morphad.settings.checks import STATISTICS
 
 Values = NDArray[np.float64]
 Bits = NDArray[np.uint8]

@@ -5,13 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 import pandas as pd
 
 from morphad.base.wording import counted, exact_percent, percent
-from morphad.checks import Statistic
 from morphad.data.contract.drift import CAMERA
 from morphad.data.contract.findings import Limits, Shift
 from morphad.data.contract.limits import LEAST_CONTRAST, least_sharpness
 from morphad.data.contract.rule import Rule, between, flag
 from morphad.data.contract.table import channels, sizes
 from morphad.settings import ValidateSettings
+from morphad.settings.checks import Statistic
 
 _WHENCE = {"settings": "validate.limits.{name}", "reference": "from the reference", "set": "from the others"}
 _REMEDIES: dict[Statistic, str] = {

@@ -5,12 +5,12 @@ from collections.abc import Iterable, Iterator, Mapping
 import pandas as pd
 
 from morphad.base.wording import counted
-from morphad.checks import Statistic
 from morphad.data.contract import picture_rules
 from morphad.data.contract.findings import Limits, Shift
 from morphad.data.contract.rule import Rule, between, flag
 from morphad.data.contract.table import KNOWN_BESIDE
 from morphad.settings import ValidateSettings
+from morphad.settings.checks import Statistic
 
 _AGAIN = "ingest again"
 

@@ -6,6 +6,12 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from morphad.base.errors import BadInputError
+
+
+class SettingsError(BadInputError):
+    """A key or value in the settings that is not allowed."""
+
 
 def explain(
     error: ValidationError, model: type[BaseModel], line: str | None = None, own: dict[str, Any] | None = None
