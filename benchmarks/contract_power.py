@@ -24,8 +24,8 @@ from morphad.base.progress import track
 from morphad.data.contract.drift import CAMERA, shifts
 from morphad.data.contract.table import comparable
 from morphad.data.images import Image, decode
-from morphad.data.sources import find_images
-from morphad.data.statistics import statistics
+from morphad.data.snapshot.statistics import statistics
+from morphad.data.source.finding import find_images
 from morphad.settings import IngestSettings, ValidateSettings
 
 Grey = NDArray[np.uint8]

@@ -246,8 +246,8 @@ def _decode(folder: str, copies: str = "") -> int:
 
 def _manifest(folder: str, target: str) -> int:
     from morphad.data.manifest import write_manifest
-    from morphad.data.snapshot import look
-    from morphad.data.sources import find_images
+    from morphad.data.snapshot.copying import look
+    from morphad.data.source.finding import find_images
 
     settings = _settings(folder)
     rows, _ = look(find_images(settings), settings, LINE, "reading")
@@ -304,7 +304,7 @@ def _split(project: str) -> Figures:
 
 
 def _upload(folder: str, url: str) -> list[int]:
-    from morphad.data.uploading import upload_folder
+    from morphad.data.source.uploading import upload_folder
 
     return list(upload_folder(Path(folder), url, "uploading"))
 
@@ -314,7 +314,7 @@ def _gets(url: str, folder: str) -> int:
     import boto3
     from botocore.config import Config
 
-    from morphad.data.s3 import split_url
+    from morphad.data.source.s3 import split_url
 
     bucket, prefix = split_url(url)
     client = boto3.Session().client("s3", config=Config(max_pool_connections=TRANSFERS))
@@ -340,15 +340,15 @@ def _fetch_by(tool: str, url: str, folder: str) -> int:
 
 
 def _mirror(project: str, url: str) -> int:
-    from morphad.data.memory import open_memory
-    from morphad.data.sources import find_images
+    from morphad.data.index import open_memory
+    from morphad.data.source.finding import find_images
 
     with open_memory(Workspace(Path(project), LINE).memory, LINE) as memory:
         return len(find_images(_settings(url), memory))
 
 
 def _put_tiny(url: str, count: str) -> int:
-    from morphad.data.s3 import Bucket, split_url
+    from morphad.data.source.s3 import Bucket, split_url
 
     name, prefix = split_url(url)
     bucket = Bucket(name, connections=TRANSFERS)
@@ -358,8 +358,8 @@ def _put_tiny(url: str, count: str) -> int:
 
 
 def _list(project: str, url: str) -> int:
-    from morphad.data.memory import open_memory
-    from morphad.data.mirror import Mirror
+    from morphad.data.index import open_memory
+    from morphad.data.source.mirror import Mirror
 
     with open_memory(Path(project), LINE) as memory:
         return len(Mirror(_settings(url), memory).names)

@@ -17,8 +17,8 @@ import pandas as pd
 from morphad import steps
 from morphad.base.errors import BadInputError
 from morphad.data.manifest import read_manifest
-from morphad.data.sources import find_images
-from morphad.data.split import split_manifest
+from morphad.data.source.finding import find_images
+from morphad.data.split.roles import split_manifest
 from morphad.settings import IngestSettings, SplitSettings
 
 LINES = {"pv-mono": "mono", "pv-poly": "poly"}

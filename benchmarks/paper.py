@@ -22,7 +22,7 @@ from benchmarks.self_supervised import BASELINES, Budget
 from morphad.benchmark import figures, read_set
 from morphad.data.images import decode
 from morphad.data.loading import in_order
-from morphad.data.sources import SourceImage
+from morphad.data.source.image import SourceImage
 from morphad.model.detector import make_scorer, prepare
 from morphad.model.device import autocast_dtype
 from morphad.model.morphology import case_table

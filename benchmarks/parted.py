@@ -21,7 +21,7 @@ from torchvision.transforms.v2 import functional as transforms
 from morphad.base.errors import BadInputError
 from morphad.benchmark import read_set
 from morphad.data.images import decode
-from morphad.data.sources import SourceImage
+from morphad.data.source.image import SourceImage
 
 SIDE = 24  # px
 ALIKE = 0.95  # correlation

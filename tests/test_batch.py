@@ -23,7 +23,7 @@ from PIL import Image
 
 from morphad import batch, steps
 from morphad.base.errors import BadInputError, CheckFailedError, ServiceError
-from morphad.data.batch import count_shard, open_shard, write_batch
+from morphad.data.source.worklist import count_shard, open_shard, write_batch
 from morphad.inspection import DetectorModel
 from morphad.model.detector import Detector
 from morphad.settings import IngestSettings, LineSettings

@@ -16,8 +16,8 @@ from ruamel.yaml import YAML
 from morphad.base.files import read_json
 from morphad.cli import main
 from morphad.data.manifest import read_manifest, write_manifest
-from morphad.data.snapshot import look
-from morphad.data.sources import find_images
+from morphad.data.snapshot.copying import look
+from morphad.data.source.finding import find_images
 from morphad.settings import IngestSettings
 from morphad.workspace import Workspace
 

@@ -6,7 +6,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from morphad.cli import main
-from morphad.data.s3 import Bucket
+from morphad.data.source.s3 import Bucket
 from morphad.settings.reading import load_settings
 
 PARAMS = Path(__file__).resolve().parents[1] / "params.yaml"

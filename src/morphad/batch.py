@@ -32,7 +32,7 @@ from morphad.base.files import (
 )
 from morphad.base.progress import track
 from morphad.base.text import harmless_cell, masked_settings
-from morphad.data.batch import Opened, count_shard, open_shard, write_batch
+from morphad.data.source.worklist import Opened, count_shard, open_shard, write_batch
 from morphad.settings import IngestSettings, LineSettings
 
 if TYPE_CHECKING:

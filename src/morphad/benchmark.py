@@ -19,7 +19,8 @@ from morphad.base.progress import track
 from morphad.base.spool import MapSpool
 from morphad.data.images import decode
 from morphad.data.loading import in_order, read_mask
-from morphad.data.sources import SourceImage, find_images
+from morphad.data.source.finding import find_images
+from morphad.data.source.image import SourceImage
 from morphad.decision.metrics import evaluate
 from morphad.model.detector import Detector
 from morphad.model.launching import follow_parent

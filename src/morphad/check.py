@@ -13,8 +13,8 @@ from morphad.base.files import write_json
 from morphad.data.contract import Result, check_manifest
 from morphad.data.images import decode
 from morphad.data.manifest import read_manifest
-from morphad.data.snapshot import Reject, look
-from morphad.data.sources import find_images
+from morphad.data.snapshot.copying import Reject, look
+from morphad.data.source.finding import find_images
 from morphad.report.contract_page import write_contract_page
 from morphad.settings import IngestSettings, ValidateSettings
 from morphad.workspace import Workspace

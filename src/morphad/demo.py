@@ -9,8 +9,9 @@ from ruamel.yaml import YAML
 
 from morphad.base.errors import BadInputError
 from morphad.base.files import write_text
-from morphad.data.sources import DEMO_LICENCE, find_images
-from morphad.data.uploading import upload_folder
+from morphad.data.source.demo import DEMO_LICENCE
+from morphad.data.source.finding import find_images
+from morphad.data.source.uploading import upload_folder
 from morphad.settings import IngestSettings
 from morphad.settings.reading import load_settings
 

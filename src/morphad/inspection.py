@@ -143,7 +143,7 @@ def score_files(model: Model, files: Sequence[Path], what: str) -> NDArray[np.fl
         UnreadableImageError: A file cannot be read, or not by this model; it names the file and says why.
         ServiceError: The model's process ended.
     """
-    from morphad.data.batch import open_files  # noqa: PLC0415 -- what is served reads no files and needs no pyarrow
+    from morphad.data.source.worklist import open_files  # noqa: PLC0415 -- what is served reads no files and needs no pyarrow
 
     scores = np.empty(len(files))
     answers = track(answered(model, open_files(files)), what, total=len(files))

@@ -14,7 +14,7 @@ import pandas as pd
 
 from morphad.base.errors import BadInputError
 from morphad.base.files import read_json, sha256_file
-from morphad.data.holdout import FrozenHoldout
+from morphad.data.split.holdout import FrozenHoldout
 from morphad.decision.gate import Evidence, decide
 from morphad.inspection import score_files
 from morphad.model.saved import detector_hash

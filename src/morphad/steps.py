@@ -21,15 +21,15 @@ from morphad.base.errors import BadInputError, CheckFailedError
 from morphad.base.files import read_json, remove_leftovers, write_json, write_text
 from morphad.base.spool import MapSpool
 from morphad.base.text import harmless_cell
-from morphad.data.batch import open_files
+from morphad.data.feedback import Feedback, join_verdicts, read_verdicts
 from morphad.data.images import SUFFIXES, decode
-from morphad.data.layouts import files_below, is_image
+from morphad.data.index import open_memory
 from morphad.data.loading import read_mask, read_masks, read_pixels
 from morphad.data.manifest import empty_manifest, manifest_id, read_manifest, write_manifest
-from morphad.data.memory import open_memory
-from morphad.data.snapshot import refresh
-from morphad.data.sources import find_images, licence
-from morphad.data.verdicts import Feedback, join_verdicts, read_verdicts
+from morphad.data.snapshot.copying import refresh
+from morphad.data.source.finding import find_images, licence
+from morphad.data.source.layouts import files_below, is_image
+from morphad.data.source.worklist import open_files
 from morphad.settings import (
     CalibrateSettings,
     IngestSettings,
@@ -43,7 +43,7 @@ from morphad.settings import (
 
 # What takes seconds to import is imported by the steps that need it.
 if TYPE_CHECKING:
-    from morphad.data.holdout import FrozenHoldout
+    from morphad.data.split.holdout import FrozenHoldout
     from morphad.decision.calibration import Calibration
     from morphad.inspection import Answer, Model
     from morphad.model.detector import Detector
@@ -151,8 +151,8 @@ def split(settings: SplitSettings, seed: int, *, manifest: Path, split: Path, ho
         CheckFailedError: An image of the frozen holdout is gone, or copies contradict each other.
         BadInputError: Too few good images for three roles.
     """
-    from morphad.data.sessions import session_facts
-    from morphad.data.split import split_manifest
+    from morphad.data.split.roles import split_manifest
+    from morphad.data.split.sessions import session_facts
 
     frozen = _frozen(holdout) if holdout.exists() and not settings.renew_holdout else None
     rows, frozen = split_manifest(read_manifest(manifest), settings, seed, frozen)
@@ -254,8 +254,8 @@ def evaluate(
     Raises:
         BadInputError: The detector has no calibration, or was trained on images that were decoded otherwise than now.
     """
-    from morphad.data.holdout import frozen_rows
-    from morphad.data.sessions import session_facts
+    from morphad.data.split.holdout import frozen_rows
+    from morphad.data.split.sessions import session_facts
     from morphad.decision import metrics as measures
     from morphad.model.detector import Detector
     from morphad.model.saved import detector_hash
@@ -353,8 +353,8 @@ def register(
         BadInputError: The figures are of another detector or another holdout.
         ServiceError: MLflow did not answer; nothing is lost, the same call sends it later.
     """
-    from morphad.data.verdicts import as_ingested
-    from morphad.data.versioning import current_version
+    from morphad.data.feedback import as_ingested
+    from morphad.data.versions import current_version
     from morphad.registry import DatasetFacts, Registry, detector_hash
 
     rows = read_manifest(split)
@@ -430,7 +430,7 @@ def promote(
         CheckFailedError: The line's records and MLflow's aliases differ, or somebody else decided in the meantime.
         ServiceError: MLflow did not answer.
     """
-    from morphad.data.holdout import frozen_rows
+    from morphad.data.split.holdout import frozen_rows
     from morphad.judging import judge, registered_version
     from morphad.registry import Registry
 
@@ -588,7 +588,7 @@ def _write_empty(reference: Path) -> None:
 
 
 def _frozen(holdout: Path) -> "FrozenHoldout":
-    from morphad.data.holdout import FrozenHoldout
+    from morphad.data.split.holdout import FrozenHoldout
 
     return FrozenHoldout.from_json(read_json(holdout), str(holdout))
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from morphad.data.contract import Finding, check_manifest
-from morphad.data.snapshot import Reject
+from morphad.data.snapshot.copying import Reject
 from morphad.settings import ValidateSettings
 from morphad.settings.checks import CHECKS, SIZES, STATISTICS
 from tests.data.contract_rows import clean

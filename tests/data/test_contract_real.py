@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from morphad.data.contract import check_manifest
-from morphad.data.snapshot import look
-from morphad.data.sources import find_images
+from morphad.data.snapshot.copying import look
+from morphad.data.source.finding import find_images
 from morphad.settings import IngestSettings, ValidateSettings
 
 TRUE = {

@@ -10,8 +10,8 @@ from PIL import Image as Pillow
 
 from morphad.data.images import UnreadableImageError
 from morphad.data.loading import in_order, read_mask, read_masks, read_pixels
-from morphad.data.snapshot import snapshot
-from morphad.data.sources import find_images
+from morphad.data.snapshot.copying import snapshot
+from morphad.data.source.finding import find_images
 from morphad.settings import IngestSettings
 
 RNG = np.random.default_rng(0)

@@ -21,8 +21,9 @@ from morphad.data.manifest import (
     snapshot_id,
     write_manifest,
 )
-from morphad.data.snapshot import Reject, snapshot
-from morphad.data.sources import SourceImage, find_images
+from morphad.data.snapshot.copying import Reject, snapshot
+from morphad.data.source.finding import find_images
+from morphad.data.source.image import SourceImage
 from morphad.settings import IngestSettings
 
 RNG = np.random.default_rng(0)

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from morphad.base.errors import BadInputError
-from morphad.data.mirror import local_names
-from morphad.data.s3 import Listed
+from morphad.data.source.mirror import local_names
+from morphad.data.source.s3 import Listed
 
 PARTS = st.text(st.sampled_from("ab./\\ \0\n\u00e9e\u0301\u200b%+"), max_size=12)
 

@@ -18,11 +18,11 @@ import pytest
 
 from morphad import steps
 from morphad.base.errors import BadInputError, ServiceError
+from morphad.data.index import open_memory
 from morphad.data.manifest import read_manifest
-from morphad.data.memory import open_memory
-from morphad.data.mirror import Mirror
-from morphad.data.s3 import Bucket, read_object
-from morphad.data.uploading import upload_folder
+from morphad.data.source.mirror import Mirror
+from morphad.data.source.s3 import Bucket, read_object
+from morphad.data.source.uploading import upload_folder
 from morphad.settings import IngestSettings
 from morphad.workspace import Workspace
 from tests.data.wire import Broken, Wire
@@ -545,7 +545,7 @@ def test_a_full_disk_is_told_and_nothing_is_left_half_written(  # noqa: PLR0917
 
 def test_two_ingests_of_a_line_at_once(place: Workspace, camera: Path) -> None:
     script = (
-        "import sys, time; from pathlib import Path; from morphad.data.memory import open_memory\n"
+        "import sys, time; from pathlib import Path; from morphad.data.index import open_memory\n"
         "with open_memory(Path(sys.argv[1]), 'caps'):\n    print('open', flush=True)\n    time.sleep(60)\n"
     )
     child = subprocess.Popen([sys.executable, "-c", script, str(place.memory)], stdout=subprocess.PIPE, text=True)

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from morphad.base.errors import CheckFailedError
-from morphad.data.sessions import By, intraclass, session_facts, session_keys
-from morphad.data.split import split_manifest
+from morphad.data.split.roles import split_manifest
+from morphad.data.split.sessions import By, intraclass, session_facts, session_keys
 from morphad.settings import SplitSettings
 from morphad.settings.checks import STATISTICS
 

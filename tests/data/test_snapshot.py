@@ -16,9 +16,9 @@ from PIL import Image
 
 from morphad import steps
 from morphad.base.errors import BadInputError
-from morphad.data import describing
+from morphad.data.index import open_memory
 from morphad.data.manifest import read_manifest
-from morphad.data.memory import open_memory
+from morphad.data.snapshot import describing
 from morphad.settings import IngestSettings
 from morphad.workspace import Workspace
 
@@ -218,7 +218,7 @@ SLOW_INGEST = """
 import sys, time
 from pathlib import Path
 from morphad import steps
-from morphad.data import describing
+from morphad.data.snapshot import describing
 from morphad.settings import IngestSettings
 from morphad.workspace import Workspace
 decode = describing.decode

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image as Pillow
 
 from morphad.base.errors import BadInputError
-from morphad.data.sources import SourceImage, find_images
+from morphad.data.source.finding import find_images
+from morphad.data.source.image import SourceImage
 from morphad.settings import IngestSettings
 
 

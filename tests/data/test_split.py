@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from morphad.base.errors import BadInputError, CheckFailedError
-from morphad.data.duplicates import components, near_pairs
-from morphad.data.holdout import FrozenHoldout
-from morphad.data.split import split_manifest
+from morphad.data.split.holdout import FrozenHoldout
+from morphad.data.split.near_copies import components, near_pairs
+from morphad.data.split.roles import split_manifest
 from morphad.settings import SplitSettings
 
 DEFAULT = SplitSettings()
@@ -296,8 +296,8 @@ def test_components() -> None:
 
 
 def test_real_lines_split_without_exclusions(real_sets: Path, tmp_path: Path) -> None:
-    from morphad.data.snapshot import snapshot
-    from morphad.data.sources import find_images
+    from morphad.data.snapshot.copying import snapshot
+    from morphad.data.source.finding import find_images
     from morphad.settings import IngestSettings
 
     ingest = IngestSettings(path=str(real_sets / "mvtec" / "bottle"), limit=30)

@@ -11,10 +11,10 @@ import pytest
 from morphad import steps
 from morphad.base.errors import BadInputError
 from morphad.base.files import read_json
-from morphad.data.holdout import FrozenHoldout
+from morphad.data.feedback import COLUMNS, Verdict, apply_verdicts, as_ingested, join_verdicts, read_verdicts
 from morphad.data.manifest import read_manifest, snapshot_id
-from morphad.data.split import split_manifest
-from morphad.data.verdicts import COLUMNS, Verdict, apply_verdicts, as_ingested, join_verdicts, read_verdicts
+from morphad.data.split.holdout import FrozenHoldout
+from morphad.data.split.roles import split_manifest
 from morphad.settings import IngestSettings, SplitSettings
 from morphad.workspace import Workspace
 from stack.object_store import ObjectStore

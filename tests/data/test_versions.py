@@ -13,7 +13,7 @@ import pytest
 from morphad.base.errors import BadInputError, ServiceError
 from morphad.base.files import read_json, write_json
 from morphad.cli import main
-from morphad.data.versioning import Address, Version, get_version, list_versions, make_version, read_version_manifest
+from morphad.data.versions import Address, Version, get_version, list_versions, make_version, read_version_manifest
 from morphad.workspace import Workspace
 from stack.object_store import ObjectStore
 from tests.data.snapshots import content, noise, relabel, write_snapshot
@@ -313,7 +313,7 @@ def test_versioners_at_once_end_with_all_versions(plant: Plant, tmp_path: Path) 
 KILLER = """
 import os, signal, sys
 from morphad.cli import main
-from morphad.data.versioning.commands import Commands
+from morphad.data.versions.commands import Commands
 run = Commands.run
 def killing(self, command):
     word = " ".join(command[-len(command) + 1:])
@@ -359,7 +359,7 @@ def test_killed_anywhere_a_rerun_ends_right_and_no_tag_lacks_bytes(plant: Plant,
 
 
 def test_a_fetch_that_was_cut_off_goes_on(plant: Plant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from morphad.data.versioning import getting, shards
+    from morphad.data.versions import getting, shards
 
     monkeypatch.setattr(shards, "SHARD_BYTES", 4000)
     monkeypatch.setattr(getting, "BATCH", 1)

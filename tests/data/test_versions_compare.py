@@ -8,9 +8,9 @@ import pytest
 from morphad.base.errors import BadInputError
 from morphad.base.files import write_json
 from morphad.data.manifest import read_manifest, snapshot_id
-from morphad.data.versioning import Difference, Version, compare, current_version, find_address, parse_version
-from morphad.data.versioning.comparing import Change
-from morphad.data.versioning.records import Address, choose
+from morphad.data.versions import Difference, Version, compare, current_version, find_address, parse_version
+from morphad.data.versions.comparing import Change
+from morphad.data.versions.records import Address, choose
 from morphad.settings import DataSettings
 from morphad.workspace import Workspace
 from tests.data.snapshots import noise, write_snapshot

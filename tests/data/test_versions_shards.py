@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from morphad.base.errors import BadInputError, ServiceError
-from morphad.data.versioning.shards import SHARD_BYTES, File, Shard, check, pack, plan, unpack
+from morphad.data.versions.shards import SHARD_BYTES, File, Shard, check, pack, plan, unpack
 
 
 def file(number: int, size: int = 1000) -> File:

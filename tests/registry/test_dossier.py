@@ -19,8 +19,8 @@ from mlflow.tracking import MlflowClient
 from morphad.base.errors import BadInputError, CheckFailedError, MorphadError
 from morphad.base.files import write_json
 from morphad.cli import main
-from morphad.data.holdout import FrozenHoldout, FrozenImage
 from morphad.data.manifest import SCHEMA, manifest_id, write_manifest
+from morphad.data.split.holdout import FrozenHoldout, FrozenImage
 from morphad.registry import DatasetFacts, Registry, detector_hash, dossier, dossier_check
 from morphad.registry.dossier_check import check, hold_against
 from morphad.settings import RegisterSettings, SplitSettings

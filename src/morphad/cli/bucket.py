@@ -16,7 +16,7 @@ def add_verbs(verbs: Verbs) -> None:
 
 
 def _upload(options: argparse.Namespace) -> None:
-    from morphad.data.uploading import upload_folder
+    from morphad.data.source.uploading import upload_folder
 
     _, _, place = open_line(options)
     folders = {"report": place.report, "detector": place.detector}

@@ -10,7 +10,7 @@ from morphad.cli.shared import Verbs, actor, add_actor
 if TYPE_CHECKING:
     import pandas as pd
 
-    from morphad.data.versioning import Address
+    from morphad.data.versions import Address
 
 
 def add_verbs(verbs: Verbs) -> None:
@@ -38,7 +38,7 @@ def add_verbs(verbs: Verbs) -> None:
 
 
 def _version(options: argparse.Namespace) -> None:
-    from morphad.data.versioning import make_version
+    from morphad.data.versions import make_version
     from morphad.workspace import Workspace
 
     place = Workspace(Path(), _line(options.line))
@@ -58,7 +58,7 @@ def _version(options: argparse.Namespace) -> None:
 
 
 def _get(options: argparse.Namespace) -> None:
-    from morphad.data.versioning import get_version, parse_version
+    from morphad.data.versions import get_version, parse_version
     from morphad.workspace import Workspace
 
     line, name = parse_version(options.version)
@@ -70,7 +70,7 @@ def _get(options: argparse.Namespace) -> None:
 
 def _diff(options: argparse.Namespace) -> None:
     from morphad.base.files import write_json
-    from morphad.data.versioning import compare
+    from morphad.data.versions import compare
 
     before, after = (_manifest(text, options) for text in (options.before, options.after))
     difference = compare(before, after)
@@ -81,7 +81,7 @@ def _diff(options: argparse.Namespace) -> None:
 
 
 def _log(options: argparse.Namespace) -> None:
-    from morphad.data.versioning import list_versions
+    from morphad.data.versions import list_versions
 
     address = _address(options)
     with tempfile.TemporaryDirectory() as work:
@@ -97,7 +97,7 @@ def _log(options: argparse.Namespace) -> None:
 
 def _manifest(text: str, options: argparse.Namespace) -> "pd.DataFrame":
     from morphad.data.manifest import read_manifest
-    from morphad.data.versioning import parse_version, read_version_manifest
+    from morphad.data.versions import parse_version, read_version_manifest
     from morphad.workspace import Workspace
 
     if "@" not in text:
@@ -108,7 +108,7 @@ def _manifest(text: str, options: argparse.Namespace) -> "pd.DataFrame":
 
 def _address(options: argparse.Namespace, remote: str | None = None) -> "Address":
     """Registry and remote; without a params.yaml, such as on another machine, the options and the environment do."""
-    from morphad.data.versioning import find_address
+    from morphad.data.versions import find_address
     from morphad.settings import DataSettings
     from morphad.settings.reading import load_settings
 

@@ -20,8 +20,8 @@ from typing import Any
 
 from morphad.base.errors import BadInputError, CheckFailedError, MorphadError
 from morphad.base.wording import counted
-from morphad.data.holdout import FrozenHoldout
 from morphad.data.manifest import manifest_id, read_manifest
+from morphad.data.split.holdout import FrozenHoldout
 from morphad.registry import publishing
 from morphad.registry import trail as trails
 from morphad.registry.dossier import (

@@ -20,7 +20,7 @@ from morphad.data.contract.rule import Rows, Rule
 from morphad.data.contract.rules import figures, rules
 from morphad.data.contract.table import comparable, with_derived
 from morphad.data.manifest import manifest_id
-from morphad.data.snapshot import Reject
+from morphad.data.snapshot.copying import Reject
 from morphad.settings import ValidateSettings
 from morphad.settings.checks import CHECKS, SIZES, STATISTICS, Statistic, Weight
 

@@ -12,10 +12,10 @@ from morphad.base.files import atomic_directory, atomic_file, read_json, sha256_
 from morphad.base.progress import track
 from morphad.data.loading import in_order
 from morphad.data.manifest import snapshot_id
-from morphad.data.versioning.making import BATCH, FILES, MANIFEST, RECORD, REJECTS, read_places
-from morphad.data.versioning.records import Address, Version
-from morphad.data.versioning.registry import DataRegistry
-from morphad.data.versioning.shards import unpack
+from morphad.data.versions.data_registry import DataRegistry
+from morphad.data.versions.making import BATCH, FILES, MANIFEST, RECORD, REJECTS, read_places
+from morphad.data.versions.records import Address, Version
+from morphad.data.versions.shards import unpack
 
 Places = dict[str, list[PurePosixPath]]
 

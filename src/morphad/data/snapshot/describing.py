@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from morphad.data.images import Image, UnreadableImageError, decode
+from morphad.data.index import fingerprint, settled
 from morphad.data.loading import read_mask
-from morphad.data.memory import fingerprint, settled
-from morphad.data.sources import too_large
-from morphad.data.statistics import statistics
+from morphad.data.snapshot.statistics import statistics
+from morphad.data.source.image import too_large
 from morphad.settings import IngestSettings
 
 

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from morphad.base.errors import BadInputError, ServiceError
 from morphad.base.files import read_json
-from morphad.data.versioning.commands import Commands, reason
-from morphad.data.versioning.records import Address, Version, choose
+from morphad.data.versions.commands import Commands, reason
+from morphad.data.versions.records import Address, Version, choose
 
 _ATTEMPTS = 12
 _ARGUMENTS = 2000  # files named in one command

@@ -2,60 +2,20 @@
 
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 from morphad.base.errors import BadInputError
 from morphad.base.text import masked
 from morphad.data.images import SUFFIXES
-from morphad.data.layouts import Placed, arrange, files_below, is_image
-from morphad.data.listing import read_listing
-from morphad.data.memory import Memory
-from morphad.data.metadata import Fields, gather
+from morphad.data.index import Memory
+from morphad.data.source.demo import DEMO_LICENCE, demo_images
+from morphad.data.source.image import SourceImage
+from morphad.data.source.layouts import Placed, arrange, files_below, is_image
+from morphad.data.source.listing import read_listing
+from morphad.data.source.metadata import Fields, gather
 from morphad.settings import IngestSettings
 
 _LARGEST_SIDECAR = 1 << 20  # bytes
-
-
-@dataclass(frozen=True, slots=True)
-class SourceImage:
-    """One image as its source knows it, not yet opened.
-
-    Attributes:
-        root: The folder that it is in or below, the same object for all: a path of its own for each takes 460 bytes.
-        name: Its path below the root, and within the snapshot: relative, posix, no "..".
-        label: "good" or "defect".
-        defect: The kind of defect; "" for good.
-        origin: The published or given part it comes from, such as "train/good"; "" unknown.
-        mask: The file that marks the defect's pixels, where there is one.
-        group: What it must not be parted from; "" unknown.
-        lot: "" unknown.
-        shift: "" unknown.
-        camera: "" unknown.
-        acquired: When it was taken, ISO 8601; "" unknown.
-        sha256: Of its bytes, where they are in a file of ours that nobody else writes to; "" elsewhere.
-        refused: Why it is left out before its bytes are looked at; "" where it is not.
-    """
-
-    root: Path
-    name: str
-    label: str
-    defect: str = ""
-    origin: str = ""
-    mask: Path | None = None
-    group: str = ""
-    lot: str = ""
-    shift: str = ""
-    camera: str = ""
-    acquired: str = ""
-    sha256: str = ""
-    refused: str = ""
-
-    @property
-    def file(self) -> Path:
-        """Where its bytes are."""
-        return self.root / self.name
 
 
 def find_images(settings: IngestSettings, memory: Memory | None = None) -> list[SourceImage]:
@@ -73,15 +33,8 @@ def find_images(settings: IngestSettings, memory: Memory | None = None) -> list[
         if memory is None:
             raise BadInputError(f"{settings.path}: images in a bucket are ingested first; give a folder here")
         return _from_bucket(settings, memory)
-    find = {"folder": _from_folder, "listing": _from_listing, "demo": _from_demo}[settings.source]
+    find = {"folder": _from_folder, "listing": _from_listing, "demo": demo_images}[settings.source]
     return _chosen(find(settings), settings)
-
-
-def too_large(size: int, max_megabytes: float) -> str:
-    """Why a file of so many bytes is refused; "" where it is not."""
-    if size <= max_megabytes * 1e6:
-        return ""
-    return f"is {size / 1e6:,.0f} MB large; at most {max_megabytes:g} MB (ingest.max_megabytes)"
 
 
 def _from_folder(settings: IngestSettings) -> list[SourceImage]:
@@ -104,7 +57,7 @@ def _from_folder(settings: IngestSettings) -> list[SourceImage]:
 
 
 def _from_bucket(settings: IngestSettings, memory: Memory) -> list[SourceImage]:
-    from morphad.data.mirror import Mirror  # noqa: PLC0415 -- boto3 takes half a second
+    from morphad.data.source.mirror import Mirror  # noqa: PLC0415 -- boto3 takes half a second
 
     mirror = Mirror(settings, memory)
     names = [name for name in mirror.names if is_image(name)]
@@ -150,30 +103,6 @@ def _from_listing(settings: IngestSettings) -> list[SourceImage]:
         SourceImage(root, row.name, row.label, row.defect, mask=row.mask, **row.given)
         for row in read_listing(settings.path)
     ]
-
-
-def _from_demo(settings: IngestSettings) -> list[SourceImage]:
-    """Cells of photovoltaic modules: good where experts are sure, defective where they are, the doubtful left out."""
-    if settings.path not in {"mono", "poly"}:
-        raise BadInputError(f"ingest.path = {settings.path!r}: the demo lines are mono and poly")
-    try:
-        package = resources.files("elpv_dataset")
-    except ModuleNotFoundError as error:
-        raise BadInputError('the demo images are not installed; run: pip install "morphad[demo]"') from error
-    folder = Path(str(package)) / "data"
-    images = []
-    for row in (folder / "labels.csv").read_text(encoding="utf-8").splitlines():
-        name, probability, kind = row.split()
-        if kind == settings.path and float(probability) in {0.0, 1.0}:
-            good = float(probability) == 0
-            images.append(SourceImage(folder, name, "good" if good else "defect", "" if good else "defective", "elpv"))
-    return images
-
-
-DEMO_LICENCE = (
-    "Images: elpv-dataset (Buerhop-Lutz et al., 2018; Deitsch et al., 2019, 2021), ZAE Bayern, CC BY-NC-SA 4.0: "
-    "for trying morphad out, not for commercial use."
-)
 
 
 def licence(settings: IngestSettings) -> str:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from morphad.base.errors import BadInputError
 from morphad.base.text import plain_cell
-from morphad.data.s3 import read_object
+from morphad.data.source.s3 import read_object
 
 VERDICTS = ("false_reject", "escape")
 COLUMNS = ("verdict", "verdict_defect", "verdict_by", "verdict_at", "verdict_comment")

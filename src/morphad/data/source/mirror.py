@@ -14,12 +14,12 @@ from pathlib import Path, PurePosixPath
 from morphad.base.errors import BadInputError, ServiceError
 from morphad.base.files import cannot_write, sha256_file
 from morphad.base.progress import track
-from morphad.data.layouts import is_image, some
+from morphad.data.index import Fetched, Memory, fingerprint
 from morphad.data.loading import in_order
-from morphad.data.memory import Fetched, Memory, fingerprint
-from morphad.data.s3 import Bucket, Listed, Received, prefix_of, split_url
-from morphad.data.s3_errors import ObjectGoneError
-from morphad.data.sources import SourceImage, too_large
+from morphad.data.source.image import SourceImage, too_large
+from morphad.data.source.layouts import is_image, some
+from morphad.data.source.s3 import Bucket, Listed, Received, prefix_of, split_url
+from morphad.data.source.s3_errors import ObjectGoneError
 from morphad.settings import IngestSettings
 
 _md5 = partial(hashlib.md5, usedforsecurity=False)

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from morphad.base.errors import BadInputError
-from morphad.data.layouts import some
+from morphad.data.source.layouts import some
 from morphad.settings import METADATA_FIELDS, IngestSettings, MetadataSettings
 
 Fields = dict[str, str]  # of one image; every field of METADATA_FIELDS that was found

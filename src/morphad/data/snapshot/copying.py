@@ -14,13 +14,13 @@ import pyarrow as pa
 from morphad.base.errors import BadInputError
 from morphad.base.files import atomic_directory, cannot_write, sha256_json
 from morphad.base.progress import track
-from morphad.data.describing import Content, describe, read, read_mask_file
 from morphad.data.images import UnreadableImageError
+from morphad.data.index import Memory, Remembered, fingerprint
 from morphad.data.loading import in_order
 from morphad.data.manifest import SCHEMA, to_frame
-from morphad.data.memory import Memory, Remembered, fingerprint
-from morphad.data.sources import SourceImage
-from morphad.data.statistics import VERSION
+from morphad.data.snapshot.describing import Content, describe, read, read_mask_file
+from morphad.data.snapshot.statistics import VERSION
+from morphad.data.source.image import SourceImage
 from morphad.settings import IngestSettings
 
 _GIVEN = ("label", "defect", "group", "lot", "shift", "camera", "origin", "acquired")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from morphad.base.errors import BadInputError, ServiceError
 from morphad.base.text import masked
-from morphad.data.versioning.records import Address
+from morphad.data.versions.records import Address
 
 _TELLING = ("fatal:", "error:", "ERROR:", "remote:", "!")
 

@@ -13,9 +13,9 @@ from morphad.base.files import read_json, sha256_file, working_folder, write_jso
 from morphad.base.progress import track
 from morphad.data.loading import in_order
 from morphad.data.manifest import manifest_id, read_manifest, snapshot_id
-from morphad.data.versioning.records import Address, Version
-from morphad.data.versioning.registry import DataRegistry
-from morphad.data.versioning.shards import SHARD_BYTES, File, Shard, check, pack, plan
+from morphad.data.versions.data_registry import DataRegistry
+from morphad.data.versions.records import Address, Version
+from morphad.data.versions.shards import SHARD_BYTES, File, Shard, check, pack, plan
 
 MANIFEST, FILES, REJECTS, RECORD = "manifest.parquet", "files.parquet", "rejects.json", "version.json"
 BATCH = 16  # shards that lie on disk at once

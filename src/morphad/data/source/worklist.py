@@ -18,9 +18,9 @@ from morphad.base.errors import BadInputError
 from morphad.base.files import atomic_file
 from morphad.base.text import plain_cell
 from morphad.data.images import UnreadableImageError
-from morphad.data.layouts import files_below, is_image
 from morphad.data.loading import in_order
-from morphad.data.sources import too_large
+from morphad.data.source.image import too_large
+from morphad.data.source.layouts import files_below, is_image
 from morphad.settings import IngestSettings
 
 _SCHEMA = pa.schema(
@@ -136,7 +136,7 @@ def _rows_of(table: pq.ParquetFile, shard: int, shards: int) -> Iterator[tuple[i
 def _listed(source: str, root: str, settings: IngestSettings) -> tuple[str, Iterator[tuple[str, str]]]:
     """The root, and path and state of each image."""
     if source.startswith("s3://"):
-        from morphad.data.s3 import Bucket, prefix_of, split_url  # noqa: PLC0415 -- boto3 takes half a second
+        from morphad.data.source.s3 import Bucket, prefix_of, split_url  # noqa: PLC0415 -- boto3 takes half a second
 
         name, key = split_url(source)
         prefix = prefix_of(key)
@@ -206,7 +206,7 @@ def _check_names(source: str, names: Iterable[str]) -> None:
 def _fetcher(root: str, settings: IngestSettings) -> Callable[[str], bytes]:
     """A function that gives the bytes of an image by its path."""
     if root.startswith("s3://"):
-        from morphad.data.s3 import Bucket, split_url  # noqa: PLC0415 -- boto3 takes half a second
+        from morphad.data.source.s3 import Bucket, split_url  # noqa: PLC0415 -- boto3 takes half a second
 
         name, prefix = split_url(root)
         bucket = Bucket(name, settings.patience_seconds, settings.transfers)

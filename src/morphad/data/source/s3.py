@@ -26,7 +26,7 @@ from morphad import __version__
 from morphad.base.errors import BadInputError, ServiceError
 from morphad.base.files import cannot_write
 from morphad.base.text import masked
-from morphad.data.s3_errors import (
+from morphad.data.source.s3_errors import (
     UNREACHED,
     ObjectGoneError,
     code_of,

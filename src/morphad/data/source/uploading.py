@@ -7,7 +7,7 @@ from pathlib import Path
 from morphad.base.errors import BadInputError
 from morphad.base.progress import track
 from morphad.data.loading import in_order
-from morphad.data.s3 import Bucket, prefix_of, split_url
+from morphad.data.source.s3 import Bucket, prefix_of, split_url
 
 
 def upload_folder(folder: Path, url: str, what: str) -> tuple[int, int]:

@@ -11,10 +11,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from morphad.base.errors import CheckFailedError
-from morphad.data.duplicates import Indices, components, near_pairs
-from morphad.data.holdout import FrozenHoldout, FrozenImage
-from morphad.data.sessions import session_keys
-from morphad.data.verdicts import apply_verdicts, late_reason
+from morphad.data.feedback import apply_verdicts, late_reason
+from morphad.data.split.holdout import FrozenHoldout, FrozenImage
+from morphad.data.split.near_copies import Indices, components, near_pairs
+from morphad.data.split.sessions import session_keys
 from morphad.settings import SplitSettings
 
 ROLES = ("train", "calibration", "holdout", "excluded")
