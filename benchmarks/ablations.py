@@ -17,8 +17,8 @@ import torch
 
 from benchmarks.measuring import Row, measure_morphad, measure_sets
 from morphad.base.files import sha256_json
-from morphad.model import density_scorer
-from morphad.model.density_scorer import DensityScorer
+from morphad.model.scoring import patches as density_scorer
+from morphad.model.scoring.patches import DensityScorer
 
 EQUAL_WEIGHTS, MAXIMUM = "equal weights", "maximum of the map"
 EDGE, RELIEF = "the edge as it is", "no relief"

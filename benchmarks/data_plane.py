@@ -250,7 +250,7 @@ def _manifest(folder: str, target: str) -> int:
     from morphad.data.source.finding import find_images
 
     settings = _settings(folder)
-    rows, _ = look(find_images(settings), settings, LINE, "reading")
+    rows, _ = look(find_images(settings), settings, LINE)
     write_manifest(rows, Path(target))
     return len(rows)
 

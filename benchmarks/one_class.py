@@ -27,10 +27,11 @@ from benchmarks.paper import VARIANTS
 from benchmarks.readings import read, spread
 from benchmarks.self_supervised import BASELINES, Budget
 from morphad.base.errors import BadInputError
+from morphad.base.progress import Display
 from morphad.decision.metrics import image_metrics
 from morphad.model.morphology import case_table
 from morphad.model.network import MorphologyNetwork
-from morphad.model.training import train_network
+from morphad.model.training.fit import train_network
 from morphad.settings import TrainSettings
 from morphad.settings.presets import merge, train_settings
 
@@ -129,7 +130,7 @@ def morphological_scores(
     """Scores [N] of test images by several readings of one network, and its case accuracy."""
     table = case_table(settings.cases)
     network = MorphologyNetwork(settings, table, seed)
-    trained = train_network(network, training, settings, table, seed, None, "one class")
+    trained = train_network(network, training, settings, table, seed, None, progress=Display("one class"))
     order = torch.randperm(len(training), generator=torch.Generator().manual_seed(seed))
     cases = spread(SCORED_CASES, len(table))
     values = read(network, table, cases, training[order[:REFERENCES]], test)

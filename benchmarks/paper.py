@@ -19,6 +19,7 @@ from torch import Tensor
 from benchmarks.measuring import RESAMPLES, Row, measure_sets, revision
 from benchmarks.readings import OWN, READINGS, choose, fuse, read, spread, tells
 from benchmarks.self_supervised import BASELINES, Budget
+from morphad.base.progress import Display
 from morphad.benchmark import figures, read_set
 from morphad.data.images import decode
 from morphad.data.loading import in_order
@@ -27,9 +28,9 @@ from morphad.model.detector import make_scorer, prepare
 from morphad.model.device import autocast_dtype
 from morphad.model.morphology import case_table
 from morphad.model.network import MorphologyNetwork
-from morphad.model.scorer import BATCH
-from morphad.model.selfmade import with_defects
-from morphad.model.training import train_network
+from morphad.model.scoring.base import BATCH
+from morphad.model.scoring.synthetic import with_defects
+from morphad.model.training.fit import train_network
 from morphad.settings import TrainSettings
 from morphad.settings.presets import merge, train_settings
 
@@ -95,7 +96,7 @@ def _morphological(
     """Scores [N] of the given images by each reading of one network, and how well it names cases."""
     table = case_table(settings.cases)
     network = MorphologyNetwork(settings, table, seed)
-    trained = train_network(network, good, settings, table, seed, None, what)
+    trained = train_network(network, good, settings, table, seed, None, progress=Display(what))
     held = torch.arange(len(good)) % 5 == 4
     seen = torch.cat([given, good[held], with_defects(good[held], seed)])
     values = read(network, table, spread(SCORED_CASES, len(table)), good[~held], seen)

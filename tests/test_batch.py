@@ -78,7 +78,7 @@ def test_every_image_has_its_row_in_order_as_predict_sees_it(
         answer = seen[folder / str(row.path)]
         assert row.score == pytest.approx(answer.score, rel=1e-5)
         assert (row.rejected, row.p_value) == (answer.rejected, answer.p_value)
-    calibration = Detector.load(tiny_detector).calibration
+    calibration = Detector.load(tiny_detector).calibration_
     assert calibration is not None
     assert set(table["threshold"]) == {calibration.threshold}
     assert table["model"].str.fullmatch("detector [0-9a-f]{12}").all()
@@ -238,7 +238,7 @@ def test_without_threshold_nothing_is_decided(
     settings: LineSettings, tiny_detector: Path, folder: Path, tmp_path: Path
 ) -> None:
     detector = Detector.load(tiny_detector)
-    detector.calibration = detector.heatmap_scale = None
+    detector.calibration_ = detector.heatmap_scale_ = None
     detector.save(tmp_path / "detector")
     figures = batch.predict(
         "weave", settings, str(folder), out=tmp_path / "table.parquet", detector=tmp_path / "detector"

@@ -15,8 +15,8 @@ from morphad import steps
 from morphad.base.errors import BadInputError, CheckFailedError
 from morphad.data.manifest import read_manifest
 from morphad.inspection import DetectorModel
-from morphad.model import loop
 from morphad.model.detector import Detector
+from morphad.model.training import loop
 from morphad.registry import Registry, detector_hash
 from morphad.settings import IngestSettings, LineSettings, SplitSettings
 from morphad.settings.reading import resolve

@@ -78,7 +78,7 @@ def metrics(tiny_detector: Path) -> dict[str, Any]:
     from morphad.model.detector import Detector
     from morphad.settings import EvaluateSettings
 
-    calibration = Detector.load(tiny_detector).calibration
+    calibration = Detector.load(tiny_detector).calibration_
     assert calibration is not None
     labels = ["good"] * 8 + ["defect"] * 4
     scores = [*calibration.scores[:8], *(max(calibration.scores) + i for i in range(1, 5))]

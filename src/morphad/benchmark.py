@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from morphad.base.errors import BadInputError
 from morphad.base.files import check_writable, write_json
-from morphad.base.progress import track
+from morphad.base.progress import Display, track
 from morphad.base.spool import MapSpool
 from morphad.data.images import decode
 from morphad.data.loading import in_order, read_mask
@@ -23,7 +23,7 @@ from morphad.data.source.finding import find_images
 from morphad.data.source.image import SourceImage
 from morphad.decision.metrics import evaluate
 from morphad.model.detector import Detector
-from morphad.model.launching import follow_parent
+from morphad.model.training.launching import follow_parent
 from morphad.settings import EvaluateSettings, IngestSettings
 from morphad.settings.presets import train_settings
 
@@ -74,7 +74,7 @@ def measure(
     training, test = read_set(folder)
     started = time.perf_counter()
     detector = Detector(train_settings(dict(settings)), seed)
-    detector.fit(_pixels(training, f"reading {folder.name}"), checkpoint, folder.name)
+    detector.fit(_pixels(training, f"reading {folder.name}"), checkpoint=checkpoint, progress=Display(folder.name))
     fitted = time.perf_counter()
     scores: list[float] = []
     with MapSpool() as maps:

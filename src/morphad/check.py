@@ -98,7 +98,7 @@ def _images(place: Path, rules: Rules) -> tuple[pd.DataFrame, list[Reject], Pixe
         update={"source": source, "path": str(place), "limit": None, "metadata": metadata}
     )
     sources = find_images(settings)
-    rows, rejects = look(sources, settings, rules.line or place.resolve().name, f"reading {place.name}")
+    rows, rejects = look(sources, settings, rules.line or place.resolve().name)
     files = {image.name: image.file for image in sources}
     return rows, rejects, lambda path: _decoded(files[path], settings)
 

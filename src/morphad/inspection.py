@@ -79,7 +79,7 @@ class DetectorModel:
     def __init__(self, detector: "Detector") -> None:
         self._detector = detector
         self.decoding = detector.decoding
-        self.threshold = None if detector.calibration is None else detector.calibration.threshold
+        self.threshold = None if detector.calibration_ is None else detector.calibration_.threshold
 
     def predict(self, images: Iterable[bytes], *, heatmaps: bool = False) -> Iterator[Answer]:
         """See `Model`. A detector without calibration has no scale: its heatmaps are cut to the values 0 to 1."""
@@ -97,13 +97,15 @@ class DetectorModel:
 
     def _answers(self, images: list[NDArray[np.uint8]], heatmaps: bool) -> Iterator[Answer]:
         if heatmaps:
-            low, high = self._detector.heatmap_scale or (0.0, 1.0)
+            low, high = self._detector.heatmap_scale_ or (0.0, 1.0)
             span = high - low if high > low else 1.0
             for prediction in self._detector.predict(images):
                 relative = np.clip((prediction.heatmap - low) / span, 0, 1)
                 yield Answer.of(prediction.score, prediction.rejected, prediction.p_value, relative)
             return
-        scores = self._detector.score(images)  # without heatmaps, which take longer than all else of a large image
+        scores = self._detector.score_samples(
+            images
+        )  # without heatmaps, which take longer than all else of a large image
         for score, verdict in zip(scores, self._detector.verdicts(scores), strict=True):
             yield Answer.of(float(score), *verdict)
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from morphad import __version__
 from morphad.base.errors import BadInputError, CheckFailedError
 from morphad.base.files import read_json, remove_leftovers, write_json, write_text
+from morphad.base.progress import Display
 from morphad.base.spool import MapSpool
 from morphad.base.text import harmless_cell
 from morphad.data.feedback import Feedback, join_verdicts, read_verdicts
@@ -84,7 +85,7 @@ def ingest(
         for path in (snapshot_dir, manifest, rejects):
             remove_leftovers(path)
         found = find_images(settings, remembered)
-        rows, left_out = refresh(found, snapshot_dir, settings, line, what=f"ingesting {line}", memory=remembered)
+        rows, left_out = refresh(found, snapshot_dir, settings, line, memory=remembered)
         joined = Feedback()
         if settings.verdicts:
             rows, joined = join_verdicts(rows, verdicts)
@@ -198,12 +199,12 @@ def train(
             read where the device is not there.
     """
     from morphad.model.detector import Detector
-    from morphad.model.device import place_training
+    from morphad.model.training.placing import place_training
 
     unfitted = Detector(settings, seed, place_training(settings, gpus), images.decoding)
     rows = _with_role(split, "train")
     pixels = read_pixels(rows, snapshot_dir, unfitted.decoding, f"reading {line}")
-    detector = unfitted.fit(pixels, checkpoint=checkpoint, what=line)
+    detector = unfitted.fit(pixels, checkpoint=checkpoint, progress=Display(line))
     detector.save(fitted)
     checkpoint.unlink(missing_ok=True)
     begun = detector.training_.resumed_from if detector.training_ else 0
@@ -234,7 +235,7 @@ def calibrate(
     _check_decoding(line, model, rows, images)
     model.calibrate(read_pixels(rows, snapshot_dir, model.decoding, f"calibrating {line}"), settings)
     model.save(detector)
-    return model.calibration.to_json() if model.calibration else {}
+    return model.calibration_.to_json() if model.calibration_ else {}
 
 
 def evaluate(
@@ -266,7 +267,7 @@ def evaluate(
     everyone = read_manifest(split)
     rows = frozen_rows(everyone, frozen, split, line)
     model = Detector.load(detector)
-    if model.calibration is None or model.heatmap_scale is None:
+    if model.calibration_ is None or model.heatmap_scale_ is None:
         raise BadInputError(f"{detector}: has no calibration; run `morphad calibrate {line}` first")
     _check_decoding(line, model, rows, settings.ingest)
     with MapSpool() as maps:
@@ -276,7 +277,7 @@ def evaluate(
             scored["label"],
             scored["score"],
             settings=settings.evaluate,
-            threshold=model.calibration.threshold,
+            threshold=model.calibration_.threshold,
             kinds=scored["defect"].tolist(),
             masks=read_masks(rows, snapshot_dir, model.decoding.max_megapixels),
             maps=maps,
@@ -285,7 +286,7 @@ def evaluate(
     roc = measures.roc_points(scored["label"], scored["score"])
     histogram = measures.histogram_rows(scored["label"], scored["score"])
     scores_by_path = scored.set_index("path")["score"]
-    grounds = session_facts(everyone, settings.split.by, np.asarray(model.calibration.scores), scores_by_path)
+    grounds = session_facts(everyone, settings.split.by, np.asarray(model.calibration_.scores), scores_by_path)
     figures["grounds"] = grounds.to_json()
     figures["pending_verdicts"] = int((everyone["pending"] != "").sum()) if "pending" in everyone else 0
     figures["detector_hash"] = detector_hash(detector)
@@ -296,8 +297,8 @@ def evaluate(
         metrics=figures,
         roc=roc,
         histogram=histogram,
-        calibration=model.calibration,
-        heatmap_scale=model.heatmap_scale,
+        calibration=model.calibration_,
+        heatmap_scale=model.heatmap_scale_,
         examples=_examples(model, rows, scored, snapshot_dir),
         data=DataFacts(
             data_hash=manifest_id(everyone),

@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from morphad.base.errors import BadInputError
-from morphad.model.density_scorer import DensityScorer, edge_gains, relief_of
 from morphad.model.detector import make_scorer
 from morphad.model.morphology import case_table
 from morphad.model.network import MorphologyNetwork
-from morphad.model.scorer import Scorer
-from morphad.model.transformation_scorer import TransformationScorer
+from morphad.model.scoring.base import Scorer
+from morphad.model.scoring.patches import DensityScorer, edge_gains, relief_of
+from morphad.model.scoring.transformation import TransformationScorer
 from morphad.settings import ScoreSettings, TrainSettings
 from morphad.settings.presets import train_settings
 

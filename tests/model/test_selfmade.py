@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from morphad.model.selfmade import with_defects
+from morphad.model.scoring.synthetic import with_defects
 
 
 def images(count: int = 6, channels: int = 3, height: int = 56, width: int = 84) -> Tensor:

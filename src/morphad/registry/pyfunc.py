@@ -26,7 +26,7 @@ class InspectionModel(PythonModel):
     def load_context(self, context: Any) -> None:
         """Load the detector, and with it the rules by which its images are decoded."""
         detector = Detector.load(Path(context.artifacts["detector"]))
-        self.has_scale = detector.heatmap_scale is not None
+        self.has_scale = detector.heatmap_scale_ is not None
         self.model = DetectorModel(detector)
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:

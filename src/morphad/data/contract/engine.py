@@ -42,7 +42,7 @@ def run(rules: Sequence[Rule], tables: Tables) -> dict[str, Outcome]:
     """Hold tables against rules; by name of the rule."""
     context = _context()
     found: dict[str, Outcome] = {}
-    for name, table in track(tables.items(), "checking", total=len(tables), unit="group of rows"):
+    for name, table in track(tables.items(), "checking", total=len(tables)):
         own = [rule for rule in rules if rule.rows == name]
         if not own:
             continue

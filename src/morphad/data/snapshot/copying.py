@@ -35,7 +35,7 @@ class Reject:
 
 
 def snapshot(
-    source_images: Sequence[SourceImage], destination: Path, settings: IngestSettings, line: str, what: str
+    source_images: Sequence[SourceImage], destination: Path, settings: IngestSettings, line: str
 ) -> tuple[pd.DataFrame, list[Reject]]:
     """Copy images and masks byte for byte into a folder and describe each; every file is read and decoded once.
 
@@ -46,7 +46,6 @@ def snapshot(
         destination: A folder that holds none of them, made if need be.
         settings: Limits of size, white level, and the number of rejects that is borne.
         line: The product line's name.
-        what: A few words for the person who waits.
 
     Returns:
         The manifest in the order of the paths, with the columns of `SCHEMA`, and the rejects in their order.
@@ -56,16 +55,14 @@ def snapshot(
             one name, or the folder cannot be written.
     """
     _check_collisions(source_images)
-    found = dict(_take_all(source_images, {}, destination, settings, what))
+    found = dict(_take_all(source_images, {}, destination, settings, line))
     return _tell(source_images, found, settings, line)
 
 
-def look(
-    sources: Sequence[SourceImage], settings: IngestSettings, line: str, what: str
-) -> tuple[pd.DataFrame, list[Reject]]:
+def look(sources: Sequence[SourceImage], settings: IngestSettings, line: str) -> tuple[pd.DataFrame, list[Reject]]:
     """Describe images where they lie: as `snapshot`, but nothing is copied, and any number may be unreadable."""
     _check_collisions(sources)
-    found = dict(_take_all(sources, {}, None, settings, what))
+    found = dict(_take_all(sources, {}, None, settings, line))
     return _rows(sources, found, line), _rejects(sources, found)
 
 
@@ -75,7 +72,6 @@ def refresh(
     settings: IngestSettings,
     line: str,
     *,
-    what: str,
     memory: Memory,
 ) -> tuple[pd.DataFrame, list[Reject]]:
     """Bring a snapshot up to date: as `snapshot`, but images that are as they were are neither read nor decoded again.
@@ -88,7 +84,6 @@ def refresh(
         folder: The snapshot; not there at first, or on another machine.
         settings: As for `snapshot`.
         line: The product line's name.
-        what: A few words for the person who waits.
         memory: Of the runs before.
     """
     _check_collisions(sources)
@@ -112,7 +107,7 @@ def refresh(
     if fresh or len(there) != sum(1 + bool(image.mask) for _, image in stay):
         with atomic_directory(folder) as temporary:
             _link_all(stay, folder, temporary)
-            for name, image in _take_all(fresh, known, temporary, settings, what):
+            for name, image in _take_all(fresh, known, temporary, settings, line):
                 found[name] = image
                 # Without `kept`: that holds once the folder is in its place.
                 memory.put_image(name, Remembered(image.source, image.mask, image.found))
@@ -205,7 +200,7 @@ def _take_all(
     known: Mapping[str, Remembered],
     destination: Path | None,
     settings: IngestSettings,
-    what: str,
+    line: str,
 ) -> Iterator[tuple[str, Remembered]]:
     """Copy, where there is a destination, and describe, in the order given."""
     if destination is not None:
@@ -218,7 +213,7 @@ def _take_all(
     def take(source: SourceImage) -> tuple[str, Remembered]:
         return source.name, _take(source, known.get(source.name), destination, settings)
 
-    yield from track(in_order(take, sources), what, total=len(sources))
+    yield from track(in_order(take, sources), f"reading {line}", total=len(sources))
 
 
 def _take(

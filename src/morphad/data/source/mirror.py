@@ -47,7 +47,7 @@ class Mirror:
         memory.holds_for("bucket", f"{self._bucket.endpoint} {settings.path}", "object")
         self._known = memory.objects()
         prefix = prefix_of(prefix)
-        listing = track(self._bucket.list(prefix, page), f"listing {settings.path}", unit="object")
+        listing = track(self._bucket.list(prefix, page), f"listing {settings.path}")
         self.names = local_names(listing, prefix, settings.path)
         self._drop(self._known.keys() - self.names.keys())
         shutil.rmtree(self._incoming, ignore_errors=True)  # of a killed run
@@ -66,9 +66,7 @@ class Mirror:
             self._make(parent)
         size = sum(self.names[name].size for name in wanted)
         told = f"{what} ({size / 1e6:,.0f} MB)"
-        for name, received, mark in track(
-            in_order(self._receive, wanted, self._settings.transfers), told, total=len(wanted), unit="object"
-        ):
+        for name, received, mark in track(in_order(self._receive, wanted, self._settings.transfers), told, len(wanted)):
             if received is None:
                 del self.names[name]
                 self._drop([name] if name in self._known else [])
@@ -89,9 +87,7 @@ class Mirror:
                     f"s3://{self._bucket.name}/{self.names[name].key}: was deleted while the line was read; run again"
                 ) from None
 
-        yield from track(
-            in_order(read, names, self._settings.transfers), f"tags of {self._settings.path}", len(names), "object"
-        )
+        yield from track(in_order(read, names, self._settings.transfers), f"tags of {self._settings.path}", len(names))
 
     def bring(self, images: Sequence[SourceImage]) -> list[SourceImage]:
         """Fetch images and their masks; those that are too large are refused unfetched, those now gone are left out."""

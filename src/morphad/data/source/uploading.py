@@ -40,7 +40,7 @@ def upload_folder(folder: Path, url: str, what: str) -> tuple[int, int]:
         bucket.put(file, key)
         return 1
 
-    sent = sum(track(in_order(send, files, 16), what, total=len(files), unit="file"))
+    sent = sum(track(in_order(send, files, 16), what, total=len(files)))
     return sent, len(files)
 
 

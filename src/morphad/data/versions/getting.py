@@ -107,7 +107,7 @@ def _bring_files(
     names = sorted(wanted)
     batches = [names[first : first + BATCH] for first in range(0, len(names), BATCH)]
     images.mkdir(parents=True, exist_ok=True)
-    for batch in track(batches, f"fetching {version.spelling}", unit=f"batch of {BATCH} shards"):
+    for batch in track(batches, f"fetching {version.spelling}"):
         files = [registry.shard_path(version.line, shard) for shard in batch]
         registry.bring(files)
         for _ in in_order(take, batch):

@@ -15,7 +15,7 @@ from morphad.data.loading import in_order
 from morphad.data.manifest import manifest_id, read_manifest, snapshot_id
 from morphad.data.versions.data_registry import DataRegistry
 from morphad.data.versions.records import Address, Version
-from morphad.data.versions.shards import SHARD_BYTES, File, Shard, check, pack, plan
+from morphad.data.versions.shards import File, Shard, check, pack, plan
 
 MANIFEST, FILES, REJECTS, RECORD = "manifest.parquet", "files.parquet", "rejects.json", "version.json"
 BATCH = 16  # shards that lie on disk at once
@@ -145,8 +145,7 @@ def _send(
         return pack(shard, snapshot_dir, target)
 
     batch = list(first)
-    unit = f"shard of {SHARD_BYTES >> 20} MB"
-    for path in track(in_order(packed, shards), f"sending {line}", total=len(shards), unit=unit):
+    for path in track(in_order(packed, shards), f"sending {line}", total=len(shards)):
         batch.append(path)
         if len(batch) >= BATCH:
             registry.send(batch)

@@ -17,7 +17,7 @@ _FORMAT = "morphad-checkpoint-1"
 _log = logging.getLogger(__name__)
 
 
-class Progress(NamedTuple):
+class TrainingState(NamedTuple):
     """Where a training stands, apart from its tensors.
 
     Attributes:
@@ -39,7 +39,7 @@ def hash_tensors(tensors: dict[str, Tensor]) -> str:
 
 
 def save_checkpoint(
-    path: Path, fingerprint: str, network: nn.Module, optimiser: torch.optim.Optimizer, progress: Progress
+    path: Path, fingerprint: str, network: nn.Module, optimiser: torch.optim.Optimizer, progress: TrainingState
 ) -> None:
     """Write a checkpoint in the place of an earlier one.
 
@@ -62,7 +62,7 @@ def save_checkpoint(
 
 def load_checkpoint(
     path: Path, fingerprint: str, network: nn.Module, optimiser: torch.optim.Optimizer
-) -> Progress | None:
+) -> TrainingState | None:
     """Put network and optimiser back to where a checkpoint left them.
 
     Returns:
@@ -91,7 +91,7 @@ def load_checkpoint(
         value = torch.empty_like(parameters[int(index)], device="cpu").copy_(tensor) if same_layout else tensor
         state.setdefault(int(index), {})[key] = value.detach()
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-    return Progress(int(metadata["step"]), json.loads(metadata["values"]))
+    return TrainingState(int(metadata["step"]), json.loads(metadata["values"]))
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

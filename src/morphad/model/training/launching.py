@@ -7,6 +7,8 @@ import os
 import signal
 import sys
 import tempfile
+import threading
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,14 +25,18 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from morphad.base.errors import BadInputError
 from morphad.base.files import cannot_write, read_json, write_json
+from morphad.base.progress import Progress, silent
 
-_WORKER = "morphad.model.worker"
-_IMAGES, _GIVEN, _TRAINED, _JOB, _RESULT = (
-    "images", "given.safetensors", "trained.safetensors", "job.json", "result.json"
+_WORKER = "morphad.model.training.worker"
+_SECONDS = 1.0  # between two reports
+_IMAGES, _GIVEN, _TRAINED, _JOB, _RESULT, _PROGRESS = (
+    "images", "given.safetensors", "trained.safetensors", "job.json", "result.json", "progress.json"
 )  # fmt: skip
 
 
-def train_together(network: nn.Module, images: Tensor, job: dict[str, Any], count: int, what: str) -> dict[str, Any]:
+def train_together(
+    network: nn.Module, images: Tensor, job: dict[str, Any], count: int, progress: Progress = silent
+) -> dict[str, Any]:
     """Let `count` processes train a network, and give it the weights that come of it.
 
     Args:
@@ -38,7 +44,7 @@ def train_together(network: nn.Module, images: Tensor, job: dict[str, Any], coun
         images: [N, C, H, W] uint8; the processes read them from one file, of which the system keeps one copy in memory.
         job: Anything JSON can hold, for the processes.
         count: How many.
-        what: A few words for messages.
+        progress: Called as the training goes on.
 
     Returns:
         What the first process left with `leave`.
@@ -59,7 +65,8 @@ def train_together(network: nn.Module, images: Tensor, job: dict[str, Any], coun
             "threads": max(1, torch.get_num_threads() // count),
         }
         write_json(folder / _JOB, {**job, **share})
-        launch(_WORKER, folder, count, what)
+        with _following(folder / _PROGRESS, progress):
+            launch(_WORKER, folder, count)
         network.load_state_dict(load_file(folder / _TRAINED))
         result: dict[str, Any] = read_json(folder / _RESULT)
     return result
@@ -90,11 +97,43 @@ def leave(folder: Path, network: nn.Module, result: dict[str, Any]) -> None:
     write_json(folder / _RESULT, result)
 
 
+def reporter(folder: Path) -> Progress:
+    """Within the first process of `train_together`: a callback that lets the parent know how far the training is."""
+    said = 0.0
+
+    def report(stage: str, done: int, total: int) -> None:
+        nonlocal said
+        if done == total or time.monotonic() - said >= _SECONDS:
+            said = time.monotonic()
+            write_json(folder / _PROGRESS, [stage, done, total])
+
+    return report
+
+
+@contextmanager
+def _following(file: Path, progress: Progress) -> Iterator[None]:
+    """Pass on what the first process reports, for a block."""
+    ended = threading.Event()
+
+    def follow() -> None:
+        while not ended.wait(_SECONDS):
+            if file.exists():
+                progress(*read_json(file))
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
 def _plain(network: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
 
 
-def launch(module: str, folder: Path, count: int, what: str) -> None:
+def launch(module: str, folder: Path, count: int) -> None:
     """Run `python -m MODULE FOLDER` in `count` processes by torch's launcher, and wait for them.
 
     When one ends badly the others are ended; when this process is asked to end, so are they, and when it is killed
@@ -104,7 +143,6 @@ def launch(module: str, folder: Path, count: int, what: str) -> None:
         module: What to run.
         folder: What they read and write; their errors go there too.
         count: How many.
-        what: A few words for messages.
 
     Raises:
         BadInputError: One of them did (`tell_failure`), or was killed.
@@ -126,7 +164,7 @@ def launch(module: str, folder: Path, count: int, what: str) -> None:
         with _quiet_launcher():
             elastic_launch(config, sys.executable)("-m", module, str(folder))
     except ChildFailedError as error:
-        raise _root_cause(error, folder, what, count) from None
+        raise _root_cause(error, folder, count) from None
     except SignalException as error:
         if error.sigval == signal.SIGINT:
             raise KeyboardInterrupt from None
@@ -178,7 +216,7 @@ def _quiet_launcher() -> Iterator[None]:
             logger.disabled = False
 
 
-def _root_cause(error: ChildFailedError, folder: Path, what: str, count: int) -> Exception:
+def _root_cause(error: ChildFailedError, folder: Path, count: int) -> Exception:
     """What went wrong first: when one process ends, the others fail of missing it."""
     told = {rank: folder / f"failure-{rank}.json" for rank in error.failures}
     words = {rank: read_json(path) for rank, path in told.items() if path.exists()}
@@ -189,13 +227,13 @@ def _root_cause(error: ChildFailedError, folder: Path, what: str, count: int) ->
         if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM:  # which the launcher sends to the others
             name = signal.Signals(-failure.exitcode).name
             return BadInputError(
-                f"{what}: process {rank} of {count} was ended by {name}; where nobody did that, memory may not "
+                f"training process {rank} of {count} was ended by {name}; where nobody did that, memory may not "
                 "suffice: lower train.processes or train.optimiser.batch_size. Run it again: it goes on from its "
                 "checkpoint"
             )
     for rank, word in words.items():
-        return RuntimeError(f"{what}: process {rank} of {count} failed:\n{word['text']}")
+        return RuntimeError(f"training process {rank} of {count} failed:\n{word['text']}")
     rank, failure = next(iter(error.failures.items()))
     log = Path(failure.error_file).with_name("stderr.log")
     text = log.read_text(errors="replace")[-2000:] if log.exists() else ""
-    return RuntimeError(f"{what}: process {rank} of {count} ended with exit code {failure.exitcode}\n{text}")
+    return RuntimeError(f"training process {rank} of {count} ended with exit code {failure.exitcode}\n{text}")

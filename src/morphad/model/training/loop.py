@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,43 +10,17 @@ import torch
 from torch import Tensor
 
 from morphad.base.errors import BadInputError
-from morphad.base.progress import track
-from morphad.model.checkpoint import Progress, load_checkpoint, save_checkpoint
+from morphad.base.progress import Progress, silent
 from morphad.model.device import autocast_dtype, within_gpu_memory
-from morphad.model.distributed import Ranks
 from morphad.model.morphology import Case, apply_cases
 from morphad.model.network import Losses, MorphologyNetwork
+from morphad.model.records import TrainingResult
+from morphad.model.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
+from morphad.model.training.distributed import Ranks
 from morphad.settings import OptimiserSettings, TrainSettings
 
 _RECORDS = 100  # entries of the history, about
 _PROBE = 256  # images behind the accuracies
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """How a training went.
-
-    Attributes:
-        history: About a hundred records: `step` (steps done), `learning_rate`, and the means since the record before
-            of `loss`, `case_loss`, `height_loss` and `width_loss`.
-        case_accuracy: Share of probe images whose case is named right, 0..1; None without training. The probe is
-            256 training images, each through one random case, the same for equal seeds.
-        height_accuracy: The same for the structuring element's height.
-        width_accuracy: The same for its width.
-        resumed_from: Steps that a checkpoint had done; 0 for an unbroken run.
-        device: cpu or cuda.
-        processes: How many trained together.
-        warning: Why it was not where one would expect it, such as on the CPU of a machine with a GPU.
-    """
-
-    history: tuple[dict[str, float], ...] = ()
-    case_accuracy: float | None = None
-    height_accuracy: float | None = None
-    width_accuracy: float | None = None
-    resumed_from: int = 0
-    device: str = "cpu"
-    processes: int = 1
-    warning: str | None = None
 
 
 def run_loop(
@@ -59,17 +32,18 @@ def run_loop(
     seed: int,
     checkpoint: Path | None,
     fingerprint: str,
-    what: str,
     device: torch.device,
     ranks: Ranks | None = None,
+    progress: Progress = silent,
 ) -> TrainingResult:
     """Train a network in place as one of the processes that train together.
 
     Args:
-        network: As in `training.train_network`; so are the others that are not listed here.
+        network: As in `train_network`; so are the others that are not listed here.
         fingerprint: Of this very training; a checkpoint of another is not taken up.
         device: This process's.
         ranks: The processes; None: this one alone.
+        progress: Called after each step.
     """
     ranks = ranks or Ranks()
     steps, every = settings.optimiser.steps, settings.optimiser.checkpoint_every
@@ -77,15 +51,15 @@ def run_loop(
     batch = f"a batch of {settings.optimiser.batch_size} images of {size} px"
     remedy = "lower train.optimiser.batch_size or train.image_size, raise train.processes (a GPU each)"
     with (
-        within_gpu_memory(f"training {what} with {batch}", remedy),
+        within_gpu_memory(f"training with {batch}", remedy),
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
     ):
         network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         loop = _Loop(network, images, table=table, settings=settings, seed=seed, device=device, ranks=ranks)
         start = loop.resume(checkpoint, fingerprint) if checkpoint is not None else 0
-        for step in track(range(start, steps), what, steps, "step", start):
-            loop.step(step)
-            done = step + 1
+        for done in range(start + 1, steps + 1):
+            loop.step(done - 1)
+            progress("training", done, steps)
             if checkpoint is not None and ranks.rank == 0 and (done % every == 0 or done == steps):
                 loop.save(checkpoint, fingerprint, done)
         case, height, width = loop.accuracies()
@@ -179,7 +153,7 @@ class _Loop:
             "summed": self.summed,
             "scaler": self.scaler.state_dict(),
         }
-        save_checkpoint(path, fingerprint, self.network, self.optimiser, Progress(done, values))
+        save_checkpoint(path, fingerprint, self.network, self.optimiser, TrainingState(done, values))
 
     def resume(self, path: Path, fingerprint: str) -> int:
         """Go back to a checkpoint of this very training, if there is one; return how many steps it has done."""

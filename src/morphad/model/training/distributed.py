@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from morphad.model.batchnorm import SynchronisedBatchNorm
 from morphad.model.network import Losses, MorphologyNetwork
+from morphad.model.training.batchnorm import SynchronisedBatchNorm
 
 LossFunction = Callable[[Tensor, Tensor, float], Losses]
 

@@ -9,15 +9,16 @@ from torch import Tensor
 
 from morphad.base.errors import BadInputError
 from morphad.base.files import sha256_json
-from morphad.model.checkpoint import hash_tensors
-from morphad.model.device import Placement, place_training
-from morphad.model.launching import train_together
-from morphad.model.loop import TrainingResult, run_loop
+from morphad.base.progress import Progress, silent
+from morphad.model.device import Placement
 from morphad.model.morphology import Case
 from morphad.model.network import MorphologyNetwork
+from morphad.model.records import TrainingResult
+from morphad.model.training.checkpoint import hash_tensors
+from morphad.model.training.launching import train_together
+from morphad.model.training.loop import run_loop
+from morphad.model.training.placing import place_training
 from morphad.settings import TrainSettings
-
-__all__ = ["TrainingResult", "train_network"]
 
 # What decides about the trained weights, beside images, initial weights, seed and device.
 _DECISIVE = {
@@ -40,8 +41,8 @@ def train_network(  # noqa: PLR0917 (in the order in which they are made)
     table: Sequence[Case],
     seed: int,
     checkpoint: Path | None,
-    what: str,
     placement: Placement | None = None,
+    progress: Progress = silent,
 ) -> TrainingResult:
     """Train a network in place, and leave it in evaluation mode on the settings' device.
 
@@ -56,8 +57,8 @@ def train_network(  # noqa: PLR0917 (in the order in which they are made)
         table: The cases to tell apart.
         seed: Of every random choice.
         checkpoint: File for the checkpoint; None for none.
-        what: A few words for the person who waits.
         placement: Where to train; None: where the settings say.
+        progress: Called as the training goes on.
 
     Raises:
         BadInputError: Images or table are too few, the device or precision is not there or its memory too small, the
@@ -71,7 +72,7 @@ def train_network(  # noqa: PLR0917 (in the order in which they are made)
         raise ValueError(f"expected images [N, C, H, W] uint8, got {tuple(images.shape)} {images.dtype}")
     if len(images) == 0 or len(table) < 2:
         raise BadInputError(
-            f"{what}: training needs at least 1 image and 2 cases, got {len(images)} and {len(table)}; "
+            f"training needs at least 1 image and 2 cases, got {len(images)} and {len(table)}; "
             "add images, widen train.cases, or set train.optimiser.steps to 0"
         )
     cases = [case.name for case in table]
@@ -99,8 +100,8 @@ def train_network(  # noqa: PLR0917 (in the order in which they are made)
             seed=seed,
             checkpoint=checkpoint,
             fingerprint=fingerprint,
-            what=what,
             device=device,
+            progress=progress,
         )
     else:
         job = {
@@ -109,10 +110,9 @@ def train_network(  # noqa: PLR0917 (in the order in which they are made)
             "seed": seed,
             "checkpoint": str(checkpoint.absolute()) if checkpoint is not None else None,
             "fingerprint": fingerprint,
-            "what": what,
             "device": device.type,
         }
-        told = train_together(network, images, job, processes, what)
+        told = train_together(network, images, job, processes, progress)
         result = TrainingResult(**{**told, "history": tuple(told["history"])})
     network.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     return replace(result, device=device.type, processes=processes, warning=warning)

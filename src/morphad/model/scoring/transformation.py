@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from morphad.model.morphology import Case, transform
 from morphad.model.network import MorphologyNetwork
-from morphad.model.scorer import BATCH, Scored, Scorer
+from morphad.model.scoring.base import BATCH, Scored, Scorer
 from morphad.settings import ScoreSettings
 
 

@@ -1,4 +1,4 @@
-"""`python -m morphad.model.worker FOLDER`: one of the processes that train together; `train_network` starts them."""
+"""`python -m morphad.model.training.worker FOLDER`: one of several processes that train together."""
 
 import sys
 import traceback
@@ -8,11 +8,12 @@ from pathlib import Path
 import torch
 
 from morphad.base.errors import MorphadError
-from morphad.model.distributed import joined
-from morphad.model.launching import forget, leave, take, tell_failure
-from morphad.model.loop import run_loop
+from morphad.base.progress import silent
 from morphad.model.morphology import parse_case
 from morphad.model.network import MorphologyNetwork
+from morphad.model.training.distributed import joined
+from morphad.model.training.launching import forget, leave, reporter, take, tell_failure
+from morphad.model.training.loop import run_loop
 from morphad.settings import TrainSettings
 
 
@@ -35,9 +36,9 @@ def main(folder: Path) -> int:
                 seed=job["seed"],
                 checkpoint=Path(job["checkpoint"]) if job["checkpoint"] else None,
                 fingerprint=job["fingerprint"],
-                what=job["what"],
                 device=device,
                 ranks=ranks,
+                progress=reporter(folder) if ranks.rank == 0 else silent,
             )
         if ranks.rank == 0:
             leave(folder, network, asdict(result))

@@ -10,11 +10,14 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms.v2 import functional as transforms
 
-from morphad.model.density import Density, GaussianDensity, MemoryDensity, SubspaceDensity
 from morphad.model.morphology import Case, parse_case, transform
 from morphad.model.network import MorphologyNetwork
-from morphad.model.scorer import BATCH, Scored, Scorer
-from morphad.model.selfmade import with_defects
+from morphad.model.scoring.base import BATCH, Scored, Scorer
+from morphad.model.scoring.density import Density
+from morphad.model.scoring.gaussian import GaussianDensity
+from morphad.model.scoring.memory_bank import MemoryDensity
+from morphad.model.scoring.subspace import SubspaceDensity
+from morphad.model.scoring.synthetic import with_defects
 from morphad.settings import ScoreSettings
 
 EDGE = 3  # places from the edge of the grid where the padding is felt
