@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 
 from morphad.base.errors import BadInputError
-from morphad.benchmark import read_set
+from morphad.jobs.benchmark import read_set
 
 SEED = 0
 

@@ -19,7 +19,7 @@ from torch.nn import functional
 from torchvision.transforms.v2 import functional as transforms
 
 from morphad.base.errors import BadInputError
-from morphad.benchmark import read_set
+from morphad.jobs.benchmark import read_set
 from morphad.data.images import decode
 from morphad.data.source.image import SourceImage
 

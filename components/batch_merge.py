@@ -20,7 +20,7 @@ def batch_merge(
     """
     from pathlib import Path
 
-    from morphad import batch as prediction
+    from morphad.jobs import batch as prediction
     from morphad.base.errors import ending_process
 
     with ending_process(f"batch-predict {line}"):

@@ -32,7 +32,7 @@ def batch_plan(
     """
     from pathlib import Path
 
-    from morphad import batch as prediction
+    from morphad.jobs import batch as prediction
     from morphad.base.errors import BadInputError, ending_process
     from morphad.settings.line_json import line_from_json
 

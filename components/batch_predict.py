@@ -22,7 +22,7 @@ def batch_predict(
     """
     from pathlib import Path
 
-    from morphad import batch as prediction
+    from morphad.jobs import batch as prediction
     from morphad.base.errors import ending_process
 
     with ending_process(f"batch-predict {line}, shard {shard}"):

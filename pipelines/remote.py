@@ -8,7 +8,7 @@ from typing import Any
 
 from morphad.base.errors import BadInputError, ServiceError
 from morphad.base.text import masked
-from morphad.batch import MOST_SHARDS
+from morphad.jobs.batch import MOST_SHARDS
 from morphad.cli.shared import Verbs
 from morphad.settings.reading import load_settings
 from pipelines.client import Kubeflow, Run

@@ -285,7 +285,7 @@ def test_each_image_is_in_one_shard_that_follows_from_its_path(
 SCRIPT = """
 import sys, time
 from pathlib import Path
-from morphad import batch
+from morphad.jobs import batch
 from morphad.settings.reading import resolve
 from morphad.inspection import DetectorModel
 from morphad.model.detector import Detector

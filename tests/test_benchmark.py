@@ -163,7 +163,7 @@ def test_a_damaged_image_comes_back_from_the_other_process_as_one_sentence(
 @pytest.mark.parametrize("ended_by", [signal.SIGKILL, signal.SIGTERM])
 def test_a_benchmark_that_is_killed_leaves_no_process_behind(ended_by: signal.Signals) -> None:
     script = (
-        "import time; from morphad.benchmark import fresh_process\n"
+        "import time; from morphad.jobs.benchmark import fresh_process\n"
         "if __name__ == '__main__':\n"
         "    with fresh_process() as pool:\n"
         "        print(pool.submit(os.getpid).result(), flush=True); pool.submit(time.sleep, 600).result()\n"

@@ -16,7 +16,7 @@ from morphad.registry import Registry
 from morphad.registry.local import LocalRegistry
 from morphad.settings import ProjectSettings, RegisterSettings
 from morphad.settings.reading import resolve
-from morphad.summary import summarise
+from morphad.jobs.summary import summarise
 from morphad.workspace import Workspace
 
 ADDRESS = {"tracking_uri": "sqlite:///mlflow.db", "timeout_seconds": 1, "retries": 0}

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from morphad import batch
+from morphad.jobs import batch
 from morphad.base.errors import BadInputError
 from morphad.registry import DatasetFacts, Registration, Registry
 from morphad.registry.local import LocalRegistry

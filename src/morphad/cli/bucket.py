@@ -30,7 +30,7 @@ def _upload(options: argparse.Namespace) -> None:
 
 
 def _demo(options: argparse.Namespace) -> None:
-    from morphad.demo import move_to_bucket
+    from morphad.jobs.demo import move_to_bucket
 
     params: Path = options.params
     for line, (sent, images) in move_to_bucket(params, options.source).items():

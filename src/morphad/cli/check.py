@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from morphad.cli.shared import Verbs, add_data_docs
 
 if TYPE_CHECKING:
-    from morphad.check import Rules
+    from morphad.jobs.check_folder import Rules
 
 
 def add_verbs(verbs: Verbs) -> None:
@@ -28,7 +28,7 @@ def add_verbs(verbs: Verbs) -> None:
 
 def _check(options: argparse.Namespace) -> int:
     from morphad.base.files import check_writable
-    from morphad.check import check
+    from morphad.jobs.check_folder import check
 
     for file in (options.json, options.page):
         if file is not None:
@@ -46,7 +46,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _rules(options: argparse.Namespace) -> "Rules":
-    from morphad.check import Rules, reference_of
+    from morphad.jobs.check_folder import Rules, reference_of
     from morphad.data.manifest import read_manifest
     from morphad.settings import IngestSettings, ValidateSettings
     from morphad.settings.reading import load_settings

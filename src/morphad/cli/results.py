@@ -89,7 +89,7 @@ def _detector(folder: Path) -> "Iterator[Model]":
 
 
 def _batch_predict(options: argparse.Namespace) -> None:
-    from morphad import batch
+    from morphad.jobs import batch
 
     _, settings, _ = open_line(options)
     figures = batch.predict(
@@ -123,13 +123,13 @@ def _serve(options: argparse.Namespace) -> None:
 
 def _summary(options: argparse.Namespace) -> None:
     from morphad.settings.reading import load_settings
-    from morphad.summary import summarise
+    from morphad.jobs.summary import summarise
 
     print(summarise(load_settings(options.params), Path()))
 
 
 def _benchmark(options: argparse.Namespace) -> None:
-    from morphad.benchmark import run
+    from morphad.jobs.benchmark import run
 
     names = options.sets.split(",") if options.sets else None
     print(run(options.root, names, options.preset, options.seed, options.out))
