@@ -28,8 +28,8 @@ import numpy as np
 from PIL import Image as Pillow
 
 from morphad.base.files import write_json
-from morphad.settings import IngestSettings, SplitSettings, ValidateSettings
-from morphad.workspace import Workspace
+from morphad.settings import IngestSettings, LineSettings
+from morphad.steps.paths import LinePaths
 
 LINE = "synthetic"
 KINDS = {"grey-jpeg": ("L", "jpg"), "grey-png": ("L", "png"), "colour-jpeg": ("RGB", "jpg")}
@@ -256,17 +256,9 @@ def _manifest(folder: str, target: str) -> int:
 
 
 def _ingest(project: str, source: str) -> Figures:
-    from morphad import steps
+    from morphad.steps.ingest import ingest
 
-    place = Workspace(Path(project), LINE)
-    figures = steps.ingest(
-        LINE,
-        _settings(source),
-        snapshot_dir=place.snapshot,
-        manifest=place.manifest,
-        rejects=place.rejects,
-        memory=place.memory,
-    )
+    figures = ingest(LineSettings(ingest=_settings(source)), LinePaths.checkout(Path(project), LINE))
     return {key: figures[key] for key in ("good", "new", "changed", "gone", "data_hash")}
 
 
@@ -276,31 +268,20 @@ def _settings(source: str) -> IngestSettings:
 
 
 def _validate(project: str) -> str:
-    from morphad import steps
     from morphad.base.errors import CheckFailedError
+    from morphad.steps.validate import validate
 
-    place = Workspace(Path(project), LINE)
     try:
-        steps.validate(
-            LINE,
-            ValidateSettings(),
-            _settings("synthetic"),
-            manifest=place.manifest,
-            snapshot_dir=place.snapshot,
-            reference=place.root / "no-champion.parquet",
-            validation=place.validation,
-            page=place.root / "contract.html",
-        )
+        validate(LineSettings(ingest=_settings("synthetic")), LinePaths.checkout(Path(project), LINE))
     except CheckFailedError as error:
         return str(error)
     return "kept"
 
 
 def _split(project: str) -> Figures:
-    from morphad import steps
+    from morphad.steps.split import split
 
-    place = Workspace(Path(project), LINE)
-    return steps.split(SplitSettings(), 0, manifest=place.manifest, split=place.split, holdout=place.holdout)
+    return split(LineSettings(ingest=_settings("synthetic")), LinePaths.checkout(Path(project), LINE), 0)
 
 
 def _upload(folder: str, url: str) -> list[int]:
@@ -343,7 +324,7 @@ def _mirror(project: str, url: str) -> int:
     from morphad.data.index import open_memory
     from morphad.data.source.finding import find_images
 
-    with open_memory(Workspace(Path(project), LINE).memory, LINE) as memory:
+    with open_memory(LinePaths.checkout(Path(project), LINE).memory, LINE) as memory:
         return len(find_images(_settings(url), memory))
 
 

@@ -20,10 +20,10 @@ from benchmarks.measuring import RESAMPLES, Row, measure_sets, revision
 from benchmarks.readings import OWN, READINGS, choose, fuse, read, spread, tells
 from benchmarks.self_supervised import BASELINES, Budget
 from morphad.base.progress import Display
-from morphad.jobs.benchmark import figures, read_set
 from morphad.data.images import decode
 from morphad.data.loading import in_order
 from morphad.data.source.image import SourceImage
+from morphad.jobs.benchmark import figures, read_set
 from morphad.model.detector import make_scorer, prepare
 from morphad.model.device import autocast_dtype
 from morphad.model.morphology import case_table

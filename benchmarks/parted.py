@@ -19,9 +19,9 @@ from torch.nn import functional
 from torchvision.transforms.v2 import functional as transforms
 
 from morphad.base.errors import BadInputError
-from morphad.jobs.benchmark import read_set
 from morphad.data.images import decode
 from morphad.data.source.image import SourceImage
+from morphad.jobs.benchmark import read_set
 
 SIDE = 24  # px
 ALIKE = 0.95  # correlation

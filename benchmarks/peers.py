@@ -22,9 +22,9 @@ from torchvision.transforms.v2 import functional as transforms
 
 from benchmarks.measuring import RESAMPLES, Row, how, measure_morphad, measure_sets
 from benchmarks.results import by_set
-from morphad.jobs.benchmark import figures, read_set
 from morphad.data.images import decode
 from morphad.data.loading import in_order
+from morphad.jobs.benchmark import figures, read_set
 from morphad.model.weights import packaged_lite0, read_weights
 
 BACKBONE = "tf_efficientnet_lite0"

@@ -32,8 +32,8 @@ def batch_plan(
     """
     from pathlib import Path
 
-    from morphad.jobs import batch as prediction
     from morphad.base.errors import BadInputError, ending_process
+    from morphad.jobs import batch as prediction
     from morphad.settings.line_json import line_from_json
 
     with ending_process(f"batch-predict {line}"):

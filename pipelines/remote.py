@@ -8,8 +8,8 @@ from typing import Any
 
 from morphad.base.errors import BadInputError, ServiceError
 from morphad.base.text import masked
-from morphad.jobs.batch import MOST_SHARDS
 from morphad.cli.shared import Verbs
+from morphad.jobs.batch import MOST_SHARDS
 from morphad.settings.reading import load_settings
 from pipelines.client import Kubeflow, Run
 from pipelines.cluster import load_cluster

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 from morphad.cli import main
 from morphad.registry import Registry
 from morphad.settings.reading import load_settings
-from morphad.workspace import Workspace
+from morphad.steps.paths import LinePaths
 from tiny import TRAIN
 
 VERBS = ("ingest", "validate", "split", "train", "calibrate", "evaluate", "register", "promote")
@@ -25,8 +25,8 @@ class Project:
     root: Path
 
     @property
-    def place(self) -> Workspace:
-        return Workspace(self.root, LINE)
+    def place(self) -> LinePaths:
+        return LinePaths.checkout(self.root, LINE)
 
     @property
     def camera(self) -> Path:

@@ -21,10 +21,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from morphad import batch, steps
+from morphad import batch
 from morphad.base.errors import BadInputError, CheckFailedError, ServiceError
 from morphad.data.source.worklist import count_shard, open_shard, write_batch
 from morphad.inspection import DetectorModel
+from morphad.jobs.predict import find_to_predict
+from morphad.jobs.predict import predict as predict_files
 from morphad.model.detector import Detector
 from morphad.settings import IngestSettings, LineSettings
 from morphad.settings.reading import resolve
@@ -73,7 +75,7 @@ def test_every_image_has_its_row_in_order_as_predict_sees_it(
     assert unreadable[["score", "p_value", "rejected"]].isna().all(axis=None)
     read = table[table["error"] == ""]
     model = DetectorModel(Detector.load(tiny_detector))
-    seen = dict(steps.predict(model, steps.find_to_predict([folder / path for path in read["path"]]), INGEST))
+    seen = dict(predict_files(model, find_to_predict([folder / path for path in read["path"]]), INGEST))
     for row in read.itertuples():
         answer = seen[folder / str(row.path)]
         assert row.score == pytest.approx(answer.score, rel=1e-5)

@@ -19,7 +19,7 @@ from morphad.data.manifest import read_manifest, write_manifest
 from morphad.data.snapshot.copying import look
 from morphad.data.source.finding import find_images
 from morphad.settings import IngestSettings
-from morphad.workspace import Workspace
+from morphad.steps.paths import LinePaths
 
 
 @pytest.fixture
@@ -213,7 +213,7 @@ def test_a_line_of_the_project_gives_limits_and_its_champions_data(
     assert code == 1
     assert "brightness above 110 (limit validate.limits.brightness)" in out
 
-    place = Workspace(tmp_path, "weave")
+    place = LinePaths.checkout(tmp_path, "weave")
     line["validate"] = {}
     YAML().dump({"lines": {"weave": line}}, tmp_path / "params.yaml")
     assert run("ingest", "weave")[0] == 0

@@ -440,10 +440,8 @@ class TestStart:
         assert (done.returncode, done.stderr) == (0, "")
 
     def test_interrupted_it_says_how_to_go_on(self, fresh: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-        from morphad import steps
-
         def interrupt(*_: object, **__: object) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(steps, "ingest", interrupt)
+        monkeypatch.setattr("morphad.steps.ingest.ingest", interrupt)
         assert_told(fresh.run("ingest"), 130, "interrupted; run it again to go on")

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from morphad import experiments
 from morphad.base.errors import BadInputError
+from morphad.jobs.summary import summarise
 from morphad.registry import Registry
 from morphad.registry.local import LocalRegistry
 from morphad.settings import ProjectSettings, RegisterSettings
 from morphad.settings.reading import resolve
-from morphad.jobs.summary import summarise
-from morphad.workspace import Workspace
+from morphad.steps import experiments
+from morphad.steps.paths import LinePaths
 
 ADDRESS = {"tracking_uri": "sqlite:///mlflow.db", "timeout_seconds": 1, "retries": 0}
 
@@ -55,7 +55,7 @@ def registered(client: MlflowClient, line: str, versions: int, champion: int | N
         Registry(RegisterSettings(**ADDRESS)).promote(line, champion, {"reasons": ["Promoted: it is good."]}, "test")
 
 
-def decide(place: Workspace, version: int, promote: bool, run: str | None = None) -> None:
+def decide(place: LinePaths, version: int, promote: bool, run: str | None = None) -> None:
     reason = "Promoted: it is good." if promote else "Refused: it is not."
     place.decision.write_text(
         json.dumps(
@@ -88,8 +88,8 @@ def metrics(tiny_detector: Path) -> dict[str, Any]:
     )  # fmt: skip
 
 
-def evaluated(root: Path, line: str, tiny_detector: Path, metrics: dict[str, Any]) -> Workspace:
-    place = Workspace(root, line)
+def evaluated(root: Path, line: str, tiny_detector: Path, metrics: dict[str, Any]) -> LinePaths:
+    place = LinePaths.checkout(root, line)
     shutil.copytree(tiny_detector, place.detector)
     place.report.mkdir(parents=True)
     (place.report / "metrics.json").write_text(json.dumps(metrics))
@@ -132,13 +132,13 @@ class TestRegistrySays:
     """What serves is what the registry says, whatever was decided once."""
 
     @pytest.fixture
-    def place(self, tmp_path: Path, tiny_detector: Path, metrics: dict[str, Any]) -> Workspace:
+    def place(self, tmp_path: Path, tiny_detector: Path, metrics: dict[str, Any]) -> LinePaths:
         place = evaluated(tmp_path, "bottle", tiny_detector, metrics)
         decide(place, 2, promote=True, run="run-2")
         return place
 
     def test_after_a_rollback(
-        self, tmp_path: Path, place: Workspace, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, place: LinePaths, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         registered(client, "bottle", 2, champion=1)
         registry = Registry(RegisterSettings(**ADDRESS))
@@ -150,11 +150,11 @@ class TestRegistrySays:
         assert "Version 1 is champion now." in told
         assert "finish" not in told
 
-    def test_after_another_promotion(self, tmp_path: Path, place: Workspace, client: MlflowClient) -> None:
+    def test_after_another_promotion(self, tmp_path: Path, place: LinePaths, client: MlflowClient) -> None:
         registered(client, "bottle", 3, champion=3)
         assert "Version 2 was promoted. Version 3 is champion now." in summarise(project("bottle"), tmp_path)
 
-    def test_without_a_champion(self, tmp_path: Path, place: Workspace, client: MlflowClient) -> None:
+    def test_without_a_champion(self, tmp_path: Path, place: LinePaths, client: MlflowClient) -> None:
         registered(client, "bottle", 2)
         told = summarise(project("bottle"), tmp_path)
         assert "Version 2 was promoted. No version is champion now." in told
@@ -162,28 +162,28 @@ class TestRegistrySays:
 
     @pytest.mark.parametrize("versions", [0, 1])
     def test_a_version_that_is_not_there(
-        self, versions: int, tmp_path: Path, place: Workspace, client: MlflowClient
+        self, versions: int, tmp_path: Path, place: LinePaths, client: MlflowClient
     ) -> None:
         registered(client, "bottle", versions)
         told = summarise(project("bottle"), tmp_path)
         assert "Version 2 was promoted, but it is not in the registry at sqlite:" in told
         assert "finish bottle: dvc repro" in told
 
-    def test_another_version_of_that_number(self, tmp_path: Path, place: Workspace, client: MlflowClient) -> None:
+    def test_another_version_of_that_number(self, tmp_path: Path, place: LinePaths, client: MlflowClient) -> None:
         registered(client, "bottle", 2, champion=2)
         decide(place, 2, promote=True, run="a-run-of-another-registry")
         told = summarise(project("bottle"), tmp_path)
         assert "Version 2 was promoted, but it is not in the registry" in told
         assert "finish bottle: dvc repro" in told
 
-    def test_a_registry_that_is_gone(self, tmp_path: Path, place: Workspace) -> None:
+    def test_a_registry_that_is_gone(self, tmp_path: Path, place: LinePaths) -> None:
         told = summarise(project("bottle"), tmp_path)
         assert "Version 2 was promoted. What holds now is not known: there is no registry at sqlite:" in told
         assert "finish bottle: dvc repro" in told
         assert not (tmp_path / "mlflow.db").exists()
 
     def test_a_server_that_is_away(
-        self, tmp_path: Path, place: Workspace, tiny_detector: Path, metrics: dict[str, Any]
+        self, tmp_path: Path, place: LinePaths, tiny_detector: Path, metrics: dict[str, Any]
     ) -> None:
         decide(evaluated(tmp_path, "cable", tiny_detector, metrics), 1, promote=False)
         with closing(socket.socket()) as probe:
@@ -194,7 +194,7 @@ class TestRegistrySays:
         assert f"look at runs and versions: {away}" in told
 
     def test_an_experiment_that_ran_aside(
-        self, tmp_path: Path, place: Workspace, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, place: LinePaths, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         registered(client, "bottle", 1, champion=1)
         monkeypatch.setenv("DVC_EXP_NAME", "wary-ant")

@@ -8,15 +8,16 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from morphad import steps
 from morphad.base.errors import BadInputError
 from morphad.base.files import read_json
 from morphad.data.feedback import COLUMNS, Verdict, apply_verdicts, as_ingested, join_verdicts, read_verdicts
 from morphad.data.manifest import read_manifest, snapshot_id
 from morphad.data.split.holdout import FrozenHoldout
 from morphad.data.split.roles import split_manifest
-from morphad.settings import IngestSettings, SplitSettings
-from morphad.workspace import Workspace
+from morphad.settings import IngestSettings, LineSettings, SplitSettings
+from morphad.steps.ingest import ingest
+from morphad.steps.paths import LinePaths
+from morphad.steps.split import split as split_step
 from stack.object_store import ObjectStore
 
 HEADER = "image,verdict,defect,by,at,comment\n"
@@ -264,20 +265,15 @@ class TestSplitting:
 
 def test_the_whole_way(make_set: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Ingest with a feed, split, a verdict on the holdout, a renewed holdout; each step says what it did."""
-    place = Workspace(tmp_path, "weave")
+    place = LinePaths.checkout(tmp_path, "weave")
     camera = make_set(tmp_path / "camera", good=24, defects=3)
     feed = tmp_path / "feed.csv"
 
     def ingest_and_split(*lines: str, **settings: Any) -> tuple[dict[str, Any], dict[str, Any], pd.DataFrame]:
         feed.write_text(HEADER + "".join(f"{line}\n" for line in lines))
         told = IngestSettings(path=str(camera), verdicts=str(feed))
-        ingested = steps.ingest(
-            "weave", told, snapshot_dir=place.snapshot, manifest=place.manifest, rejects=place.rejects,
-            memory=place.memory, feedback=place.feedback,
-        )  # fmt: skip
-        figures = steps.split(
-            SplitSettings(**settings), 0, manifest=place.manifest, split=place.split, holdout=place.holdout
-        )
+        ingested = ingest(LineSettings(ingest=told), place)
+        figures = split_step(LineSettings(ingest=told, split=SplitSettings(**settings)), place, 0)
         return ingested, figures, read_manifest(place.split).set_index("path")
 
     _, figures, rows = ingest_and_split()

@@ -12,12 +12,12 @@ from morphad.data.versions import Difference, Version, compare, current_version,
 from morphad.data.versions.comparing import Change
 from morphad.data.versions.records import Address, choose
 from morphad.settings import DataSettings
-from morphad.workspace import Workspace
+from morphad.steps.paths import LinePaths
 from tests.data.snapshots import noise, write_snapshot
 
 
 def manifest(place: Path, images: dict[str, bytes], masks: dict[str, bytes] | None = None) -> pd.DataFrame:
-    workspace = Workspace(place, "caps")
+    workspace = LinePaths.checkout(place, "caps")
     write_snapshot(workspace, images, masks)
     return read_manifest(workspace.manifest)
 

@@ -6,15 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from morphad import steps
 from morphad.base.errors import BadInputError
 from morphad.model.detector import Detector
 from morphad.model.device import Placement, within_gpu_memory
 from morphad.model.network import MorphologyNetwork
 from morphad.model.training import placing
 from morphad.model.training.placing import place_training
-from morphad.settings import IngestSettings, TrainSettings
+from morphad.settings import IngestSettings, LineSettings, TrainSettings
 from morphad.settings.presets import train_settings
+from morphad.steps.common import training_facts
+from morphad.steps.paths import LinePaths
+from morphad.steps.train import train
 
 TINY = {
     "image_size": (32, 32),
@@ -80,19 +82,20 @@ def test_the_fallback_is_on_record_with_the_detector_and_its_figures(tmp_path):
     training = Detector.load(tmp_path / "detector").training_
     assert (training.device, training.processes) == ("cpu", 1)
     assert "asked for 1 GPU" in training.warning
-    assert steps._training_facts(detector)["warning"] == training.warning
-    quiet = steps._training_facts(Detector(settings).fit(good()))
+    assert training_facts(detector)["warning"] == training.warning
+    quiet = training_facts(Detector(settings).fit(good()))
     assert "warning" not in quiet
     untrained = tiny(optimiser={**TINY["optimiser"], "steps": 0})
-    assert steps._training_facts(Detector(untrained).fit(good())) == {"device": "cpu", "processes": 1}
+    assert training_facts(Detector(untrained).fit(good())) == {"device": "cpu", "processes": 1}
 
 
 def test_cuda_that_is_not_there_ends_the_step_before_anything_is_read(tmp_path):
     with pytest.raises(BadInputError, match=r"train\.device = 'cuda': CUDA does not work here: \w+.*auto or cpu"):
-        steps.train(
-            "pcb", tiny(device="cuda"), IngestSettings(path="x"), 0, split=tmp_path / "none", snapshot_dir=tmp_path,
-            fitted=tmp_path / "fitted", checkpoint=tmp_path / "checkpoint",
-        )  # fmt: skip
+        train(
+            LineSettings(ingest=IngestSettings(path="x"), train=tiny(device="cuda")),
+            LinePaths.checkout(tmp_path, "pcb"),
+            0,
+        )
     assert list(tmp_path.iterdir()) == []
 
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from morphad.jobs import batch
 from morphad.base.errors import BadInputError
+from morphad.jobs import batch
 from morphad.registry import DatasetFacts, Registration, Registry
 from morphad.registry.local import LocalRegistry
 from morphad.settings import RegisterSettings

@@ -46,17 +46,17 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _rules(options: argparse.Namespace) -> "Rules":
-    from morphad.jobs.check_folder import Rules, reference_of
     from morphad.data.manifest import read_manifest
+    from morphad.jobs.check_folder import Rules, reference_of
     from morphad.settings import IngestSettings, ValidateSettings
     from morphad.settings.reading import load_settings
-    from morphad.workspace import Workspace
+    from morphad.steps.paths import LinePaths
 
     reference = reference_of(options.reference) if options.reference else None
     if options.line is None:
         return Rules("", ValidateSettings(), IngestSettings(path=str(options.place)), reference)
     settings = load_settings(options.params).line(options.line)
-    stored = Workspace(Path(), options.line).reference
+    stored = LinePaths.checkout(Path(), options.line).reference
     if reference is None and stored.exists():
         reference = read_manifest(stored)
     return Rules(options.line, settings.validate_, settings.ingest, reference)

@@ -136,10 +136,10 @@ def _prune(options: argparse.Namespace) -> None:
 
 def _follow(options: argparse.Namespace) -> None:
     """Bring the data that new images are compared with in line with the champion."""
-    from morphad import steps
+    from morphad.steps.reference import follow_champion
 
-    _, settings, place = open_line(options)
-    if warning := steps.follow_champion(options.line, settings.register_, reference=place.reference):
+    _, settings, paths = open_line(options)
+    if warning := follow_champion(settings, paths):
         print(f"{options.line}: warning: {warning}")
 
 

@@ -41,14 +41,14 @@ def add_verbs(verbs: Verbs) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
-    from morphad import steps
+    from morphad.jobs.predict import find_to_predict, predict
 
     _, settings, _ = open_line(options)
-    images = steps.find_to_predict(options.images, options.heatmaps)
+    images = find_to_predict(options.images, options.heatmaps)
     unreadable = 0
     with _champion(options.line, settings) if options.model is None else _detector(options.model) as model:
         print("verdict\tp_value\tscore\timage")
-        for path, answer in steps.predict(model, images, settings.ingest):
+        for path, answer in predict(model, images, settings.ingest):
             if answer.score is None:
                 unreadable += 1
                 print(f"{path}: {answer.error}", file=sys.stderr)
@@ -122,8 +122,8 @@ def _serve(options: argparse.Namespace) -> None:
 
 
 def _summary(options: argparse.Namespace) -> None:
-    from morphad.settings.reading import load_settings
     from morphad.jobs.summary import summarise
+    from morphad.settings.reading import load_settings
 
     print(summarise(load_settings(options.params), Path()))
 

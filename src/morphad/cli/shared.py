@@ -10,7 +10,7 @@ from morphad.base.text import masked
 
 if TYPE_CHECKING:
     from morphad.settings import LineSettings, ProjectSettings
-    from morphad.workspace import Workspace
+    from morphad.steps.paths import LinePaths
 
 Verb = Callable[[argparse.Namespace], int | None]
 
@@ -55,13 +55,13 @@ class Verbs:
         return Verbs(parser, f"{self._prefix}{name} ")
 
 
-def open_line(options: argparse.Namespace) -> "tuple[ProjectSettings, LineSettings, Workspace]":
-    """Settings and workspace of the line that a verb works on."""
+def open_line(options: argparse.Namespace) -> "tuple[ProjectSettings, LineSettings, LinePaths]":
+    """Settings and files of the line that a verb works on."""
     from morphad.settings.reading import load_settings
-    from morphad.workspace import Workspace
+    from morphad.steps.paths import LinePaths
 
     project = load_settings(options.params)
-    return project, project.line(options.line), Workspace(Path(), options.line)
+    return project, project.line(options.line), LinePaths.checkout(Path(), options.line)
 
 
 def add_actor(parser: argparse.ArgumentParser) -> None:

@@ -25,18 +25,10 @@ def add_verbs(verbs: Verbs) -> None:
 
 
 def _ingest(options: argparse.Namespace) -> None:
-    from morphad import steps
+    from morphad.steps.ingest import ingest
 
-    _, settings, place = open_line(options)
-    figures = steps.ingest(
-        options.line,
-        settings.ingest,
-        snapshot_dir=place.snapshot,
-        manifest=place.manifest,
-        rejects=place.rejects,
-        memory=place.memory,
-        feedback=place.feedback,
-    )
+    project, settings, paths = open_line(options)
+    figures = ingest(settings, paths, project.seed)
     print(
         f"{options.line}: {figures['good']} good and {figures['defect']} defect images, {figures['rejects']} left out, "
         f"data {figures['data_hash'][:12]}; {figures['new']} new, {figures['changed']} changed, {figures['gone']} gone"
@@ -50,32 +42,20 @@ def _ingest(options: argparse.Namespace) -> None:
 
 
 def _validate(options: argparse.Namespace) -> None:
-    from morphad import steps
+    from morphad.steps.validate import validate
 
-    _, settings, place = open_line(options)
-    figures = steps.validate(
-        options.line,
-        settings.validate_,
-        settings.ingest,
-        manifest=place.manifest,
-        snapshot_dir=place.snapshot,
-        reference=place.reference,
-        validation=place.validation,
-        page=place.contract_page,
-        data_docs=options.data_docs,
-    )
+    project, settings, paths = open_line(options)
+    figures = validate(settings, paths, project.seed, data_docs=options.data_docs)
     for warning in figures["warnings"]:
         print(f"{options.line}: warning: {warning}")
     print(f"{options.line}: the data keeps its contract")
 
 
 def _split(options: argparse.Namespace) -> None:
-    from morphad import steps
+    from morphad.steps.split import split
 
-    project, settings, place = open_line(options)
-    figures = steps.split(
-        settings.split, project.seed, manifest=place.manifest, split=place.split, holdout=place.holdout
-    )
+    project, settings, paths = open_line(options)
+    figures = split(settings, paths, project.seed)
     roles = ", ".join(f"{figures.get(role, 0)} {role}" for role in ("train", "calibration", "holdout", "excluded"))
     print(f"{options.line}: {roles}; holdout {figures['holdout_id'][:12]}")
     for warning in figures["warnings"]:
@@ -83,19 +63,10 @@ def _split(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from morphad import steps
+    from morphad.steps.train import train
 
-    project, settings, place = open_line(options)
-    figures = steps.train(
-        options.line,
-        settings.train,
-        settings.ingest,
-        project.seed,
-        split=place.split,
-        snapshot_dir=place.snapshot,
-        fitted=place.fitted,
-        checkpoint=place.checkpoint,
-    )
+    project, settings, paths = open_line(options)
+    figures = train(settings, paths, project.seed)
     if "warning" in figures:
         print(f"{options.line}: warning: {figures['warning']}")
     accuracy = figures.get("case_accuracy")
@@ -104,85 +75,45 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _calibrate(options: argparse.Namespace) -> None:
-    from morphad import steps
+    from morphad.steps.calibrate import calibrate
 
-    _, settings, place = open_line(options)
-    figures = steps.calibrate(
-        options.line,
-        settings.calibrate,
-        settings.ingest,
-        split=place.split,
-        snapshot_dir=place.snapshot,
-        fitted=place.fitted,
-        detector=place.detector,
-    )
+    project, settings, paths = open_line(options)
+    figures = calibrate(settings, paths, project.seed)
     threshold = "no threshold" if figures["threshold"] is None else f"threshold {figures['threshold']:.4g}"
     print(f"{options.line}: {threshold}: {figures['guarantee']}")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from morphad import steps
+    from morphad.report.verdict import read_verdict
+    from morphad.steps.evaluate import evaluate
 
-    project, settings, place = open_line(options)
-    steps.evaluate(
-        options.line,
-        settings,
-        project.seed,
-        split=place.split,
-        snapshot_dir=place.snapshot,
-        rejects=place.rejects,
-        holdout=place.holdout,
-        detector=place.detector,
-        report=place.report,
-    )
-    print(f"{options.line}: {steps.verdict_of(place.report, place.detector).sentence}\n  {place.report / 'index.html'}")
+    project, settings, paths = open_line(options)
+    evaluate(settings, paths, project.seed)
+    print(f"{options.line}: {read_verdict(paths.report, paths.detector).sentence}\n  {paths.report / 'index.html'}")
 
 
 def _register(options: argparse.Namespace) -> None:
-    from morphad import experiments, steps
+    from morphad.steps import experiments
+    from morphad.steps.register import register
 
-    _, settings, place = open_line(options)
+    project, settings, paths = open_line(options)
     if experiments.aside():
-        print(f"{options.line}: {experiments.leave_unregistered(place)}")
+        print(f"{options.line}: {experiments.leave_unregistered(paths)}")
         return
-    figures = steps.register(
-        options.line,
-        settings,
-        split=place.split,
-        holdout=place.holdout,
-        detector=place.detector,
-        report=place.report,
-        registration=place.registration,
-        data_version=place.version,
-        reason=options.reason,
-        actor=actor(options),
-    )
+    figures = register(settings, paths, project.seed, reason=options.reason, actor=actor(options))
     told = "registered as challenger" if figures["created"] else "is in the registry already"
     print(f"{options.line}: {figures['model_name']} version {figures['version']} {told}")
 
 
 def _promote(options: argparse.Namespace) -> None:
-    from morphad import experiments, steps
+    from morphad.steps import experiments
+    from morphad.steps.promote import promote
 
-    project, settings, place = open_line(options)
+    project, settings, paths = open_line(options)
     if experiments.aside():
-        print(f"{options.line}: {experiments.leave_undecided(place)}")
+        print(f"{options.line}: {experiments.leave_undecided(paths)}")
         return
-    figures = steps.promote(
-        options.line,
-        settings.register_,
-        settings.promote,
-        settings.ingest,
-        project.seed,
-        split=place.split,
-        snapshot_dir=place.snapshot,
-        holdout=place.holdout,
-        detector=place.detector,
-        registration=place.registration,
-        decision=place.decision,
-        reference=place.reference,
-        actor=actor(options),
-    )
+    figures = promote(settings, paths, project.seed, actor=actor(options))
     reasons = " ".join(figures["reasons"])
     if figures["outcome"] == "proposed":
         reasons = (

@@ -39,9 +39,9 @@ def add_verbs(verbs: Verbs) -> None:
 
 def _version(options: argparse.Namespace) -> None:
     from morphad.data.versions import make_version
-    from morphad.workspace import Workspace
+    from morphad.steps.paths import LinePaths
 
-    place = Workspace(Path(), _line(options.line))
+    place = LinePaths.checkout(Path(), _line(options.line))
     version, new = make_version(
         options.line,
         _address(options, options.remote),
@@ -59,10 +59,10 @@ def _version(options: argparse.Namespace) -> None:
 
 def _get(options: argparse.Namespace) -> None:
     from morphad.data.versions import get_version, parse_version
-    from morphad.workspace import Workspace
+    from morphad.steps.paths import LinePaths
 
     line, name = parse_version(options.version)
-    out = options.out or Workspace(Path(), line).manifest.parent
+    out = options.out or LinePaths.checkout(Path(), line).manifest.parent
     version, brought = get_version(_address(options), line, name, out, options.replace)
     told = f"{version.good} good and {version.defect} defect images" if brought else "is there already"
     print(f"{version.spelling}: {told}, in {out}")
@@ -98,10 +98,10 @@ def _log(options: argparse.Namespace) -> None:
 def _manifest(text: str, options: argparse.Namespace) -> "pd.DataFrame":
     from morphad.data.manifest import read_manifest
     from morphad.data.versions import parse_version, read_version_manifest
-    from morphad.workspace import Workspace
+    from morphad.steps.paths import LinePaths
 
     if "@" not in text:
-        return read_manifest(Workspace(Path(), _line(text)).manifest)
+        return read_manifest(LinePaths.checkout(Path(), _line(text)).manifest)
     with tempfile.TemporaryDirectory() as work:
         return read_version_manifest(_address(options), *parse_version(text), Path(work))[1]
 

@@ -17,7 +17,7 @@ from morphad.data.snapshot.copying import Reject, look
 from morphad.data.source.finding import find_images
 from morphad.report.contract_page import write_contract_page
 from morphad.settings import IngestSettings, ValidateSettings
-from morphad.workspace import Workspace
+from morphad.steps.paths import LinePaths
 
 Pixels = Callable[[str], NDArray[np.uint8]]
 
@@ -81,7 +81,7 @@ def reference_of(name: str) -> pd.DataFrame:
     path = Path(name)
     if path.suffix == ".parquet" or path.is_file():
         return read_manifest(path)
-    stored = Workspace(Path(), name).reference
+    stored = LinePaths.checkout(Path(), name).reference
     rows = read_manifest(stored) if stored.exists() else None
     if rows is None or rows.empty:
         raise BadInputError(

@@ -11,9 +11,9 @@ from morphad.base.files import read_json
 from morphad.base.text import masked
 from morphad.base.wording import percent
 from morphad.report.page import IndexEntry, write_index
+from morphad.report.verdict import read_verdict
 from morphad.settings import ProjectSettings, RegisterSettings
-from morphad.steps import verdict_of
-from morphad.workspace import Workspace
+from morphad.steps.paths import LinePaths
 
 if TYPE_CHECKING:
     from morphad.registry import Registry
@@ -33,12 +33,12 @@ def summarise(project: ProjectSettings, root: Path) -> str:
     champions: list[str] = []
     registries = _Registries()
     for line, settings in project.lines.items():
-        place = Workspace(root, line)
+        place = LinePaths.checkout(root, line)
         if not (place.report / "metrics.json").exists() or not (place.detector / "detector.json").exists():
             parts.append(f"{line}\n  not evaluated yet")
             open_lines.append(line)
             continue
-        verdict = verdict_of(place.report, place.detector)
+        verdict = read_verdict(place.report, place.detector)
         written = datetime.fromtimestamp((place.report / "metrics.json").stat().st_mtime, UTC)
         entries.append(IndexEntry(line, f"{written:%Y-%m-%d %H:%M} UTC", verdict))
         rows = [verdict.sentence, *verdict.warnings, _figures(read_json(place.report / "metrics.json"))]
@@ -78,7 +78,7 @@ class _Registries:
     def __init__(self) -> None:
         self._asked: dict[str, Registry | MorphadError] = {}
 
-    def standing(self, line: str, settings: RegisterSettings, place: Workspace) -> _Standing:
+    def standing(self, line: str, settings: RegisterSettings, place: LinePaths) -> _Standing:
         """Hold what was decided for a line against what its registry says now."""
         outcome, number, reason, run = _decided(place)
         promoted, decided = outcome == "promoted", f"Version {number} {_OUTCOMES[outcome]}"
@@ -120,7 +120,7 @@ class _Registries:
 _OUTCOMES = {"promoted": "was promoted", "refused": "was refused", "proposed": "passed the gate and awaits approval"}
 
 
-def _decided(place: Workspace) -> tuple[str, int | None, str, str]:
+def _decided(place: LinePaths) -> tuple[str, int | None, str, str]:
     """What the gate decided, on which version (None: an experiment's, of no version), why, and the run that made it."""
     decision = read_json(place.decision)
     registration = read_json(place.registration) if place.registration.exists() else {}

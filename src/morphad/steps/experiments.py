@@ -10,7 +10,7 @@ from pathlib import Path
 
 from morphad.base.files import write_json
 from morphad.data.manifest import read_manifest, write_manifest
-from morphad.workspace import Workspace
+from morphad.steps.paths import LinePaths
 
 
 def aside() -> bool:
@@ -19,13 +19,13 @@ def aside() -> bool:
     return bool(project) and Path.cwd().is_relative_to(Path(project).resolve() / ".dvc" / "tmp" / "exps")
 
 
-def leave_unregistered(place: Workspace) -> str:
+def leave_unregistered(place: LinePaths) -> str:
     """Write a registration that names no version; say so."""
     write_json(place.registration, {"version": None, "experiment": _name()})
     return f"not registered: {_told()}"
 
 
-def leave_undecided(place: Workspace) -> str:
+def leave_undecided(place: LinePaths) -> str:
     """Write a decision that promotes nothing; say so."""
     if not place.reference.exists():  # an output of the stage: it is always there
         write_manifest(read_manifest(place.split).iloc[:0], place.reference)

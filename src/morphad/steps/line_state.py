@@ -1,4 +1,4 @@
-"""What outlives a run of a line on a cluster: holdout, champion's data, a training under way, how the run ended."""
+"""How a run of a line on a cluster goes and how it ended, kept on storage that outlives its pods."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,26 +34,6 @@ class LineState:
                 f"line {self.line!r}: a line's name holds a-z, 0-9 and inner hyphens, at most 63 characters"
             )
         return self.root / self.line
-
-    @property
-    def holdout(self) -> Path:
-        """The frozen holdout, JSON: the same for every run."""
-        return self.folder / "holdout.json"
-
-    @property
-    def memory(self) -> Path:
-        """What ingest remembers between runs, and the local copy of a bucket's images; may be lost."""
-        return self.folder / "memory"
-
-    @property
-    def reference(self) -> Path:
-        """The champion's data, parquet: what the data contract compares new images with."""
-        return self.folder / "reference.parquet"
-
-    @property
-    def checkpoint(self) -> Path:
-        """State of a training under way, from which a preempted pod's successor goes on."""
-        return self.folder / "checkpoint.safetensors"
 
     @property
     def progress(self) -> Path:

@@ -21,6 +21,7 @@ from morphad.model.saved import detector_hash
 from morphad.registry import Registry, Standing, Version, blocked, model_sha256
 from morphad.registry.published import PublishedModel
 from morphad.settings import PromoteSettings
+from morphad.steps.paths import LinePaths
 
 Record = dict[str, Any]
 
@@ -87,13 +88,12 @@ def check_holdout(version: Version, holdout: FrozenHoldout, line: str) -> None:
 
 def judge(
     registry: Registry,
-    line: str,
     version: Version,
     settings: PromoteSettings,
+    paths: LinePaths,
     seed: int,
     *,
     rows: pd.DataFrame,
-    snapshot_dir: Path,
     holdout: FrozenHoldout,
     actor: str,
 ) -> Record:
@@ -101,12 +101,11 @@ def judge(
 
     Args:
         registry: Where both are.
-        line: The line's name.
         version: The challenger.
         settings: Margins, limits and mode.
+        paths: Where the line's images are.
         seed: Of the bootstrap.
         rows: The frozen holdout, one row an image.
-        snapshot_dir: Folder of the images.
         holdout: The frozen holdout.
         actor: Who decides.
 
@@ -119,6 +118,7 @@ def judge(
         CheckFailedError: Records and aliases of the line differ.
         ServiceError: MLflow did not answer, or a version cannot be loaded.
     """
+    line = paths.line
     standing = registry.standing(line)
     record: Record = {
         "version": version.number,
@@ -133,7 +133,7 @@ def judge(
         return record | {"promote": False, "outcome": "refused", "reasons": [f"Refused: {reason}"]}
     check_holdout(version, holdout, line)
 
-    files = _frozen_files(rows, snapshot_dir, line)
+    files = _frozen_files(rows, paths.snapshot, line)
 
     judged: dict[str, str] = {}
 
