@@ -32,7 +32,7 @@ unit: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
 
 compile: setup
-	env -u MORPHAD_IMAGE $(BIN)/python -m pipelines.compile
+	env -u MORPHAD_IMAGE $(BIN)/morphad pipeline compile
 
 # docs/results.md from the runs in benchmarks/results.
 results: setup

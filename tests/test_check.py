@@ -143,7 +143,7 @@ def test_a_moved_camera_is_named_against_the_reference(
         change(file, lambda image, at=5 * (number % 2): image.crop((at, at, 246 + at, 246 + at)))  # type: ignore[misc]
     for file in (*(camera / "test").rglob("*.png"), *(camera / "ground_truth").rglob("*.png")):
         change(file, lambda image: image.crop((0, 0, 246, 246)))
-    rows, _ = look(find_images(settings), settings, "caps", "test")
+    rows, _ = look(find_images(settings), settings, "caps")
     old = [f"train/good/{file.name}" for file in images[::2]]
     write_manifest(rows[rows["path"].isin(old) | rows["path"].str.startswith("test/")], tmp_path / "reference.parquet")
 
@@ -193,7 +193,7 @@ def test_a_listing_gives_groups_and_times_and_a_manifest_its_roles(
     assert "warning: acquired_implausible: 1 image from before the year 2000: train/good/007.png" in out
 
     settings = IngestSettings(source="listing", path=str(camera / "list.csv"))
-    manifest, _ = look(find_images(settings), settings, "caps", "test")
+    manifest, _ = look(find_images(settings), settings, "caps")
     roles = np.array(["train", "calibration", "holdout"])[np.arange(len(manifest)) % 3]
     write_manifest(manifest.assign(role=roles, reason=""), tmp_path / "split.parquet")
     code, out, _ = run("check", tmp_path / "split.parquet")

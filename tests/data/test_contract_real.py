@@ -27,7 +27,7 @@ LINES = ["mvtec/bottle", "mvtec/screw", "magnetic_tile", "mono", "poly"]
 def rows(path: str) -> pd.DataFrame:
     source = "folder" if "/" in path else "demo"
     settings = IngestSettings(source=source, path=path, limit=130)  # type: ignore[arg-type]
-    manifest, rejects = look(find_images(settings), settings, "caps", "test")
+    manifest, rejects = look(find_images(settings), settings, "caps")
     assert rejects == []
     return manifest
 

@@ -46,7 +46,7 @@ def test_pixels_come_in_the_order_of_the_rows(tmp_path: Path) -> None:
     for name, pixels in pictures.items():
         Pillow.fromarray(pixels).save(tmp_path / "in" / name)
     settings = IngestSettings(path=str(tmp_path / "in"))
-    manifest, _ = snapshot(find_images(settings), tmp_path / "out", settings, "caps", "test")
+    manifest, _ = snapshot(find_images(settings), tmp_path / "out", settings, "caps")
     rows = manifest.sample(frac=1, random_state=0)
     read = list(read_pixels(rows, tmp_path / "out", settings.decoding, "test"))
     assert all(np.array_equal(a, pictures[path]) for a, path in zip(read, rows["path"], strict=True))
@@ -69,7 +69,7 @@ def test_masks_of_rows(tmp_path: Path) -> None:
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         Pillow.new("L", (5, 6), 255).save(tmp_path / "in" / name)
     settings = IngestSettings(path=str(tmp_path / "in"))
-    manifest, _ = snapshot(find_images(settings), tmp_path / "out", settings, "caps", "test")
+    manifest, _ = snapshot(find_images(settings), tmp_path / "out", settings, "caps")
     with_mask, without, good = read_masks(manifest, tmp_path / "out")
     assert with_mask is not None and with_mask.all()
     assert without is None

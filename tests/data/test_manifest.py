@@ -50,7 +50,7 @@ def camera(tmp_path: Path) -> Path:
 
 def take(root: Path, destination: Path, max_rejects: int = 0) -> tuple[pd.DataFrame, list[Reject]]:
     settings = IngestSettings(path=str(root), max_rejects=max_rejects)
-    return snapshot(find_images(settings), destination, settings, "caps", "test")
+    return snapshot(find_images(settings), destination, settings, "caps")
 
 
 def test_snapshot_copies_bytes_and_describes_them(camera: Path, tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_a_mask_that_does_not_fit_rejects_its_image(camera: Path, tmp_path: Path
 def test_two_images_of_one_name_are_refused(camera: Path, tmp_path: Path) -> None:
     same = [SourceImage(camera / part, "a.png", "good") for part in ("train", "test")]
     with pytest.raises(BadInputError, match=r"train/a\.png and .*test/a\.png would both be a\.png"):
-        snapshot(same, tmp_path / "out", IngestSettings(path="x"), "caps", "test")
+        snapshot(same, tmp_path / "out", IngestSettings(path="x"), "caps")
 
 
 def test_all_rejected_is_an_error_whatever_the_limit(tmp_path: Path) -> None:

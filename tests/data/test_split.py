@@ -301,7 +301,7 @@ def test_real_lines_split_without_exclusions(real_sets: Path, tmp_path: Path) ->
     from morphad.settings import IngestSettings
 
     ingest = IngestSettings(path=str(real_sets / "mvtec" / "bottle"), limit=30)
-    manifest, _ = snapshot(find_images(ingest), tmp_path, ingest, "bottle", "test")
+    manifest, _ = snapshot(find_images(ingest), tmp_path, ingest, "bottle")
     result, _ = split_manifest(manifest, DEFAULT, 0, None)
     assert result[result["label"] == "good"]["role"].value_counts().to_dict() == {
         "train": 16, "calibration": 8, "holdout": 6

@@ -22,10 +22,10 @@ from kfp.local import docker_task_handler
 from requests.exceptions import RequestException
 
 from morphad.base.errors import BadInputError, ServiceError
+from morphad.kubeflow.cluster import load_cluster
+from morphad.kubeflow.docker_runner import Engine, check_reach, task_environment, task_mounts
 from morphad.settings import LineSettings
 from morphad.settings.reading import resolve
-from pipelines.cluster import load_cluster
-from pipelines.docker_runner import Engine, check_reach, task_environment, task_mounts
 
 # Any image with a shell; it is not downloaded.
 IMAGE = os.environ.get("MORPHAD_TEST_SHELL_IMAGE", "python:3.11-slim")

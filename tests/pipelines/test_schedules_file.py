@@ -8,8 +8,11 @@ import pytest
 pytest.importorskip("kfp", reason="kfp is not installed: pip install 'morphad[kubeflow]'")
 
 from morphad.base.errors import BadInputError
+from morphad.kubeflow.schedules import ScheduleFile, load_schedules
 from morphad.settings.reading import load_settings
-from pipelines.schedules import SCHEDULES_FILE, ScheduleFile, load_schedules
+
+REPO = Path(__file__).resolve().parents[2]
+
 
 PROJECT = load_settings(Path(__file__).resolve().parents[2] / "params.yaml")
 NIGHTLY = "cron: '0 0 2 * * *'"
@@ -68,7 +71,7 @@ def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
 
 
 def test_the_file_of_the_repository_holds_every_line_once() -> None:
-    file = load_schedules(SCHEDULES_FILE, PROJECT)
+    file = load_schedules(REPO / "pipelines" / "schedules.yaml", PROJECT)
     assert file.lines_of("nightly", PROJECT) == tuple(PROJECT.lines)
     assert not file.schedules["nightly"].catch_up
 

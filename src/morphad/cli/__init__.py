@@ -6,8 +6,8 @@ import sys
 
 from morphad import __version__
 from morphad.base.errors import MorphadError
+from morphad.base.verbs import Verbs
 from morphad.cli import bucket, check, cluster, decisions, papers, results, steps, versions
-from morphad.cli.shared import Verbs
 
 EPILOG = """\
 The steps of a line, in order: ingest, validate, split, train, calibrate, evaluate, register, promote.

@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 
 from morphad.base.errors import BadInputError
-from morphad.cli.shared import Verbs, open_line
+from morphad.base.verbs import Verbs
+from morphad.cli.shared import open_line
 
 
 def add_verbs(verbs: Verbs) -> None:

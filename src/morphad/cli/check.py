@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from morphad.cli.shared import Verbs, add_data_docs
+from morphad.base.verbs import Verbs
+from morphad.cli.shared import add_data_docs
 
 if TYPE_CHECKING:
     from morphad.jobs.check_folder import Rules

@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from morphad.base.errors import BadInputError, CheckFailedError
-from morphad.cli.shared import Verbs, actor, add_actor, open_line
+from morphad.base.verbs import Verbs
+from morphad.cli.shared import actor, add_actor, open_line
 
 if TYPE_CHECKING:
     from morphad.registry import Entry, Registry, Trail

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from morphad.base.errors import CheckFailedError
-from morphad.cli.shared import Verbs, actor, add_actor, open_line
+from morphad.base.verbs import Verbs
+from morphad.cli.shared import actor, add_actor, open_line
 
 if TYPE_CHECKING:
     from morphad.registry.dossier_check import Checked, Finding

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from morphad.base.errors import BadInputError
-from morphad.cli.shared import Verbs, open_line
+from morphad.base.verbs import Verbs
+from morphad.cli.shared import open_line
 
 if TYPE_CHECKING:
     from morphad.inspection import Model

@@ -3,8 +3,9 @@
 import argparse
 
 from morphad.base.errors import CheckFailedError
+from morphad.base.verbs import Verbs
 from morphad.base.wording import counted
-from morphad.cli.shared import Verbs, actor, add_actor, add_data_docs, open_line
+from morphad.cli.shared import actor, add_actor, add_data_docs, open_line
 
 
 def add_verbs(verbs: Verbs) -> None:

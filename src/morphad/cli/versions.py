@@ -5,7 +5,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from morphad.cli.shared import Verbs, actor, add_actor
+from morphad.base.verbs import Verbs
+from morphad.cli.shared import actor, add_actor
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from morphad.base.errors import CheckFailedError
 from morphad.base.files import sha256_json
 from morphad.base.text import flattened, masked_settings
-from pipelines.client import Kubeflow, RecurringRun, Trigger
+from morphad.kubeflow.client import Kubeflow, RecurringRun, Trigger
 
 _MARK = re.compile(r"^morphad schedule: (\{.*\})$", re.MULTILINE)
 

@@ -3,12 +3,11 @@
 import argparse
 from pathlib import Path
 
-from morphad.cli.shared import Verb, Verbs
-from pipelines.client import Kubeflow
-from pipelines.cluster import CLUSTER_FILE
-from pipelines.compile import FOLDER
-from pipelines.connection import HOST_VARIABLE, NAMESPACE_VARIABLE, TOKEN_VARIABLE, Connection
-from pipelines.versions import CompiledPipeline, read_compiled
+from morphad.base.verbs import Verb, Verbs
+from morphad.kubeflow.client import Kubeflow
+from morphad.kubeflow.connection import HOST_VARIABLE, NAMESPACE_VARIABLE, TOKEN_VARIABLE, Connection
+from morphad.kubeflow.project import COMPILED, project_file
+from morphad.kubeflow.uploads import CompiledPipeline, read_compiled
 
 
 def add_remote(verbs: Verbs, name: str, verb: Verb, about: str) -> argparse.ArgumentParser:
@@ -23,7 +22,9 @@ def add_remote(verbs: Verbs, name: str, verb: Verb, about: str) -> argparse.Argu
 def add_sources(parser: argparse.ArgumentParser) -> None:
     """Let a verb be told where its compiled pipeline is, and what that is compiled from; `pipeline` says which one."""
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE", help="lines and settings")
-    parser.add_argument("--cluster", type=Path, default=CLUSTER_FILE, metavar="FILE", help="what pods get")
+    parser.add_argument(
+        "--cluster", type=Path, default=project_file("cluster.yaml"), metavar="FILE", help="what pods get"
+    )
     parser.add_argument(
         "--compiled", type=Path, metavar="FILE", help="the compiled pipeline; default: in pipelines/compiled"
     )
@@ -36,5 +37,5 @@ def open_kubeflow(options: argparse.Namespace) -> Kubeflow:
 
 def open_compiled(options: argparse.Namespace) -> CompiledPipeline:
     """The compiled pipeline that a verb's options name; it must not be stale."""
-    path = options.compiled or FOLDER / f"{options.pipeline}.yaml"
+    path = options.compiled or COMPILED / f"{options.pipeline}.yaml"
     return read_compiled(options.pipeline, path, options.params, options.cluster)

@@ -10,7 +10,7 @@ from typing import Any
 import kfp_server_api as api
 
 from morphad.base.text import masked
-from pipelines.connection import AlreadyThereError, Connection, NotFoundError
+from morphad.kubeflow.connection import AlreadyThereError, Connection, NotFoundError
 
 __all__ = ["AlreadyThereError", "Kubeflow", "PipelineVersion", "RecurringRun", "Run", "Task", "Trigger"]
 

@@ -8,12 +8,11 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import AwareDatetime, Field, ValidationError, field_validator, model_validator
 
 from morphad.base.errors import BadInputError
+from morphad.kubeflow.cron import Cron
 from morphad.settings import LINE_NAME, ProjectSettings, Settings
 from morphad.settings.explaining import SettingsError, explain
 from morphad.settings.reading import read_yaml
-from pipelines.cron import Cron
 
-SCHEDULES_FILE = Path(__file__).with_name("schedules.yaml")
 COMPILED_VERSION = "compiled"
 
 _ALL = ("all",)

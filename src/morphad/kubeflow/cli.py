@@ -1,9 +1,9 @@
-"""The face of the pipelines: `morphad pipeline ...` and `morphad schedule ...`, which morphad hands on to here."""
+"""The verbs of `morphad pipeline` and `morphad schedule`."""
 
 import argparse
 
-from morphad.cli.shared import Verbs
-from pipelines import remote, run, schedule
+from morphad.base.verbs import Verbs
+from morphad.kubeflow import compiling, remote, run, schedule
 
 
 def main(arguments: list[str]) -> int:
@@ -24,7 +24,7 @@ def _parser() -> argparse.ArgumentParser:
     groups = Verbs(parser)
     # A module with verbs has one function, add_verbs; what it imports beside kfp waits until the verb runs.
     pipeline = groups.group("pipeline", "the pipelines, on this machine or in Kubeflow")
-    for module in (run, remote):
+    for module in (run, compiling, remote):
         module.add_verbs(pipeline)
     schedule.add_verbs(groups.group("schedule", "the recurring runs in Kubeflow"))
     return parser

@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
-from pipelines.client import Run
-from pipelines.cluster import BATCH_STEPS, STEPS, Step
-from pipelines.compile import BATCH, TRAINING
+from morphad.kubeflow.client import Run
+from morphad.kubeflow.cluster import BATCH_STEPS, STEPS, Step
+from morphad.kubeflow.compiling import BATCH, TRAINING
 
 _STEPS: dict[str, tuple[Step, ...]] = {TRAINING: STEPS, BATCH: BATCH_STEPS}
 

@@ -8,18 +8,18 @@ from typing import Any
 
 from morphad.base.errors import BadInputError, ServiceError
 from morphad.base.text import masked
-from morphad.cli.shared import Verbs
+from morphad.base.verbs import Verbs
 from morphad.jobs.batch import MOST_SHARDS
+from morphad.kubeflow.client import Kubeflow, Run
+from morphad.kubeflow.cluster import load_cluster
+from morphad.kubeflow.compiling import BATCH, NAMES, PIPELINES, TRAINING
+from morphad.kubeflow.connection import NotFoundError
+from morphad.kubeflow.lines import line_items
+from morphad.kubeflow.options import add_remote, add_sources, open_compiled, open_kubeflow
+from morphad.kubeflow.reach import check_batch, check_lines
+from morphad.kubeflow.status import listed, told
+from morphad.kubeflow.uploads import find_version, make_experiment, upload
 from morphad.settings.reading import load_settings
-from pipelines.client import Kubeflow, Run
-from pipelines.cluster import load_cluster
-from pipelines.compile import BATCH, NAMES, PIPELINES, TRAINING
-from pipelines.connection import NotFoundError
-from pipelines.options import add_remote, add_sources, open_compiled, open_kubeflow
-from pipelines.paths import check_batch, check_lines
-from pipelines.status import listed, told
-from pipelines.training import line_items
-from pipelines.versions import find_version, make_experiment, upload
 
 _SEARCHED = 1000  # runs that are looked through for morphad's: Kubeflow cannot be asked for those alone
 

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from morphad.base.errors import BadInputError
 from morphad.base.text import has_secret
+from morphad.kubeflow.cluster import ClusterSettings, Step
 from morphad.settings import LineSettings, ProjectSettings
-from pipelines.cluster import ClusterSettings, Step
 
 
 class TaskPath(NamedTuple):

@@ -14,8 +14,6 @@ from morphad.settings import Settings
 from morphad.settings.explaining import SettingsError, explain
 from morphad.settings.reading import read_yaml
 
-CLUSTER_FILE = Path(__file__).with_name("cluster.yaml")
-
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - where data loaders and NCCL expect it
 
 TrainingStep = Literal["ingest", "validate", "split", "train", "calibrate", "evaluate", "register", "promote", "notify"]
@@ -193,7 +191,7 @@ class ClusterSettings(Settings):
         return self.model_copy(update={"parallelism": 1, "steps": steps})
 
 
-def load_cluster(path: Path = CLUSTER_FILE) -> ClusterSettings:
+def load_cluster(path: Path) -> ClusterSettings:
     """Read and check the cluster's settings.
 
     Raises:

@@ -7,18 +7,19 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from morphad.base.errors import CheckFailedError
-from morphad.cli.shared import Verbs
+from morphad.base.verbs import Verbs
+from morphad.kubeflow.client import Kubeflow, PipelineVersion, Trigger
+from morphad.kubeflow.cluster import load_cluster
+from morphad.kubeflow.compiling import TRAINING
+from morphad.kubeflow.lines import line_items
+from morphad.kubeflow.options import add_remote, add_sources, open_compiled, open_kubeflow
+from morphad.kubeflow.project import project_file
+from morphad.kubeflow.reach import check_lines
+from morphad.kubeflow.reconcile import Change, Reconciler, Wanted, name_of, plan, under_way
+from morphad.kubeflow.schedules import COMPILED_VERSION, ScheduleFile, load_schedules
+from morphad.kubeflow.uploads import find_version, make_experiment
 from morphad.settings import ProjectSettings
 from morphad.settings.reading import load_settings
-from pipelines.client import Kubeflow, PipelineVersion, Trigger
-from pipelines.cluster import load_cluster
-from pipelines.compile import TRAINING
-from pipelines.options import add_remote, add_sources, open_compiled, open_kubeflow
-from pipelines.paths import check_lines
-from pipelines.reconcile import Change, Reconciler, Wanted, name_of, plan, under_way
-from pipelines.schedules import COMPILED_VERSION, SCHEDULES_FILE, ScheduleFile, load_schedules
-from pipelines.training import line_items
-from pipelines.versions import find_version, make_experiment
 
 _SHOWN = 12  # differences of one schedule; after an upgrade of morphad there can be many
 
@@ -34,7 +35,11 @@ def add_verbs(verbs: Verbs) -> None:
         add_sources(parser)
         parser.set_defaults(pipeline=TRAINING)
         parser.add_argument(
-            "--schedules", type=Path, default=SCHEDULES_FILE, metavar="FILE", help="which lines retrain when"
+            "--schedules",
+            type=Path,
+            default=project_file("schedules.yaml"),
+            metavar="FILE",
+            help="which lines retrain when",
         )
 
 

@@ -16,12 +16,14 @@ from kfp import local
 
 from morphad.base.errors import BadInputError, CheckFailedError, MorphadError
 from morphad.base.files import cannot_write
-from morphad.cli.shared import Verbs
+from morphad.base.verbs import Verbs
+from morphad.kubeflow.cluster import load_cluster
+from morphad.kubeflow.docker_runner import Engine
+from morphad.kubeflow.lines import line_items
+from morphad.kubeflow.project import project_file
 from morphad.settings import LineSettings
 from morphad.settings.reading import load_settings
-from pipelines.cluster import CLUSTER_FILE, load_cluster
-from pipelines.docker_runner import Engine
-from pipelines.training import line_items, training_pipeline
+from pipelines.training import training_pipeline
 
 
 def add_verbs(verbs: Verbs) -> None:
@@ -36,7 +38,9 @@ def add_verbs(verbs: Verbs) -> None:
         help="tasks are processes of this environment, or containers of Docker or podman (DOCKER_HOST)",
     )
     parser.add_argument("--lines", metavar="A,B", help="only these lines of the settings")
-    parser.add_argument("--cluster", type=Path, default=CLUSTER_FILE, metavar="FILE", help="images and limits of steps")
+    parser.add_argument(
+        "--cluster", type=Path, default=project_file("cluster.yaml"), metavar="FILE", help="images and limits of steps"
+    )
     parser.add_argument("--out", type=Path, default=Path("pipeline-runs"), metavar="FOLDER", help="artifacts of runs")
     parser.add_argument("--state", type=Path, default=None, metavar="FOLDER", help="lasting state; default: OUT/state")
     parser.add_argument("--network", default="host", metavar="NAME", help="docker: the network that tasks are in")

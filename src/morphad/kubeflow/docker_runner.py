@@ -30,9 +30,9 @@ from urllib3.exceptions import HTTPError
 
 from morphad.base.errors import BadInputError, ServiceError
 from morphad.base.text import masked
+from morphad.kubeflow.cluster import ClusterSettings, StepSettings, bytes_of
+from morphad.kubeflow.reach import task_paths
 from morphad.settings import LineSettings
-from pipelines.cluster import ClusterSettings, StepSettings, bytes_of
-from pipelines.paths import task_paths
 
 # Variables that a task gets where the caller has them, beside those that the secrets in cluster.yaml give to pods.
 _PREFIXES = ("AWS_", "MLFLOW_")
@@ -70,7 +70,7 @@ class Engine:
         parameters = list(inspect.signature(handler.run_docker_container).parameters)
         if parameters != _KNOWN or "run_docker_container" not in handler.DockerTaskHandler.run.__code__.co_names:
             raise BadInputError(
-                f"kfp {kfp.__version__} runs containers in another way than pipelines/docker_runner.py knows; install "
+                f"kfp {kfp.__version__} runs containers in another way than this morphad knows; install "
                 "the version in constraints.txt, or use --runner subprocess"
             )
         self._steps = {str(name): step for name, step in cluster.steps.items()}

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from morphad import __version__
 from morphad.base.errors import BadInputError, CheckFailedError
-from pipelines.client import AlreadyThereError, Kubeflow, PipelineVersion
-from pipelines.compile import NAMES, render
+from morphad.kubeflow.client import AlreadyThereError, Kubeflow, PipelineVersion
+from morphad.kubeflow.compiling import NAMES, render
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ def read_compiled(pipeline: str, path: Path, params: Path, cluster: Path) -> Com
         CheckFailedError: The file is stale.
     """
     remedy = (
-        f"run `make compile`, or `python -m pipelines.compile --pipeline {pipeline} --out {path}` if it is no file of "
-        "this repository"
+        f"run `morphad pipeline compile`, or `morphad pipeline compile --pipeline {pipeline} --out {path}` if it is "
+        "elsewhere"
     )
     rendered = render(params, cluster, pipeline)
     try:
