@@ -13,9 +13,9 @@ import numpy as np
 import psutil
 import pytest
 
-from morphad import benchmark, params
 from morphad.base.errors import BadInputError
 from morphad.cli import main
+from morphad.jobs import benchmark
 from tiny import TRAIN
 
 KEYS = {
