@@ -17,6 +17,13 @@ exit codes: 0 done, 1 a gate or check said no, 2 wrong use or bad input, 3 a ser
 """
 
 
+# Packages that come with an extra, and with which.
+EXTRAS = {
+    **dict.fromkeys(("boto3", "botocore", "great_expectations", "matplotlib", "mlflow", "sklearn"), "pipeline"),
+    **dict.fromkeys(("docker", "kfp", "kfp_server_api", "psutil"), "kubeflow"),
+}
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb and give the exit code."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -43,6 +50,12 @@ def _run(arguments: list[str]) -> int:
     except MorphadError as error:
         print(f"morphad {name}: {error}", file=sys.stderr)
         return error.exit_code
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        print(f'morphad {name}: needs {error.name}; run: pip install "morphad[{extra}]"', file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(f"morphad {name}: interrupted; run it again to go on", file=sys.stderr)
         return 130

@@ -36,8 +36,7 @@ def _try(options: argparse.Namespace) -> int:
         print(f"{'reject' if example.rejected else 'accept'}\t{example.p_value:.4f}\t{example.name}")
     print(f"page: {options.page}")
     print(f"next: in an empty folder, morphad init {options.folder.resolve()} --line NAME")
-    unread = len(options.also) > 0 and any(name for name, _ in trial.unreadable)
-    return 2 if unread else 0
+    return 2 if trial.unanswered else 0
 
 
 def _init(options: argparse.Namespace) -> None:

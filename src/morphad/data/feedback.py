@@ -14,7 +14,6 @@ import pandas as pd
 
 from morphad.base.errors import BadInputError
 from morphad.base.text import plain_cell
-from morphad.data.source.s3 import read_object
 
 VERDICTS = ("false_reject", "escape")
 COLUMNS = ("verdict", "verdict_defect", "verdict_by", "verdict_at", "verdict_comment")
@@ -94,7 +93,7 @@ def read_verdicts(place: str) -> list[Verdict]:
         ServiceError: S3 does not answer.
     """
     try:
-        text = (read_object(place) if place.startswith("s3://") else Path(place).read_bytes()).decode("utf-8-sig")
+        text = _read(place).decode("utf-8-sig")
     except FileNotFoundError as error:
         raise BadInputError(f"{place}: no verdicts there; create the file, or take ingest.verdicts out") from error
     except OSError as error:
@@ -270,3 +269,11 @@ def _checked(row: dict[str, Any], where: str) -> Verdict:
     if _SHA256.fullmatch(texts["image"].lower()):
         texts["image"] = texts["image"].lower()
     return Verdict(**texts | {"at": at.isoformat(timespec="seconds")})
+
+
+def _read(place: str) -> bytes:
+    if not place.startswith("s3://"):
+        return Path(place).read_bytes()
+    from morphad.data.source.s3 import read_object  # noqa: PLC0415 -- boto3 takes half a second
+
+    return read_object(place)

@@ -23,9 +23,17 @@ def tightest_rate(images: int) -> float:
     return float(math.ceil(rate / step) * step)
 
 
+def calibration_images(good: int, share: float) -> int:
+    """How many of a line's good images calibrate the threshold: the whole number nearest to the share.
+
+    Images that must not be parted, such as near copies, can make it a few more or fewer.
+    """
+    return math.floor(good * Fraction(str(share)) + Fraction(1, 2))
+
+
 def good_for(rate: float, share: float) -> int:
     """How many good images a line needs for a rate, where a share of them calibrates the threshold."""
-    return math.ceil(images_for(rate) / Fraction(str(share)))
+    return math.ceil((images_for(rate) - Fraction(1, 2)) / Fraction(str(share)))
 
 
 def outlook(good: int, share: float, rate: float | str) -> str | None:
@@ -38,7 +46,7 @@ def outlook(good: int, share: float, rate: float | str) -> str | None:
     """
     if isinstance(rate, str):
         return None
-    calibration = math.floor(good * Fraction(str(share)))
+    calibration = calibration_images(good, share)
     if calibration >= images_for(rate) or good == 0:
         return None
     tightest = (

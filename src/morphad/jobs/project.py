@@ -16,14 +16,14 @@ from morphad.base.errors import BadInputError
 from morphad.base.files import write_text
 from morphad.base.wording import counted, exact_percent
 from morphad.data.source.finding import find_images
-from morphad.decision.attainable import good_for, tightest_rate
+from morphad.decision.attainable import calibration_images, good_for, tightest_rate
 from morphad.settings import LINE_NAME, IngestSettings, LineSettings
 from morphad.settings.reading import load_settings, resolve
 
 PARAMS = "params.yaml"
 _TEMPLATES = {"params.yaml": PARAMS, "dvc.yaml": "dvc.yaml", "gitignore": ".gitignore"}
 _DVCIGNORE = "# What ingest remembers between runs: it is this machine's alone.\n/data/*/memory\n"
-_NEXT_RATE = 0.02  # what is said to be the next step, where the rate is whatever the pictures allow
+_NEXT_RATES = (0.02, 0.01, 0.001)  # of which the next within sight is named
 
 
 @dataclass(frozen=True)
@@ -165,17 +165,14 @@ def _says(root: Path, block: dict[str, Any]) -> list[str]:
     images = find_images(settings.ingest)
     good = sum(image.label == "good" for image in images)
     share = settings.split.calibration
-    calibration = int(good * share)
-    says = [f"{counted(good, 'good picture')} and {counted(len(images) - good, 'defect picture')}"]
+    calibration = calibration_images(good, share)
+    counts = f"{counted(good, 'good picture')} and {counted(len(images) - good, 'defect picture')}"
     if calibration == 0:
-        return [*says, "too few good pictures for any threshold: add some"]
+        return [f"{counts}: too few good ones for any threshold; add some"]
     tightest = tightest_rate(calibration)
-    rate = next((rate for rate in (_NEXT_RATE, 0.01, 0.001) if rate < tightest), None)
-    further = f"; {exact_percent(rate)} takes about {good_for(rate, share):,}" if rate else ""
-    says.append(
-        f"{counted(good, 'good picture')}: at most {exact_percent(tightest)} of good parts rejected now{further}"
-    )
-    return says
+    rate = next((rate for rate in _NEXT_RATES if rate < tightest), None)
+    further = f"; {exact_percent(rate)} takes about {good_for(rate, share):,} good ones" if rate else ""
+    return [f"{counts}: at most {exact_percent(tightest)} of good parts rejected now{further}"]
 
 
 def _named_after(pictures: str) -> str:

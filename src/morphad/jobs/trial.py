@@ -36,12 +36,14 @@ class Trial:
         calibration: What they allow.
         verdicts: Of the pictures that were asked about.
         unreadable: Name and reason of each picture that could not be read.
+        unanswered: How many of them were asked about.
     """
 
     good: int
     calibration: Calibration
     verdicts: tuple[Example, ...]
     unreadable: tuple[tuple[str, str], ...]
+    unanswered: int
 
 
 def try_folder(folder: Path, also: Sequence[Path], page: Path, *, seed: int = 0, preset: str = "default") -> Trial:
@@ -104,7 +106,7 @@ def try_folder(folder: Path, also: Sequence[Path], page: Path, *, seed: int = 0,
             unreadable=unreadable,
         ),
     )
-    return Trial(good, calibration, tuple(others), tuple(unreadable))
+    return Trial(good, calibration, tuple(others), tuple(unreadable), len(asked) - len(others))
 
 
 def _examples(

@@ -26,6 +26,7 @@ from morphad.report.pictures import write_contact_sheet
 from morphad.settings import LineSettings
 from morphad.steps.common import Figures, check_decoding, frozen_holdout, label_counts, training_facts
 from morphad.steps.paths import LinePaths
+from morphad.steps.reads import read_by
 
 
 def evaluate(settings: LineSettings, paths: LinePaths, seed: int) -> Figures:
@@ -80,7 +81,7 @@ def evaluate(settings: LineSettings, paths: LinePaths, seed: int) -> Figures:
             rejects=[(reject["name"], reject["reason"]) for reject in read_json(paths.rejects)],
         ),
         training=training_facts(model),
-        settings=settings.model_dump(mode="json", by_alias=True),
+        settings=read_by("evaluate", settings, seed),
         code_version=__version__,
     )
     write_json(paths.report / "metrics.json", figures)

@@ -34,8 +34,16 @@ READS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 def read_by(step: str, settings: LineSettings, seed: int) -> dict[str, Any]:
     """The settings that a step reads, by name, with every password masked."""
-    whole = {"seed": seed, **masked_settings(settings.model_dump(mode="json", by_alias=True))}
-    return {name: _at(whole, name) for name in READS[step]}
+    sections = {field.alias or name: name for name, field in LineSettings.model_fields.items()}
+    read: dict[str, Any] = {}
+    for name in READS[step]:
+        section, *keys = name.split(".")
+        value = seed if section == "seed" else getattr(settings, sections[section]).model_dump(mode="json")
+        for key in keys:
+            value = value[key]
+        read[name] = value
+    masked: dict[str, Any] = masked_settings(read)
+    return masked
 
 
 def write_settings(settings: LineSettings, paths: LinePaths, seed: int) -> None:
@@ -44,9 +52,3 @@ def write_settings(settings: LineSettings, paths: LinePaths, seed: int) -> None:
         file = paths.settings / f"{step}.json"
         remove_leftovers(file)
         write_json(file, read_by(step, settings, seed))
-
-
-def _at(values: dict[str, Any], name: str) -> Any:
-    for key in name.split("."):
-        values = values[key]
-    return values
