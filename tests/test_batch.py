@@ -21,10 +21,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from morphad import batch
 from morphad.base.errors import BadInputError, CheckFailedError, ServiceError
 from morphad.data.source.worklist import count_shard, open_shard, write_batch
 from morphad.inspection import DetectorModel
+from morphad.jobs import batch
 from morphad.jobs.predict import find_to_predict
 from morphad.jobs.predict import predict as predict_files
 from morphad.model.detector import Detector

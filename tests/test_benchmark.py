@@ -13,9 +13,10 @@ import numpy as np
 import psutil
 import pytest
 
-from morphad import benchmark, params
 from morphad.base.errors import BadInputError
 from morphad.cli import main
+from morphad.jobs import benchmark
+from morphad.settings import presets
 from tiny import TRAIN
 
 KEYS = {
@@ -46,7 +47,7 @@ class HereExecutor:
 
 @pytest.fixture
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(params, "PRESETS", MappingProxyType({"default": TRAIN, "paper": TRAIN}))
+    monkeypatch.setattr(presets, "PRESETS", MappingProxyType({"default": TRAIN, "paper": TRAIN}))
     monkeypatch.setattr(benchmark, "ProcessPoolExecutor", HereExecutor)
 
 

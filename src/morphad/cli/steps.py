@@ -10,6 +10,7 @@ from morphad.cli.shared import actor, add_actor, add_data_docs, open_line
 
 def add_verbs(verbs: Verbs) -> None:
     """Add one verb a step."""
+    verbs.add_for_line("settings", _settings, "write what each step reads of the line's settings")
     verbs.add_for_line("ingest", _ingest, "bring a line's snapshot of images up to date and describe them")
     validate = verbs.add_for_line("validate", _validate, "hold the line's images against the data contract")
     add_data_docs(validate)
@@ -23,6 +24,14 @@ def add_verbs(verbs: Verbs) -> None:
     promote = verbs.add_for_line("promote", _promote, "hold the challenger against the champion and act on it")
     promote.add_argument("--record", action="store_true", help="a refusal is a recorded decision, exit code 0")
     add_actor(promote)
+
+
+def _settings(options: argparse.Namespace) -> None:
+    from morphad.steps.reads import write_settings
+
+    project, settings, paths = open_line(options)
+    write_settings(settings, paths, project.seed)
+    print(f"{options.line}: settings of every step in {paths.settings}")
 
 
 def _ingest(options: argparse.Namespace) -> None:

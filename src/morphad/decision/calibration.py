@@ -16,6 +16,7 @@ from scipy import stats
 
 from morphad.base.errors import BadInputError
 from morphad.base.wording import checked_fraction, counted, exact_percent, percent
+from morphad.decision.attainable import images_for
 from morphad.decision.resampling import Interval, binomial_interval
 from morphad.settings import CostSettings
 
@@ -91,8 +92,7 @@ class Calibration:
     @property
     def images_needed(self) -> int:
         """The least number of good calibration images with which the rate is attainable."""
-        needed = math.ceil(1 / Fraction(str(self.false_reject_rate))) - 1
-        return needed - 1 if needed > 1 and 1 / needed <= self.false_reject_rate else needed
+        return images_for(self.false_reject_rate)
 
     @property
     def expected_rate(self) -> float | None:

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from components.image import IMAGE, with_cuda
 from morphad.base.errors import BadInputError
+from morphad.kubeflow.project import project_file
 from morphad.settings import Settings
 from morphad.settings.explaining import SettingsError, explain
 from morphad.settings.reading import read_yaml
@@ -191,13 +192,14 @@ class ClusterSettings(Settings):
         return self.model_copy(update={"parallelism": 1, "steps": steps})
 
 
-def load_cluster(path: Path) -> ClusterSettings:
-    """Read and check the cluster's settings.
+def load_cluster(path: Path | None = None) -> ClusterSettings:
+    """Read and check the cluster's settings; without a path those of the project in the current folder.
 
     Raises:
         BadInputError: The file is missing, is not YAML, or holds an unknown key or a bad value; the message names
             file, key, value and what is allowed.
     """
+    path = path or project_file("cluster.yaml")
     raw = read_yaml(path, "--cluster")
     try:
         if not isinstance(raw, dict):

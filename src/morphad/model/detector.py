@@ -20,6 +20,7 @@ from morphad import __version__
 from morphad.base.errors import BadInputError
 from morphad.base.files import atomic_directory, cannot_write, read_json, sha256_file, sha256_json
 from morphad.base.progress import Progress, silent
+from morphad.decision.attainable import tightest_rate
 from morphad.decision.calibration import Calibration, calibrate
 from morphad.model.device import Placement, scoring_device, within_gpu_memory
 from morphad.model.morphology import Case, case_table, parse_case
@@ -136,7 +137,9 @@ class Detector:
         if not scores:
             raise BadInputError("no good images to calibrate on; add images to the line")
         values = torch.cat(scores).cpu().numpy()
-        self.calibration_ = calibrate(values, settings.false_reject_rate, settings.confidence)
+        asked = settings.false_reject_rate
+        rate = tightest_rate(len(values)) if isinstance(asked, str) else asked
+        self.calibration_ = calibrate(values, rate, settings.confidence)
         foot = float(torch.cat(means).mean())
         middle = self.calibration_.threshold if self.calibration_.threshold is not None else float(values.max())
         if self.settings.score.kind == "transformation":

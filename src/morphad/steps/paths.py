@@ -17,6 +17,7 @@ class LinePaths:
 
     Attributes:
         line: The line's name.
+        settings: Folder of what each step reads of the settings, JSON.
         snapshot: Folder of the images as they came.
         manifest: One row an image, parquet.
         rejects: Files that were left out, JSON.
@@ -38,6 +39,7 @@ class LinePaths:
     """
 
     line: str
+    settings: Path = _NOT_GIVEN
     snapshot: Path = _NOT_GIVEN
     manifest: Path = _NOT_GIVEN
     rejects: Path = _NOT_GIVEN
@@ -62,6 +64,7 @@ class LinePaths:
         data, models, report = root / "data" / line, root / "models" / line, root / "reports" / line
         return cls(
             line,
+            settings=data / "settings",
             snapshot=data / "images",
             manifest=data / "manifest.parquet",
             rejects=data / "rejects.json",

@@ -10,6 +10,7 @@ from morphad.base.files import write_json
 from morphad.data.contract import check_manifest
 from morphad.data.images import decode
 from morphad.data.manifest import read_manifest
+from morphad.decision.attainable import outlook
 from morphad.report.contract_page import write_contract_page
 from morphad.settings import LineSettings
 from morphad.steps.common import Figures
@@ -38,4 +39,11 @@ def validate(settings: LineSettings, paths: LinePaths, seed: int = 0, *, data_do
     if result.errors:
         listed = "\n".join(f"  {finding.name}: {finding.sentence}" for finding in result.errors)
         raise CheckFailedError(f"{paths.line}: the data breaks its contract:\n{listed}\nsee {paths.contract_page}")
-    return {"warnings": [f"{finding.name}: {finding.sentence}" for finding in result.warnings]}
+    good = int((rows["label"] == "good").sum())
+    ahead = outlook(good, settings.split.calibration, settings.calibrate.false_reject_rate)
+    return {
+        "warnings": [
+            *(f"{finding.name}: {finding.sentence}" for finding in result.warnings),
+            *([f"false_reject_rate: {ahead}"] if ahead else []),
+        ]
+    }
