@@ -202,6 +202,8 @@ def _argument(action: argparse.Action) -> list[str]:
     about = action.help or ""
     nothing = default is None or default is False or default in ("", argparse.SUPPRESS)
     unsaid = not nothing and "default:" not in about
+    if isinstance(default, Path) and default.is_absolute():
+        default = default.relative_to(FOLDER.parents[1])  # a file of the repository, wherever it is checked out
     shown = f"`{default}`" if unsaid else ""
     if action.required and action.option_strings:
         shown = "required"
