@@ -65,7 +65,7 @@ def command_line_page() -> str:
         actions = [action for action in parser._actions if not isinstance(action, argparse._HelpAction)]
         ordered = sorted(actions, key=lambda action: bool(action.option_strings))
         usage = " ".join(["morphad", *words, *map(_usage, ordered)])
-        parts += [f"## morphad {' '.join(words)}", f"{_about(parser)}", f"```\n{usage}\n```"]
+        parts += [f"## morphad {' '.join(words)}", f"{_about(parser)}", f"```text\n{usage}\n```"]
         if actions:
             parts.append(_markdown(["argument", "meaning", "default"], [_argument(action) for action in ordered]))
     return "\n\n".join(parts) + "\n"
