@@ -18,6 +18,11 @@ def name(page: Path) -> str:
     return page.relative_to(REPO).as_posix()
 
 
+def is_for_everybody(page: Path) -> bool:
+    """Whether a page leads or explains; decisions, results and notes are for those who want it exact."""
+    return page.parent == REPO or page.parent.name in {"docs", "tutorial", "guide", "explanation", "reference"}
+
+
 @cache
 def text(page: Path) -> str:
     """A page as it is."""
