@@ -8,7 +8,6 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy import ndimage
@@ -162,9 +161,15 @@ def _relative(heat: NDArray[np.float32], scale: tuple[float, float]) -> NDArray[
 
 def _blend(grey: NDArray[np.float32], value: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Inferno (perceptually even, colour-blind safe), the more opaque the hotter, so that cold parts stay visible."""
-    colour = colormaps["inferno"](0.2 + 0.8 * value)[..., :3] * 255
+    colour = _inferno()[np.round(255 * (0.2 + 0.8 * value)).astype(np.uint8)].astype(np.float32)
     opacity = (_OPACITY * value)[..., None]
     return np.asarray(np.round(grey[..., None] * (1 - opacity) + colour * opacity), dtype=np.uint8)
+
+
+@cache
+def _inferno() -> NDArray[np.uint8]:
+    """The colour map's 256 colours, [256, 3]; of matplotlib (CC0), by Nathaniel Smith and Stefan van der Walt."""
+    return np.frombuffer(Path(__file__).with_name("inferno.rgb").read_bytes(), np.uint8).reshape(256, 3)
 
 
 def _uri(image: Image.Image, lossless: bool = False) -> str:
