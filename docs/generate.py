@@ -191,6 +191,7 @@ def _usage(action: argparse.Action) -> str:
     value = "" if action.nargs == 0 else _metavar(action)
     if not names:
         return {"+": f"{value} [{value} ...]", "*": f"[{value} ...]", "?": f"[{value}]"}.get(str(action.nargs), value)
+    value = {"+": f"{value} [{value} ...]"}.get(str(action.nargs), value)
     shown = f"{names[-1]} {value}".strip()
     return shown if action.required else f"[{shown}]"
 
@@ -200,7 +201,7 @@ def _argument(action: argparse.Action) -> list[str]:
     name = f"`{f'{action.option_strings[-1]} {value}'.strip()}`" if action.option_strings else f"`{value}`"
     default = action.default
     about = action.help or ""
-    nothing = default is None or default is False or default in ("", argparse.SUPPRESS)
+    nothing = default is None or default is False or default in ("", [], argparse.SUPPRESS)
     unsaid = not nothing and "default:" not in about
     if isinstance(default, Path) and default.is_absolute():
         default = default.relative_to(FOLDER.parents[1])  # a file of the repository, wherever it is checked out
