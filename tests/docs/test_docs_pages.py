@@ -14,6 +14,7 @@ from pages import PAGES, REPO, anchors, commands, is_for_everybody, links, name,
 from morphad import cli
 
 GENERATED = {"settings.md", "command-line.md"}
+TAGS = {"data_version", "reason", "pending"}  # of runs and versions in MLflow
 LEFT = re.compile(
     r"\b(told|borne|bears?|relief|self-made|leaves? over|(one|two|both|second|morphological) looks?)\b", re.IGNORECASE
 )
@@ -28,6 +29,18 @@ def test_links_lead_to_files_and_headings(page: Path) -> None:
         assert target.is_relative_to(REPO), f"{name(page)}: {link}"
         if anchor:
             assert anchor in anchors(target), f"{name(page)}: {link}"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=name)
+def test_files_and_modules_that_are_named_are_there(page: Path) -> None:
+    for path in re.findall(r"`((?:src|tests|components|pipelines|benchmarks|stack|docker)/[\w/.-]*\w)`", text(page)):
+        assert (REPO / path).exists(), f"{name(page)}: {path}"
+    for module in re.findall(r"python -m ((?:benchmarks|stack|morphad|components|pipelines)[\w.]*\w)", text(page)):
+        file = (REPO / "src" if module.startswith("morphad") else REPO) / module.replace(".", "/")
+        assert file.with_suffix(".py").exists() or (file / "__main__.py").exists(), f"{name(page)}: {module}"
+    for module in re.findall(r"`(morphad(?:\.[a-z_]+)+)`", text(page)):
+        first = module.split(".")[1]
+        assert first in TAGS or list((REPO / "src" / "morphad").glob(f"{first}*")), f"{name(page)}: {module}"
 
 
 def test_every_page_can_be_found_from_the_index() -> None:
