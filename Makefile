@@ -34,7 +34,7 @@ unit: setup
 compile: setup
 	env -u MORPHAD_IMAGE $(BIN)/morphad pipeline compile
 
-# docs/results.md from the runs in benchmarks/results.
+# docs/results/results.md from the runs in benchmarks/results.
 results: setup
 	$(BIN)/python -m benchmarks.results
 

@@ -1,4 +1,4 @@
-"""The picture of docs/results.md: every model on every set."""
+"""The picture of docs/results/results.md: every model on every set."""
 
 from collections.abc import Mapping, Sequence
 from itertools import chain, cycle

@@ -43,7 +43,7 @@ OURS: dict[str, Mapping[str, Any]] = {  # what differs in the settings
 }
 MODELS = (*OURS, *BASELINES)
 BORDER = 2  # px around the 28 x 28 of an image, black as its ground
-# As long as ten runs on two cores bear; see docs/results.md on how score and sizes were chosen.
+# As long as ten runs on two cores bear; see docs/results/results.md on how score and sizes were chosen.
 SETTINGS: dict[str, Any] = {
     "preset": "paper",
     "image_size": (32, 32),

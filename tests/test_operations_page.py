@@ -1,4 +1,4 @@
-"""docs/operations.md: its manifests are Kubernetes', its names are the project's, its commands exist."""
+"""docs/guide/kubeflow.md: its manifests are Kubernetes', its names are the project's, its commands exist."""
 
 import re
 import shlex
@@ -17,7 +17,7 @@ from morphad.kubeflow import cli as pipelines_cli
 from morphad.kubeflow.cluster import load_cluster
 
 REPO = Path(__file__).resolve().parents[1]
-PAGE = (REPO / "docs" / "operations.md").read_text(encoding="utf-8")
+PAGE = (REPO / "docs" / "guide" / "kubeflow.md").read_text(encoding="utf-8")
 CLUSTER = load_cluster()
 
 
