@@ -38,7 +38,7 @@ def read_by(step: str, settings: LineSettings, seed: int) -> dict[str, Any]:
     read: dict[str, Any] = {}
     for name in READS[step]:
         section, *keys = name.split(".")
-        value = seed if section == "seed" else getattr(settings, sections[section]).model_dump(mode="json")
+        value: Any = seed if section == "seed" else getattr(settings, sections[section]).model_dump(mode="json")
         for key in keys:
             value = value[key]
         read[name] = value
