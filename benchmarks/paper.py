@@ -29,7 +29,7 @@ from morphad.model.device import autocast_dtype
 from morphad.model.morphology import case_table
 from morphad.model.network import MorphologyNetwork
 from morphad.model.scoring.base import BATCH
-from morphad.model.scoring.synthetic import with_defects
+from morphad.model.scoring.synthetic import with_anomalies
 from morphad.model.training.fit import train_network
 from morphad.settings import TrainSettings
 from morphad.settings.presets import merge, train_settings
@@ -55,7 +55,7 @@ VARIANTS: dict[str, Mapping[str, Any]] = {
 }
 MODELS = (*VARIANTS, *BASELINES)
 SCORED_CASES = 48
-COUNTS = (1, 2, 4, 8, 16)  # of cases, chosen on self-made defects
+COUNTS = (1, 2, 4, 8, 16)  # of cases, chosen on synthetic anomalies
 DENSITY = "patch densities"
 ERODED, DEEPER = f"{DENSITY}, an erosion as a second look", f"{DENSITY}, stride 16 as well"
 DTYPE = autocast_dtype("auto", torch.device("cpu"))
@@ -98,11 +98,11 @@ def _morphological(
     network = MorphologyNetwork(settings, table, seed)
     trained = train_network(network, good, settings, table, seed, None, progress=Display(what))
     held = torch.arange(len(good)) % 5 == 4
-    seen = torch.cat([given, good[held], with_defects(good[held], seed)])
+    seen = torch.cat([given, good[held], with_anomalies(good[held], seed)])
     values = read(network, table, spread(SCORED_CASES, len(table)), good[~held], seen)
     densities: dict[str, dict[str, Any]] = {
         DENSITY: {},
-        ERODED: {"looks": ("identity", "erosion_5x5")},
+        ERODED: {"views": ("identity", "erosion_5x5")},
         DEEPER: {"layers": (*settings.score.layers, STRIDE_16[settings.backbone])},
     }
     for kind, changes in densities.items():

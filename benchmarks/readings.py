@@ -132,7 +132,7 @@ def fuse(given: Tensor, clean: Tensor, spoilt: Tensor) -> Tensor:
     Args:
         given: Scores [K, N] of images, of K kinds.
         clean: Those [K, M] of held-out good images, by which each kind is centred and scaled.
-        spoilt: Those [K, M] of the same images with self-made defects.
+        spoilt: Those [K, M] of the same images with synthetic anomalies.
     """
     centres, scales = clean.mean(1), clean.std(1).clamp_min(1e-6)
     return ((given.T - centres) / scales) @ component_weights(clean.T, spoilt.T, scales)

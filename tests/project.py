@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,11 @@ class Project:
         for verb in verbs:
             code, out, err = self.run(verb)
             assert code == 0, out + err
+
+
+def untimed(said: str) -> str:
+    """What a step said, without the seconds that it took."""
+    return re.sub(r" \(\d+\.\d s\)\n\Z", "\n", said)
 
 
 def assert_told(outcome: tuple[int, str, str], code: int, *told: str) -> None:

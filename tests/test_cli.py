@@ -5,6 +5,7 @@ import errno
 import io
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -22,7 +23,7 @@ from morphad.cli import main
 from morphad.data.manifest import read_manifest
 from morphad.registry import Registry
 from morphad.settings.reading import load_settings
-from project import LINE, VERBS, Project, assert_told
+from project import LINE, VERBS, Project, assert_told, untimed
 from tiny import TRAIN
 
 
@@ -97,6 +98,7 @@ class TestWholeLine:
         }.items():
             assert whole[1][verb].startswith(f"{LINE}: ")
             assert told in whole[1][verb]
+            assert re.search(r"[^\n] \(\d+\.\d s\)\n\Z", whole[1][verb])  # how long it took
 
     def test_figures_are_complete_and_the_spots_are_found(self, whole: tuple[Project, dict[str, str]]) -> None:
         metrics = json.loads((whole[0].place.report / "metrics.json").read_text())
@@ -114,7 +116,7 @@ class TestWholeLine:
         before = project.run("history")
         for _ in range(2):
             code, out, _ = project.run("promote")
-            assert (code, out) == (0, said["promote"])
+            assert (code, untimed(out)) == (0, untimed(said["promote"]))
             assert json.loads(project.place.decision.read_text())["promote"] is True
         assert project.run("history") == before
 

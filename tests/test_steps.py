@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from morphad.base.errors import BadInputError, CheckFailedError
+from morphad.base.files import read_json
 from morphad.data.manifest import read_manifest
 from morphad.inspection import DetectorModel
 from morphad.jobs.predict import find_to_predict, predict
@@ -237,8 +238,20 @@ def test_a_registered_version_is_described_by_its_card(
     with Registry(settings.register_)._connection.session() as client:
         version = client.get_model_version(done["model_name"], str(done["version"]))
         card = Path(client.download_artifacts(done["run_id"], "report/card.md")).read_text()
+        run = client.get_run(done["run_id"])
+        experiment = client.get_experiment(run.info.experiment_id)
     assert version.tags["image_digest"] == "sha256:feed"
     assert version.description == card
+    assert run.data.tags["mlflow.note.content"] == card  # what the run's page shows
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"  # its page begins with runs
+    figures = read_json(place.report / "metrics.json")
+    assert set(run.data.metrics) == {
+        "auroc", "auroc_low", "overkill", "overkill_high", "escape", "escape_high", "guaranteed_overkill", "aupro",
+        "n",
+    }  # fmt: skip
+    assert run.data.metrics["auroc"] == figures["image_auroc"]
+    assert run.data.metrics["escape_high"] == figures["escape"]["high"]
+    assert run.data.metrics["n"] == figures["n_good"] + figures["n_defect"]
     assert f"**{read_verdict(place.report, place.detector).sentence}**" in card
     assert "- `spot`: " in card
     assert "`small` with random weights" in card

@@ -121,7 +121,8 @@ def test_lines_are_told_one_by_one_and_open_ones_are_to_be_finished(
     assert blocks[3] == "net\n  not evaluated yet"
     assert all("Holdout: 8 good, 4 defect images; AUROC 100 %" in block for block in blocks[:3])
     assert "finish felt, net: dvc repro" in blocks[4]
-    assert "look at runs and versions: mlflow ui --backend-store-uri sqlite:///mlflow.db" in blocks[4]
+    view = "http://localhost:5000/#/models?workflowType=machine_learning"
+    assert f"see runs and versions: mlflow ui --backend-store-uri sqlite:///mlflow.db, then {view}" in blocks[4]
     assert "morphad predict bottle IMAGE" in blocks[4]
     index = (tmp_path / "reports" / "index.html").read_text()
     assert all(f"{name}/index.html" in index for name in ("bottle", "cable", "felt"))
@@ -191,7 +192,7 @@ class TestRegistrySays:
             away = f"http://127.0.0.1:{probe.getsockname()[1]}"
         told = summarise(project("bottle", "cable", tracking_uri=away), tmp_path)
         assert told.count(f"What holds now is not known: MLflow at {away}") == 2
-        assert f"look at runs and versions: {away}" in told
+        assert f"see runs and versions: {away}/#/models?workflowType=machine_learning" in told
 
     def test_an_experiment_that_ran_aside(
         self, tmp_path: Path, place: LinePaths, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
@@ -222,7 +223,7 @@ def test_without_any_line_evaluated_there_is_no_index(tmp_path: Path) -> None:
     told = summarise(project("bottle"), tmp_path)
     assert "not evaluated yet" in told
     assert "finish bottle: dvc repro" in told
-    assert "look at the pages" not in told
+    assert "open the pages" not in told
     assert list(tmp_path.iterdir()) == []
 
 

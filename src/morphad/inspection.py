@@ -100,7 +100,10 @@ class DetectorModel:
             low, high = self._detector.heatmap_scale_ or (0.0, 1.0)
             span = high - low if high > low else 1.0
             for prediction in self._detector.predict(images):
-                relative = np.clip((prediction.heatmap - low) / span, 0, 1)
+                relative = prediction.heatmap  # in its place: one of 81 megapixels takes 0.3 GB
+                relative -= low
+                relative /= span
+                np.clip(relative, 0, 1, out=relative)
                 yield Answer.of(prediction.score, prediction.rejected, prediction.p_value, relative)
             return
         scores = self._detector.score_samples(

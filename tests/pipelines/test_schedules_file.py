@@ -33,7 +33,10 @@ def read(folder: Path, text: str) -> ScheduleFile:
         ("schedules: {}", "owner: missing"),
         ("owner: Plant A\nschedules: {}", "owner = 'Plant A'"),
         ("owner: plant\ntime_zone: Mars\nschedules: {}", "time_zone = 'Mars': no such time zone"),
-        ("owner: plant\nzone: UTC\nschedules: {}", "zone: unknown key; allowed here: owner, time_zone"),
+        (
+            "owner: plant\nzone: UTC\nschedules: {}",
+            "zone: unknown key; did you mean time_zone? allowed here: owner",
+        ),
         ("owner: plant\nschedules: {My one: {}}", "schedules.'My one'"),
         ("owner: plant\nschedules: {a: daily}", "schedules.a = 'daily'"),
         ("owner: plant\nschedules: {a: {lines: all}}", "schedules.a.cron: missing"),

@@ -1,4 +1,7 @@
-"""Rates and counts as people read them: percent with a sensible number of digits, plural nouns."""
+"""How messages say things: rates as percent with a sensible number of digits, plural nouns, what was meant."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 from morphad.base.errors import BadInputError
 
@@ -33,6 +36,12 @@ def points(difference: float) -> str:
 def counted(number: int, one: str, many: str | None = None) -> str:
     """A number with its noun: "1 image", "5,000 images"."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A question for who mistyped a name, "did you mean train?"; "" where no known name is close to it."""
+    near = get_close_matches(name.lower(), list(known), n=3, cutoff=0.6)
+    return f"did you mean {' or '.join(near)}?" if near else ""
 
 
 def checked_fraction(value: float, what: str) -> float:

@@ -6,7 +6,7 @@ import sys
 
 from morphad import __version__
 from morphad.base.errors import MorphadError
-from morphad.base.verbs import Verbs
+from morphad.base.verbs import Parser, Verbs
 from morphad.cli import bucket, check, cluster, decisions, papers, results, start, steps, versions
 
 EPILOG = """\
@@ -61,8 +61,8 @@ def _run(arguments: list[str]) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="morphad",
         description="From a folder of good pictures to a promoted, explainable inspection model.",
         epilog=EPILOG,

@@ -10,9 +10,16 @@ from morphad.cli.shared import open_line
 
 def add_verbs(verbs: Verbs) -> None:
     """Add upload and demo."""
-    upload = verbs.add_for_line("upload", _upload, "send a line's page, figures and detector to a bucket")
+    upload = verbs.add_for_line(
+        "upload", _upload, "send a line's page, figures and detector to a bucket", "pv-mono s3://models/pv-mono"
+    )
     upload.add_argument("url", metavar="S3_URL", help="where to: s3://bucket/prefix")
-    demo = verbs.add_for_project("demo", _demo, "put the demonstration's images into a bucket and take them from there")
+    demo = verbs.add_for_project(
+        "demo",
+        _demo,
+        "put the demonstration's images into a bucket and take them from there",
+        "--source s3://parts/demo",
+    )
     demo.add_argument("--source", required=True, metavar="S3_URL", help="the bucket: s3://bucket/prefix")
 
 

@@ -13,7 +13,12 @@ if TYPE_CHECKING:
 
 def add_verbs(verbs: Verbs) -> None:
     """Add the verb."""
-    check = verbs.add_for_project("check", _check, "hold any folder of images against the data contract")
+    check = verbs.add_for_project(
+        "check",
+        _check,
+        "hold any folder of images against the data contract",
+        "camera/today --line pv-mono --page today.html",
+    )
     check.add_argument(
         "place",
         metavar="FOLDER",

@@ -15,13 +15,18 @@ if TYPE_CHECKING:
 def add_verbs(verbs: Verbs) -> None:
     """Add the verbs."""
     dossier = verbs.add_for_line(
-        "dossier", _dossier, "write all that was decided about a version, and on what, to a zip"
+        "dossier",
+        _dossier,
+        "write all that was decided about a version, and on what, to a zip",
+        "pv-mono 3 --out pv-mono-3.zip",
     )
     dossier.add_argument("version", metavar="VERSION", type=int)
     dossier.add_argument("--out", type=Path, required=True, metavar="FILE.zip")
     dossier.add_argument("--with-model", action="store_true", help="the model itself as well, with its weights")
     add_actor(dossier)
-    verify = verbs.add_for_project("verify", _verify, "check that a dossier is as it was written")
+    verify = verbs.add_for_project(
+        "verify", _verify, "check that a dossier is as it was written", "pv-mono-3.zip --against pv-mono"
+    )
     verify.add_argument("file", metavar="FILE.zip", type=Path)
     verify.add_argument("--against", metavar="LINE", help="hold it against this line's registry as well")
 

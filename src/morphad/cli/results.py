@@ -19,21 +19,36 @@ if TYPE_CHECKING:
 
 def add_verbs(verbs: Verbs) -> None:
     """Add the verbs."""
-    predict = verbs.add_for_line("predict", _predict, "score images with the champion of a line or a model folder")
+    predict = verbs.add_for_line(
+        "predict",
+        _predict,
+        "score images with the champion of a line or a model folder",
+        "pv-mono camera/today --heatmaps heatmaps",
+    )
     predict.add_argument("images", metavar="IMAGE", nargs="+", type=Path, help="an image file or a folder of such")
     predict.add_argument("--model", type=Path, metavar="FOLDER", help="a detector folder in place of the champion")
     predict.add_argument("--heatmaps", type=Path, metavar="FOLDER", help="write a heatmap PNG for each image here")
-    batch = verbs.add_for_line("batch-predict", _batch_predict, "score any number of images into one table")
+    batch = verbs.add_for_line(
+        "batch-predict",
+        _batch_predict,
+        "score any number of images into one table",
+        "pv-mono camera/today --out today.csv",
+    )
     batch.add_argument("images", metavar="IMAGES", help="a folder, s3://bucket/prefix, or a .csv or .parquet of paths")
     batch.add_argument("--out", type=Path, required=True, metavar="FILE", help="the table: .parquet or .csv")
     batch.add_argument("--root", default="", metavar="FOLDER", help="where a table's paths begin; default: its folder")
     batch.add_argument("--shards", type=int, default=1, help="parts; run again after a kill, whole ones are kept")
     batch.add_argument("--model", type=Path, metavar="FOLDER", help="a detector folder in place of the champion")
-    serve = verbs.add_for_line("serve", _serve, "answer over HTTP with the champion of a line")
+    serve = verbs.add_for_line("serve", _serve, "answer over HTTP with the champion of a line", "pv-mono --port 8080")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen at; default: this machine only")
     serve.add_argument("--port", type=int, default=8080)
-    verbs.add_for_project("summary", _summary, "what happened to every line, and what to do next")
-    benchmark = verbs.add("benchmark", _benchmark, "fit and score every set in MVTec AD layout")
+    verbs.add_for_project("summary", _summary, "what happened to every line, and what to do next", "")
+    benchmark = verbs.add(
+        "benchmark",
+        _benchmark,
+        "fit and score every set in MVTec AD layout",
+        "mvtec --sets bottle,grid --out figures.json",
+    )
     benchmark.add_argument("root", metavar="ROOT", type=Path, help="a folder of sets, or one set")
     benchmark.add_argument("--sets", metavar="a,b", help="only these folders of ROOT")
     benchmark.add_argument("--preset", choices=("default", "fast", "paper"), default="default")

@@ -8,7 +8,12 @@ from morphad.base.verbs import Verbs
 
 def add_verbs(verbs: Verbs) -> None:
     """Add the verbs."""
-    trying = verbs.add("try", _try, "learn from a folder of good pictures and show what that finds; keeps nothing else")
+    trying = verbs.add(
+        "try",
+        _try,
+        "learn from a folder of good pictures and show what that finds; keeps nothing else",
+        "caps/good --also caps/new",
+    )
     trying.add_argument("folder", metavar="FOLDER", type=Path, help="good pictures, or an MVTec AD layout")
     trying.add_argument(
         "--also", metavar="PICTURE", nargs="+", type=Path, default=[], help="pictures or folders to give verdicts on"
@@ -16,10 +21,15 @@ def add_verbs(verbs: Verbs) -> None:
     trying.add_argument("--page", type=Path, default=Path("try.html"), metavar="FILE", help="default: try.html")
     trying.add_argument("--preset", choices=("default", "fast"), default="default", help="fast: half the time")
     trying.add_argument("--seed", type=int, default=0)
-    init = verbs.add("init", _init, "make a project in this folder, with a first line if you name its pictures")
+    init = verbs.add(
+        "init",
+        _init,
+        "make a project in this folder, with a first line if you name its pictures",
+        "/data/caps --line caps",
+    )
     init.add_argument("pictures", metavar="PICTURES", nargs="?", help="a folder, s3://bucket/prefix or a table (.csv)")
     init.add_argument("--line", metavar="NAME", help="of the line; default: the folder's")
-    line = verbs.add("add-line", _add_line, "add a line to params.yaml")
+    line = verbs.add("add-line", _add_line, "add a line to params.yaml", "lids s3://cameras/lids")
     line.add_argument("line", metavar="NAME", help="a-z, 0-9 and inner hyphens")
     line.add_argument("pictures", metavar="PICTURES", help="a folder, s3://bucket/prefix or a table (.csv, .parquet)")
 

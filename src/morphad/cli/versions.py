@@ -16,22 +16,26 @@ if TYPE_CHECKING:
 
 def add_verbs(verbs: Verbs) -> None:
     """Add the verbs."""
-    data = verbs.group("data", "versions of a line's data: make, bring back, compare, list")
-    version = data.add("version", _version, "make the line's snapshot a version that can be brought back anywhere")
+    data = verbs.group("data", "versions of a line's data: make, bring back, compare, list", "log pv-mono")
+    version = data.add(
+        "version", _version, "make the line's snapshot a version that can be brought back anywhere", "pv-mono"
+    )
     version.add_argument("line", metavar="LINE", help="a product line, ingested")
     version.add_argument("--remote", metavar="URL", help="where a new registry keeps the bytes; default: data.remote")
     add_actor(version)
-    get = data.add("get", _get, "bring a version back: the same bytes, checked")
+    get = data.add("get", _get, "bring a version back: the same bytes, checked", "pv-mono@latest")
     get.add_argument(
         "version", metavar="LINE@VERSION", help="as `data log` shows it; LINE@latest; LINE@ and some digits"
     )
     get.add_argument("--out", type=Path, metavar="FOLDER", help="default: data/LINE of this project")
     get.add_argument("--replace", action="store_true", help="another snapshot that is there may be lost")
-    diff = data.add("diff", _diff, "what came, went and is said otherwise from one version to another")
+    diff = data.add(
+        "diff", _diff, "what came, went and is said otherwise from one version to another", "pv-mono@latest pv-mono"
+    )
     diff.add_argument("before", metavar="A", help="LINE@VERSION, or LINE for the snapshot in data/LINE")
     diff.add_argument("after", metavar="B", help="the same")
     diff.add_argument("--json", type=Path, metavar="FILE", help="write the whole difference here")
-    log = data.add("log", _log, "list the versions of a line")
+    log = data.add("log", _log, "list the versions of a line", "pv-mono")
     log.add_argument("line", metavar="LINE")
     for parser in (version, get, diff, log):
         parser.add_argument("--registry", metavar="URL", help="git repository of the versions; default: data.registry")

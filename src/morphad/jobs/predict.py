@@ -59,5 +59,5 @@ def predict(
     answers = answered(model, opened, heatmaps=any(drawn for _, drawn in images))
     for (file, drawn), (image, answer) in zip(images, answers, strict=True):
         if drawn is not None and answer.heatmap is not None and image.data is not None:
-            write_heatmap(drawn, decode(image.data, model.decoding).pixels, answer.heatmap, (0.0, 1.0))
+            write_heatmap(drawn, decode(image.data, model.decoding, grey=True).pixels, answer.heatmap, (0.0, 1.0))
         yield file, answer

@@ -141,13 +141,20 @@ def _figures(metrics: dict[str, Any]) -> str:
     return f"Holdout: {metrics['n_good']} good, {metrics['n_defect']} defect images; {known}."
 
 
+# MLflow's pages of versions, in the view of machine learning: its own choice is the view of language models' traces.
+_PAGES = "#/models?workflowType=machine_learning"
+
+
 def _next(project: ProjectSettings, open_lines: list[str], champions: list[str], pages: Path | None) -> str:
     settings = next(iter(project.lines.values())).register_
     uri = masked(os.environ.get("MLFLOW_TRACKING_URI", "").strip() or settings.tracking_uri)
-    runs = uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
+    if uri.startswith("http"):
+        runs = f"{uri.rstrip('/')}/{_PAGES}"
+    else:
+        runs = f"mlflow ui --backend-store-uri {uri}, then http://localhost:5000/{_PAGES}"
     steps = [f"finish {', '.join(open_lines)}: dvc repro"] if open_lines else []
-    steps += [f"look at the pages: {pages}"] if pages else []
-    steps += [f"look at runs and versions: {runs}"] if pages else []
+    steps += [f"open the pages: {pages}"] if pages else []
+    steps += [f"see runs and versions: {runs}"] if pages else []
     steps += [f"inspect pictures with the champion: morphad predict {champions[0]} IMAGE ..."] if champions else []
     steps.append("add your own line: copy a block of `lines` in params.yaml, point it at your folder, run dvc repro")
     return "\n".join(["What to do next", *(f"  - {step}" for step in steps)])

@@ -1,8 +1,6 @@
 """The verbs of `morphad pipeline` and `morphad schedule`."""
 
-import argparse
-
-from morphad.base.verbs import Verbs
+from morphad.base.verbs import Parser, Verbs
 from morphad.kubeflow import compiling, remote, run, schedule
 
 
@@ -19,12 +17,12 @@ def main(arguments: list[str]) -> int:
     return int(options.verb(options) or 0)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="morphad", description=__doc__)
+def _parser() -> Parser:
+    parser = Parser(prog="morphad", description=__doc__)
     groups = Verbs(parser)
     # A module with verbs has one function, add_verbs; what it imports beside kfp waits until the verb runs.
-    pipeline = groups.group("pipeline", "the pipelines, on this machine or in Kubeflow")
+    pipeline = groups.group("pipeline", "the pipelines, on this machine or in Kubeflow", "run --lines pv-mono")
     for module in (run, compiling, remote):
         module.add_verbs(pipeline)
-    schedule.add_verbs(groups.group("schedule", "the recurring runs in Kubeflow"))
+    schedule.add_verbs(groups.group("schedule", "the recurring runs in Kubeflow", "plan"))
     return parser

@@ -22,7 +22,7 @@ NAMES = {TRAINING: training.PIPELINE, BATCH: prediction.PIPELINE}  # in Kubeflow
 
 def add_verbs(verbs: Verbs) -> None:
     """Add `pipeline compile`."""
-    parser = verbs.add_for_project("compile", _compile, "render the pipelines that a cluster runs")
+    parser = verbs.add_for_project("compile", _compile, "render the pipelines that a cluster runs", "--check")
     parser.add_argument(
         "--cluster", type=Path, default=project_file("cluster.yaml"), metavar="FILE", help="what pods get"
     )

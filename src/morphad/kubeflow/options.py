@@ -10,10 +10,12 @@ from morphad.kubeflow.project import COMPILED, project_file
 from morphad.kubeflow.uploads import CompiledPipeline, read_compiled
 
 
-def add_remote(verbs: Verbs, name: str, verb: Verb, about: str) -> argparse.ArgumentParser:
+def add_remote(verbs: Verbs, name: str, verb: Verb, about: str, example: str) -> argparse.ArgumentParser:
     """Add a verb that talks to Kubeflow."""
-    parser = verbs.add(name, verb, about)
-    parser.epilog = f"A token, if Kubeflow wants one, is taken from the environment's {TOKEN_VARIABLE}."
+    parser = verbs.add(name, verb, about, example)
+    parser.epilog = (
+        f"{parser.epilog}\n\nA token, if Kubeflow wants one, is taken from the environment's {TOKEN_VARIABLE}."
+    )
     parser.add_argument("--host", metavar="URL", help=f"Kubeflow Pipelines' API; default: {HOST_VARIABLE}")
     parser.add_argument("--namespace", metavar="NAME", help=f"of your profile; default: {NAMESPACE_VARIABLE}, or none")
     return parser

@@ -26,15 +26,21 @@ _SEARCHED = 1000  # runs that are looked through for morphad's: Kubeflow cannot 
 
 def add_verbs(verbs: Verbs) -> None:
     """Add `pipeline upload`, `submit`, `submit-batch` and `status`."""
-    uploading = add_remote(verbs, "upload", _upload, "bring a compiled pipeline to Kubeflow, as a version")
+    uploading = add_remote(
+        verbs, "upload", _upload, "bring a compiled pipeline to Kubeflow, as a version", "--host http://localhost:8888"
+    )
     uploading.add_argument("--pipeline", choices=PIPELINES, default=TRAINING, help="which one (default: training)")
     add_sources(uploading)
-    submit = add_remote(verbs, "submit", _submit, "start training in Kubeflow: one run for each line")
+    submit = add_remote(
+        verbs, "submit", _submit, "start training in Kubeflow: one run for each line", "--lines pv-mono"
+    )
     submit.add_argument("--lines", metavar="A,B", help="only these lines of the settings")
     submit.add_argument("--together", action="store_true", help="one run for all lines; one that fails may stop others")
     submit.add_argument("--seed", type=int, help="of the runs; default: that of the settings")
     submit.add_argument("--reason", default="manual", metavar="TEXT", help="why, for the records (default: manual)")
-    batch = add_remote(verbs, "submit-batch", _submit_batch, "start a batch prediction in Kubeflow")
+    batch = add_remote(
+        verbs, "submit-batch", _submit_batch, "start a batch prediction in Kubeflow", "pv-mono s3://parts/today/"
+    )
     batch.add_argument("line", metavar="LINE", help="a product line of the settings")
     batch.add_argument(
         "images",
@@ -48,7 +54,7 @@ def add_verbs(verbs: Verbs) -> None:
         add_sources(parser)
         parser.add_argument("--experiment", default="morphad", metavar="NAME", help="where the runs are listed")
         parser.add_argument("--version", metavar="NAME", help="an uploaded version; default: that of the compiled file")
-    status = add_remote(verbs, "status", _status, "list runs of the pipelines, or the steps of one run")
+    status = add_remote(verbs, "status", _status, "list runs of the pipelines, or the steps of one run", "--limit 5")
     status.add_argument("run", metavar="RUN", nargs="?", help="a run's identifier, or how it begins")
     status.add_argument("--limit", type=int, default=20, metavar="N", help="list at most so many runs (default: 20)")
 

@@ -29,7 +29,10 @@ from pipelines.training import training_pipeline
 def add_verbs(verbs: Verbs) -> None:
     """Add `pipeline run`."""
     parser = verbs.add_for_project(
-        "run", run, "Run the training pipeline here, without a cluster: the same steps, the same figures."
+        "run",
+        run,
+        "Run the training pipeline here, without a cluster: the same steps, the same figures.",
+        "--lines pv-mono",
     )
     parser.add_argument(
         "--runner",

@@ -28,9 +28,17 @@ _SIGNS = {"keep": "=", "create": "+", "recreate": "~", "enable": ">", "disable":
 
 def add_verbs(verbs: Verbs) -> None:
     """Add `schedule plan` and `schedule apply`."""
-    planning = add_remote(verbs, "plan", _plan, "tell what apply would make, make anew and delete; change nothing")
+    planning = add_remote(
+        verbs, "plan", _plan, "tell what apply would make, make anew and delete; change nothing", "--check"
+    )
     planning.add_argument("--check", action="store_true", help="exit code 1 if apply would change anything")
-    applying = add_remote(verbs, "apply", _apply, "tell the plan, then make the recurring runs follow the schedules")
+    applying = add_remote(
+        verbs,
+        "apply",
+        _apply,
+        "tell the plan, then make the recurring runs follow the schedules",
+        "--host http://localhost:8888",
+    )
     for parser in (planning, applying):
         add_sources(parser)
         parser.set_defaults(pipeline=TRAINING)

@@ -46,6 +46,10 @@ _START = (
 )
 
 
+# So that MLflow's pages show an experiment's runs; left to themselves, they begin with traces of language models.
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
+
+
 class Connection:
     """An MLflow backend that is talked to in sessions.
 
@@ -101,7 +105,8 @@ class Connection:
             )
         if found is None:
             try:
-                return str(client.create_experiment(name, artifact_location=self.artifact_location(name)))
+                place = self.artifact_location(name)
+                return str(client.create_experiment(name, artifact_location=place, tags=_KIND))
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise

@@ -21,6 +21,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 import morphad
 from morphad.base.errors import BadInputError
@@ -131,6 +132,7 @@ def publish(
                 _log_report(client, run_id, report_folder)
                 if card:
                     client.log_text(run_id, card, f"{REPORT}/{CARD}")
+                    client.set_tag(run_id, MLFLOW_RUN_NOTE, _fitted(card))
                 _log_data(client, run_id, dataset)
                 model_uri = _log_model(line, detector_folder, all_tags)
                 version = _create_version(

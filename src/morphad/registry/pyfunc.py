@@ -86,8 +86,11 @@ def _encoded(image: Any, row: int) -> bytes:
 
 def _png(heatmap: NDArray[np.float32]) -> bytes:
     """Heatmap [H, W] as 8 bit grey: 0 is black, 1 is white."""
+    levels = np.empty(heatmap.shape, np.uint8)
+    for row, values in zip(levels, heatmap, strict=True):  # without a copy of the whole as float
+        row[:] = np.rint(values * 255)
     buffer = io.BytesIO()
-    Image.fromarray((heatmap * 255).round().astype(np.uint8)).save(buffer, format="PNG")
+    Image.fromarray(levels).save(buffer, format="PNG")
     return buffer.getvalue()
 
 

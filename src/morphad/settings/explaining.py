@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from morphad.base.errors import BadInputError
+from morphad.base.wording import did_you_mean
 
 
 class SettingsError(BadInputError):
@@ -39,7 +40,9 @@ def explain(
             written = _holds(own, keys)
         place = f"lines.{line}.{place}" if written else f"defaults.{place}"
     if unknown:
-        return f"{place}: unknown key; allowed here: {', '.join(_fields_at(model, keys[:-1]))}"
+        allowed = _fields_at(model, keys[:-1])
+        meant = f"{did_you_mean(keys[-1], allowed)} allowed here: {', '.join(allowed)}".lstrip()
+        return f"{place}: unknown key; {meant}"
     if short:
         return f"{place} = {first['input']!r}: too few items{_describe(model, path, parenthesised=True)}"
     if first["type"] == "missing":

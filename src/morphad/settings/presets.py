@@ -16,7 +16,7 @@ _ADAPTED: dict[str, Any] = {
 }
 PRESETS: MappingProxyType[str, dict[str, Any]] = MappingProxyType(
     {
-        "default": {**_ADAPTED, "score": {"looks": ("identity", "erosion_5x5")}},
+        "default": {**_ADAPTED, "score": {"views": ("identity", "erosion_5x5")}},
         "fast": _ADAPTED,  # one forward pass an image
         # Faithful to the source's outline: from scratch, scored by how well the cases are recognised. Our settings.
         "paper": {

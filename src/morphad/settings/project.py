@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from morphad.base.errors import BadInputError
+from morphad.base.wording import did_you_mean
 from morphad.settings.base import Settings
 from morphad.settings.calibrate import CalibrateSettings
 from morphad.settings.evaluate import EvaluateSettings
@@ -52,5 +53,6 @@ class ProjectSettings(Settings):
             BadInputError: params.yaml has no such line.
         """
         if name not in self.lines:
-            raise BadInputError(f"no line {name!r} in the settings; the lines are: {', '.join(sorted(self.lines))}")
+            meant = did_you_mean(name, self.lines) or f"the lines are: {', '.join(sorted(self.lines))}"
+            raise BadInputError(f"no line {name!r} in the settings; {meant}")
         return self.lines[name]

@@ -1,6 +1,7 @@
 """Read params.yaml: each line's values laid over the defaults of all lines and over its preset, then checked."""
 
 import logging
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from morphad.base.errors import BadInputError
+from morphad.base.wording import did_you_mean
 from morphad.settings import LINE_NAME, LineSettings, ProjectSettings
 from morphad.settings.explaining import SettingsError, explain
 from morphad.settings.presets import merge, with_preset
@@ -16,6 +18,7 @@ from morphad.settings.secrets import secret_warnings
 
 _log = logging.getLogger(__name__)
 _told: set[str] = set()
+_KEYS = ("seed", "data", "defaults", "lines")
 
 
 def load_settings(path: Path) -> ProjectSettings:
@@ -69,9 +72,11 @@ def resolve(raw: Any) -> ProjectSettings:
     """
     if not isinstance(raw, dict):
         raise SettingsError("expected keys `seed`, `data`, `defaults` and `lines`")
-    unknown = set(raw) - {"seed", "data", "defaults", "lines"}
+    unknown = set(raw) - set(_KEYS)
     if unknown:
-        raise SettingsError(f"unknown key {sorted(map(str, unknown))[0]!r}; allowed: seed, data, defaults, lines")
+        key = sorted(map(str, unknown))[0]
+        meant = f"{did_you_mean(key, _KEYS)} allowed: {', '.join(_KEYS)}".lstrip()
+        raise SettingsError(f"unknown key {key!r}; {meant}")
     defaults = _sections(raw.get("defaults"), "defaults")
     lines = _mapping(raw.get("lines"), "lines")
     if not lines:
@@ -80,7 +85,12 @@ def resolve(raw: Any) -> ProjectSettings:
         )
     resolved: dict[str, LineSettings] = {}
     for name, overrides in lines.items():
-        if not isinstance(name, str) or not LINE_NAME.fullmatch(name):
+        if not isinstance(name, str):
+            raise SettingsError(
+                f"lines.{name}: YAML reads this name as {_kind(name)}, and a line's name is text; write it in quotes, "
+                'such as "4711":'
+            )
+        if not LINE_NAME.fullmatch(name):
             raise SettingsError(
                 f"lines.{name!r}: a line's name holds a-z, 0-9 and inner hyphens, at most 63 characters"
             )
@@ -97,6 +107,15 @@ def resolve(raw: Any) -> ProjectSettings:
         return ProjectSettings.model_validate({"seed": raw.get("seed", 0), "data": data, "lines": resolved})
     except ValidationError as error:
         raise SettingsError(explain(error, ProjectSettings)) from error
+
+
+def _kind(value: object) -> str:
+    """What YAML takes an unquoted word for."""
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, int | float):
+        return "a number"
+    return "a date" if isinstance(value, date) else "no text"
 
 
 def _mapping(value: Any, key: str) -> dict[str, Any]:

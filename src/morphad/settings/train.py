@@ -64,11 +64,11 @@ class ScoreSettings(Settings):
     )
     cases: int = Field(default=48, ge=1, description="transformation: how many cases of the table are used")
     layers: tuple[str, ...] = Field(default=("blocks.1", "blocks.2", "blocks.4"), min_length=1, strict=False)
-    looks: tuple[str, ...] = Field(
+    views: tuple[str, ...] = Field(
         default=("identity",),
         min_length=1,
         strict=False,
-        description="density: cases that images are looked at through",
+        description="density: cases that images are seen through, a view each",
     )
     densities: tuple[Literal["gaussian", "subspace", "memory"], ...] = Field(
         default=("gaussian", "subspace", "memory"),

@@ -1,10 +1,10 @@
 """Section `validate`: the limits of the data contract."""
 
-from difflib import get_close_matches
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from morphad.base.wording import did_you_mean
 from morphad.settings.base import Fraction, Settings
 from morphad.settings.checks import CHECKS, Statistic, Weight
 
@@ -63,7 +63,6 @@ class ValidateSettings(Settings):
     def _checks_are_known(self) -> Self:
         for name in self.severity:
             if name not in CHECKS:
-                near = get_close_matches(name, CHECKS, n=3, cutoff=0.4)
-                meant = f"did you mean {' or '.join(near)}?" if near else f"they are {', '.join(CHECKS)}"
+                meant = did_you_mean(name, CHECKS) or f"they are {', '.join(CHECKS)}"
                 raise ValueError(f"`severity` has no check {name!r}; {meant}")
         return self

@@ -12,6 +12,7 @@ from morphad.data.feedback import as_ingested
 from morphad.data.manifest import manifest_id, read_manifest
 from morphad.data.source.finding import licence
 from morphad.data.versions import current_version
+from morphad.decision.calibration import Calibration
 from morphad.model.saved import saved_calibration
 from morphad.registry import DatasetFacts, Registry, code_revision, detector_hash
 from morphad.report.card import CardFacts, card
@@ -58,7 +59,7 @@ def register(
         paths.detector,
         paths.report,
         params=settings.model_dump(mode="json", by_alias=True),
-        metrics=_plain_metrics(figures),
+        metrics=_headline(figures, saved_calibration(paths.detector)),
         tags=tags,
         dataset=DatasetFacts(
             manifest=paths.split,
@@ -101,12 +102,21 @@ def _card(
     return card(line, figures, saved_calibration(detector), settings=settings, training=training, facts=facts)
 
 
-def _plain_metrics(figures: Figures) -> dict[str, float]:
-    """The figures that are numbers, nested names joined by dots: what MLflow can plot."""
-    plain: dict[str, float] = {}
-    for key, value in figures.items():
-        if isinstance(value, dict):
-            plain |= {f"{key}.{name}": number for name, number in _plain_metrics(value).items()}
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            plain[key] = float(value)
-    return plain
+def _headline(figures: Figures, calibration: Calibration) -> dict[str, float]:
+    """The figures that people compare versions by, for MLflow's tables; all others are in report/metrics.json.
+
+    A figure that was not measured, such as AUPRO without masks, is left out.
+    """
+    found = {
+        "auroc": figures["image_auroc"],
+        "auroc_low": (figures["intervals"].get("image_auroc") or {}).get("low"),
+        **{
+            f"{name}{suffix}": (figures[name] or {}).get(key)
+            for name in ("overkill", "escape")
+            for suffix, key in (("", "rate"), ("_high", "high"))
+        },
+        "guaranteed_overkill": calibration.false_reject_rate if calibration.attainable else None,
+        "aupro": figures["aupro"],
+        "n": figures["n_good"] + figures["n_defect"],
+    }
+    return {name: float(value) for name, value in found.items() if value is not None}

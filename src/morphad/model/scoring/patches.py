@@ -17,28 +17,28 @@ from morphad.model.scoring.density import Density
 from morphad.model.scoring.gaussian import GaussianDensity
 from morphad.model.scoring.memory_bank import MemoryDensity
 from morphad.model.scoring.subspace import SubspaceDensity
-from morphad.model.scoring.synthetic import with_defects
+from morphad.model.scoring.synthetic import with_anomalies
 from morphad.settings import ScoreSettings
 
 EDGE = 3  # places from the edge of the grid where the padding is felt
 
 
 class DensityScorer(Scorer):
-    """Distance of patch features from those of good images, seen through one or more morphological looks.
+    """Distance of patch features from those of good images, seen in one or more morphological views.
 
-    A look is a case that train and test images alike are transformed by; each look and kind of density is a component
-    with a map, the memory beside other kinds with the first look alone. There are two memories, of features as they
+    A view is a case that train and test images alike are transformed by; each view and kind of density is a component
+    with a map, the memory beside other kinds with the first view alone. There are two memories, of features as they
     are, which is sharp, and averaged over neighbours, which is steady; the component is their mean. The others blur and
     take on its contours: they are multiplied by how far it stands out from its surroundings. Good images that
     the densities were not fitted on set how much places near the edge count in each density, the scale of each
-    component (the deviation of its maps' peaks) and, once more with self-made defects, its weight: by how many such
-    deviations the defects raise the peak, which is the linear discriminant's weight for independent components. The
+    component (the deviation of its maps' peaks) and, once more with synthetic anomalies, its weight: by how many such
+    deviations these raise the peak, which is the linear discriminant's weight for independent components. The
     fused map is the weighted mean, and the image's score is its peak: the mean of the most abnormal hundredth of it.
     """
 
     HELD_OUT = 5  # one image in so many sets scales and weights, before it joins the others
     MIN_IMAGES = 2 * HELD_OUT
-    SELF_MADE = 128  # images with self-made defects behind the weights, at least
+    SYNTHETIC = 128  # images with synthetic anomalies behind the weights, at least
     SMOOTHING = 2 / 224  # standard deviation of the map's smoothing as a share of its shorter side
     PEAK = 0.01  # share of a map whose mean is its peak: a maximum alone follows the noise of single places
 
@@ -46,13 +46,13 @@ class DensityScorer(Scorer):
         super().__init__(dtype)
         self._seed = seed
         self._layers = settings.layers
-        self._looks = [parse_case(name) for name in settings.looks]
-        self._components = [self._make_components(settings, seed, first=i == 0) for i in range(len(self._looks))]
+        self._views = [parse_case(name) for name in settings.views]
+        self._components = [self._make_components(settings, seed, first=i == 0) for i in range(len(self._views))]
         self._edge_gains = self._centres = self._scales = self._weights = torch.empty(0)
 
     @staticmethod
     def _make_components(settings: ScoreSettings, seed: int, *, first: bool) -> dict[str, list[Density]]:
-        """The densities of a look by kind; beside others, the memory goes with the first look alone: it is slowest."""
+        """The densities of a view by kind; beside others, the memory goes with the first view alone: it is slowest."""
         made: dict[str, list[Density]] = {}
         if "gaussian" in settings.densities:
             made["gaussian"] = [GaussianDensity(settings.channels, seed)]
@@ -76,8 +76,8 @@ class DensityScorer(Scorer):
         clean = self._peaks(distances)
         self._centres = clean.mean(0)
         self._scales = clean.std(0).clamp_min(1e-3 * self._centres.abs().max()).clamp_min(1e-6)
-        rounds = -(-self.SELF_MADE // len(unseen))
-        spoilt = [self._peaks(self._distances(network, with_defects(unseen, self._seed + i))) for i in range(rounds)]
+        rounds = -(-self.SYNTHETIC // len(unseen))
+        spoilt = [self._peaks(self._distances(network, with_anomalies(unseen, self._seed + i))) for i in range(rounds)]
         self._weights = component_weights(clean, torch.stack(spoilt).mean(0), self._scales)
         self._take_in(network, unseen, report)
         return self
@@ -112,23 +112,23 @@ class DensityScorer(Scorer):
         for i, components in enumerate(self._components):
             for kind, densities in components.items():
                 for j, density in enumerate(densities):
-                    yield f"look{i}.{kind}{j}.", density
+                    yield f"view{i}.{kind}{j}.", density
 
     def _take_in(self, network: MorphologyNetwork, images: Tensor, report: Callable[[int], object]) -> None:
         for batch in torch.split(images, BATCH):
-            for look, components in zip(self._looks, self._components, strict=True):
-                features = self._features(network, batch, look)
+            for view, components in zip(self._views, self._components, strict=True):
+                features = self._features(network, batch, view)
                 for density in chain(*components.values()):
                     density.update(features(density.neighbourhoods))
             report(len(batch))
         for _, density in self._named():
             density.finish()
 
-    def _features(self, network: MorphologyNetwork, images: Tensor, look: Case) -> Callable[[bool], Tensor]:
+    def _features(self, network: MorphologyNetwork, images: Tensor, view: Case) -> Callable[[bool], Tensor]:
         """Gives features [B, C, h, w] float32 of all layers on one grid of 8 px, with `neighbourhoods` or not."""
         height, width = self._input_size = tuple(images.shape[-2:])
         with self._autocast(images):
-            layers = network.features(transform(images, look), self._layers)
+            layers = network.features(transform(images, view), self._layers)
         grid = (max(1, height // 8), max(1, width // 8))
 
         @cache
@@ -140,24 +140,24 @@ class DensityScorer(Scorer):
         return on_grid
 
     def _distances(self, network: MorphologyNetwork, images: Tensor) -> Tensor:
-        """[N, h, w, densities] on the grid, look by look, kind by kind: an eighth of the images' own bytes."""
+        """[N, h, w, densities] on the grid, view by view, kind by kind: an eighth of the images' own bytes."""
         batches = []
         for batch in torch.split(images, BATCH):
             maps = []
-            for look, components in zip(self._looks, self._components, strict=True):
-                features = self._features(network, batch, look)
+            for view, components in zip(self._views, self._components, strict=True):
+                features = self._features(network, batch, view)
                 maps += [d.distances(features(d.neighbourhoods)) for d in chain(*components.values())]
             batches.append(torch.stack(maps, -1))
         return torch.cat(batches)
 
     def _component_maps(self, distances: Tensor) -> Tensor:
-        """[N, h, w, components]: the edge brought down, distances of one kind of density averaged, others in relief."""
-        components = [item for of_look in self._components for item in of_look.items()]
+        """[N, h, w, components]: the edge brought down, distances of one kind averaged, others by the contrast."""
+        components = [item for of_view in self._components for item in of_view.items()]
         parts = torch.split(distances * self._edge_gains, [len(densities) for _, densities in components], -1)
         maps = [(kind, part.mean(-1)) for (kind, _), part in zip(components, parts, strict=True)]
         memory = next((m for kind, m in maps if kind == "memory"), None)  # one at most beside others
-        relief = 1 if memory is None else relief_of(memory)
-        return torch.stack([m if kind == "memory" else m * relief for kind, m in maps], -1)
+        contrast = 1 if memory is None else contrast_with_surroundings(memory)
+        return torch.stack([m if kind == "memory" else m * contrast for kind, m in maps], -1)
 
     def _peaks(self, distances: Tensor) -> Tensor:
         """[N, components]: the peak of each component's smoothed map."""
@@ -203,7 +203,7 @@ def edge_gains(distances: Tensor) -> Tensor:
     return (high[high.shape[0] // 2, high.shape[1] // 2] / high).clamp_max(1)
 
 
-def relief_of(maps: Tensor) -> Tensor:
+def contrast_with_surroundings(maps: Tensor) -> Tensor:
     """How far each place of a sharp map stands out from its surroundings.
 
     A Gaussian sees averaged features, principal components whole cells: both say well how much is wrong and blur where.
@@ -222,15 +222,15 @@ def relief_of(maps: Tensor) -> Tensor:
 
 
 def component_weights(clean: Tensor, spoilt: Tensor, scales: Tensor) -> Tensor:
-    """How much each of several scores counts: by how many of its deviations self-made defects raise it.
+    """How much each of several scores counts: by how many of its deviations synthetic anomalies raise it.
 
     Args:
         clean: Scores [N, K] of good images.
-        spoilt: Scores [N, K] of the same images with self-made defects.
+        spoilt: Scores [N, K] of the same images with synthetic anomalies.
         scales: Deviations [K] of the clean ones.
 
     Returns:
-        [K], none below zero, their sum 1; all alike where defects raise nothing, for then none is to be preferred.
+        [K], none below zero, their sum 1; all alike where anomalies raise nothing, for then none is to be preferred.
     """
     raised = ((spoilt - clean).mean(0) / scales).clamp_min(0)
     return raised / raised.sum() if raised.sum() > 0 else torch.full_like(raised, 1 / len(raised))

@@ -1,4 +1,4 @@
-"""Self-made defects: good images with one small region changed, to judge scores without any label.
+"""Synthetic anomalies: good images with one small region changed, to judge scores without any label.
 
 A region is either seen through a morphological operator of another place's size, as small cracks, pores and smears are,
 or copied from elsewhere, as misplaced and foreign structure is (Li et al., CutPaste, CVPR 2021).
@@ -16,7 +16,7 @@ _OPERATORS = tuple(
 )
 
 
-def with_defects(images: Tensor, seed: int) -> Tensor:
+def with_anomalies(images: Tensor, seed: int) -> Tensor:
     """Copies of good images, each with one elliptic region changed.
 
     Args:
