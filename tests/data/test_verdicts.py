@@ -10,7 +10,7 @@ import pytest
 
 from morphad.base.errors import BadInputError
 from morphad.base.files import read_json
-from morphad.data.feedback import COLUMNS, Verdict, apply_verdicts, as_ingested, join_verdicts, read_verdicts
+from morphad.data.feedback import COLUMNS, OperatorVerdict, apply_verdicts, as_ingested, join_verdicts, read_verdicts
 from morphad.data.manifest import read_manifest, snapshot_id
 from morphad.data.split.holdout import FrozenHoldout
 from morphad.data.split.roles import split_manifest
@@ -25,8 +25,8 @@ HEADER = "image,verdict,defect,by,at,comment\n"
 
 def said(
     image: str, verdict: str = "escape", defect: str = "", at: str = "2025-03-01T10:00:00", by: str = "Ann"
-) -> Verdict:
-    return Verdict(image, verdict, defect, by, f"{at}+00:00", "")
+) -> OperatorVerdict:
+    return OperatorVerdict(image, verdict, defect, by, f"{at}+00:00", "")
 
 
 def manifest(good: int = 40, defects: int = 4) -> pd.DataFrame:
@@ -64,8 +64,8 @@ class TestReading:
             encoding="utf-8",
         )  # fmt: skip
         expected = [
-            Verdict("a/größe 1.png", "escape", "crack", "Ann", "2025-03-01T09:00:00+00:00", "under, the lamp"),
-            Verdict("ab" * 32, "false_reject", "", "Ben", "2025-03-02T07:30:00+00:00", ""),
+            OperatorVerdict("a/größe 1.png", "escape", "crack", "Ann", "2025-03-01T09:00:00+00:00", "under, the lamp"),
+            OperatorVerdict("ab" * 32, "false_reject", "", "Ben", "2025-03-02T07:30:00+00:00", ""),
         ]
         assert read_verdicts(str(table)) == expected
         feed = tmp_path / "feed.json"

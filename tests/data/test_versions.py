@@ -13,7 +13,7 @@ import pytest
 from morphad.base.errors import BadInputError, ServiceError
 from morphad.base.files import read_json, write_json
 from morphad.cli import main
-from morphad.data.versions import Address, Version, get_version, list_versions, make_version, read_version_manifest
+from morphad.data.versions import Address, DataVersion, get_version, list_versions, make_version, read_version_manifest
 from morphad.steps.paths import LinePaths
 from stack.object_store import ObjectStore
 from tests.data.snapshots import content, noise, relabel, write_snapshot
@@ -41,7 +41,7 @@ class Plant:
     def place(self, name: str = "project") -> LinePaths:
         return LinePaths.checkout(self.root / name, LINE)
 
-    def make(self, place: LinePaths, by: str = "tester") -> tuple[Version, bool]:
+    def make(self, place: LinePaths, by: str = "tester") -> tuple[DataVersion, bool]:
         return make_version(
             LINE,
             self.address,
@@ -96,7 +96,7 @@ MASKS = {sorted(noise(2, seed=1, folder="test/crack"))[0]: b"mask"}
 
 
 @pytest.fixture(scope="module")
-def history(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plant, list[Version]]:
+def history(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plant, list[DataVersion]]:
     """Two versions of a line; not to be changed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
@@ -113,7 +113,7 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plant, list[Versi
         return plant, [first, second]
 
 
-def test_a_version_comes_back_byte_for_byte_anywhere(history: tuple[Plant, list[Version]], tmp_path: Path) -> None:
+def test_a_version_comes_back_byte_for_byte_anywhere(history: tuple[Plant, list[DataVersion]], tmp_path: Path) -> None:
     plant, versions = history
     for version, images in zip(versions, (IMAGES, IMAGES | noise(3, seed=2)), strict=True):
         out = tmp_path / version.name
@@ -132,7 +132,7 @@ def test_a_version_comes_back_byte_for_byte_anywhere(history: tuple[Plant, list[
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-def test_a_version_holds_what_it_says(history: tuple[Plant, list[Version]]) -> None:
+def test_a_version_holds_what_it_says(history: tuple[Plant, list[DataVersion]]) -> None:
     plant, (first, second) = history
     assert (first.good, first.defect) == (7, 2) and (second.good, second.defect) == (9, 3)
     assert first.bytes == sum(map(len, IMAGES.values())) + 4 and first.by == "tester"
@@ -140,13 +140,13 @@ def test_a_version_holds_what_it_says(history: tuple[Plant, list[Version]]) -> N
     assert first.tag == f"caps/{first.created[:10]}-{first.id[:12]}"
 
 
-def test_a_new_version_sends_only_what_is_new(history: tuple[Plant, list[Version]]) -> None:
+def test_a_new_version_sends_only_what_is_new(history: tuple[Plant, list[DataVersion]]) -> None:
     plant, _ = history
     sizes = sorted(path.stat().st_size for path in plant.objects() if path.stat().st_size % 10_240 == 0)
     assert sizes == [10_240, 20_480]  # three new images after nine
 
 
-def test_the_same_content_is_a_version_once(history: tuple[Plant, list[Version]], tmp_path: Path) -> None:
+def test_the_same_content_is_a_version_once(history: tuple[Plant, list[DataVersion]], tmp_path: Path) -> None:
     plant, (first, _) = history
     other = LinePaths.checkout(tmp_path / "other", LINE)
     write_snapshot(other, IMAGES, MASKS)
@@ -157,7 +157,7 @@ def test_the_same_content_is_a_version_once(history: tuple[Plant, list[Version]]
 
 
 def test_what_is_there_already_is_not_fetched_and_another_snapshot_is_kept(
-    history: tuple[Plant, list[Version]], tmp_path: Path
+    history: tuple[Plant, list[DataVersion]], tmp_path: Path
 ) -> None:
     plant, (first, second) = history
     address = Address(str(plant.registry), None)
@@ -172,7 +172,7 @@ def test_what_is_there_already_is_not_fetched_and_another_snapshot_is_kept(
     assert len(list((tmp_path / "out" / "images" / "train" / "good").iterdir())) == 9
 
 
-def test_versions_are_listed_and_their_manifests_read(history: tuple[Plant, list[Version]], tmp_path: Path) -> None:
+def test_versions_are_listed_and_their_manifests_read(history: tuple[Plant, list[DataVersion]], tmp_path: Path) -> None:
     plant, versions = history
     assert list_versions(plant.address, LINE, tmp_path / "a") == versions
     assert list_versions(plant.address, "other", tmp_path / "b") == []

@@ -34,12 +34,14 @@ def add_verbs(verbs: Verbs) -> None:
 
 def _check(options: argparse.Namespace) -> int:
     from morphad.base.files import check_writable
-    from morphad.jobs.check_folder import check
+    from morphad.jobs.check_folder import check_folder
 
     for file in (options.json, options.page):
         if file is not None:
             check_writable(file)
-    result = check(options.place, _rules(options), json=options.json, page=options.page, data_docs=options.data_docs)
+    result = check_folder(
+        options.place, _rules(options), json=options.json, page=options.page, data_docs=options.data_docs
+    )
     for finding in result.findings:
         print(f"{finding.severity}: {finding.name}: {finding.sentence}")
     errors, warnings = len(result.errors), len(result.warnings)

@@ -9,7 +9,7 @@ from morphad.base.verbs import Verbs
 from morphad.cli.shared import actor, add_actor, open_line
 
 if TYPE_CHECKING:
-    from morphad.registry.dossier_check import Checked, Finding
+    from morphad.registry.dossier_check import Checked, DossierFinding
 
 
 def add_verbs(verbs: Verbs) -> None:
@@ -48,9 +48,9 @@ def _dossier(options: argparse.Namespace) -> None:
 
 
 def _verify(options: argparse.Namespace) -> None:
-    from morphad.registry.dossier_check import check
+    from morphad.registry.dossier_check import verify
 
-    checked = check(options.file)
+    checked = verify(options.file)
     findings, now = list(checked.findings), list[str]()
     if options.against is not None:
         against, now = _against(options, checked)
@@ -73,7 +73,7 @@ def _verify(options: argparse.Namespace) -> None:
         raise CheckFailedError(f"{options.file}: not as it was written: {wrong[0].said}")
 
 
-def _against(options: argparse.Namespace, checked: "Checked") -> "tuple[list[Finding], list[str]]":
+def _against(options: argparse.Namespace, checked: "Checked") -> "tuple[list[DossierFinding], list[str]]":
     """What the registry says of a dossier, and of its version now."""
     from morphad.registry import Registry
     from morphad.registry.dossier_check import hold_against

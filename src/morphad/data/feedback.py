@@ -24,7 +24,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
-class Verdict:
+class OperatorVerdict:
     """What an operator found out about one image.
 
     Attributes:
@@ -83,7 +83,7 @@ class Feedback:
         return said
 
 
-def read_verdicts(place: str) -> list[Verdict]:
+def read_verdicts(place: str) -> list[OperatorVerdict]:
     """Read a feed: a CSV table (UTF-8, commas) or a JSON list of objects, in a file or at s3://bucket/key.
 
     Each row has `image`, `verdict`, `by`, `at`, and may have `defect` and `comment`. A time without a zone is UTC.
@@ -104,7 +104,7 @@ def read_verdicts(place: str) -> list[Verdict]:
     return [_checked(row, f"{place}: row {number}") for number, row in rows]
 
 
-def join_verdicts(manifest: pd.DataFrame, verdicts: Sequence[Verdict]) -> tuple[pd.DataFrame, Feedback]:
+def join_verdicts(manifest: pd.DataFrame, verdicts: Sequence[OperatorVerdict]) -> tuple[pd.DataFrame, Feedback]:
     """Write beside every image the verdict on it, with who and when; labels stay as the source has them.
 
     A verdict on one image holds for all images with the same bytes. Of several the one with the latest time holds.
@@ -118,7 +118,7 @@ def join_verdicts(manifest: pd.DataFrame, verdicts: Sequence[Verdict]) -> tuple[
     """
     digest_of = dict(zip(manifest["path"], manifest["sha256"], strict=True))
     paths = manifest.drop_duplicates("sha256").set_index("sha256")["path"]
-    by_image: dict[str, list[Verdict]] = {}
+    by_image: dict[str, list[OperatorVerdict]] = {}
     unknown: dict[str, None] = {}
     for verdict in sorted(verdicts, key=lambda verdict: verdict.at):
         digest = digest_of.get(verdict.image, verdict.image)
@@ -245,7 +245,7 @@ def _from_json(text: str, place: str) -> list[tuple[int, dict[str, Any]]]:
     return list(enumerate(value, 1))
 
 
-def _checked(row: dict[str, Any], where: str) -> Verdict:
+def _checked(row: dict[str, Any], where: str) -> OperatorVerdict:
     unknown = set(row) - set(_KEYS)
     if unknown:
         raise BadInputError(f"{where}: unknown {sorted(unknown)[0]!r}; allowed: {', '.join(_KEYS)}")
@@ -268,7 +268,7 @@ def _checked(row: dict[str, Any], where: str) -> Verdict:
     at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
     if _SHA256.fullmatch(texts["image"].lower()):
         texts["image"] = texts["image"].lower()
-    return Verdict(**texts | {"at": at.isoformat(timespec="seconds")})
+    return OperatorVerdict(**texts | {"at": at.isoformat(timespec="seconds")})
 
 
 def _read(place: str) -> bytes:

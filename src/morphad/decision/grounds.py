@@ -32,7 +32,7 @@ class RoleFacts:
 
 
 @dataclass(frozen=True)
-class Shift:
+class RoleShift:
     """A statistic that tells calibration images from training images.
 
     Attributes:
@@ -79,7 +79,7 @@ class Grounds:
     roles: Mapping[str, RoleFacts]
     shared_sessions: int
     shared_images: int
-    shifts: tuple[Shift, ...]
+    shifts: tuple[RoleShift, ...]
     dependence: Dependence | None = None
 
     @property
@@ -194,7 +194,9 @@ class Grounds:
                 value["shared_sessions"],
                 value["shared_images"],
                 tuple(
-                    sorted((Shift(name, **shift) for name, shift in value["shifts"].items()), key=lambda s: -s.distance)
+                    sorted(
+                        (RoleShift(name, **shift) for name, shift in value["shifts"].items()), key=lambda s: -s.distance
+                    )
                 ),
                 None if value["dependence"] is None else Dependence(**value["dependence"]),
             )

@@ -39,7 +39,7 @@ class Rules:
     reference: pd.DataFrame | None = None
 
 
-def check(
+def check_folder(
     place: Path,
     rules: Rules,
     *,

@@ -38,9 +38,9 @@ from morphad.registry.records import (
     DatasetFacts,
     Registration,
     Version,
+    as_params,
     code_revision,
     fit_names,
-    flattened,
     model_name,
 )
 
@@ -192,7 +192,7 @@ def _log_facts(
         run_id,
         metrics=[Metric(name, float(value), now, 0) for name, value in fit_names(metrics).items()],
         # Settings hold addresses, and addresses may hold passwords.
-        params=[Param(name, value) for name, value in fit_names(flattened(masked_settings(params))).items()],
+        params=[Param(name, value) for name, value in fit_names(as_params(masked_settings(params))).items()],
     )
     facts = Dataset(
         name=dataset.manifest.parent.name or dataset.manifest.stem,

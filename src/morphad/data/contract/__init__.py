@@ -14,7 +14,7 @@ import pandas as pd
 from morphad.base.wording import counted
 from morphad.data.contract import engine, picture_rules
 from morphad.data.contract.drift import CAMERA, shifts, unlikeness
-from morphad.data.contract.findings import FORMAT_VERSION, Finding, Limits, Result, Shift, StatisticFacts
+from morphad.data.contract.findings import FORMAT_VERSION, Finding, Limits, Result, StatisticDrift, StatisticFacts
 from morphad.data.contract.limits import far_limits, line_limits
 from morphad.data.contract.rule import Rows, Rule
 from morphad.data.contract.rules import figures, rules
@@ -59,7 +59,7 @@ def check_manifest(
     broken: dict[str, tuple[Rule, tuple[str, ...]]] = {}
     applied: set[str] = {"empty", "unreadable"}
     limits: dict[Statistic, Limits] = {}
-    found: dict[str, Shift] = {}
+    found: dict[str, StatisticDrift] = {}
     new = known = None
     if rejects:
         broken["unreadable"] = (_unreadable(rejects), tuple(reject.name for reject in rejects))
@@ -141,7 +141,9 @@ def _told_better(broken: Mapping[str, tuple[str, ...]]) -> list[str]:
     ]
 
 
-def _most_shifted(new: pd.DataFrame, reference: pd.DataFrame, found: Mapping[str, Shift]) -> dict[str, list[str]]:
+def _most_shifted(
+    new: pd.DataFrame, reference: pd.DataFrame, found: Mapping[str, StatisticDrift]
+) -> dict[str, list[str]]:
     """For each shift the new images that show it most."""
     most: dict[str, list[str]] = {}
     for name, shift in found.items():
@@ -176,7 +178,7 @@ def _facts(
     new: pd.DataFrame | None,
     known: pd.DataFrame | None,
     limits: Mapping[Statistic, Limits],
-    found: Mapping[str, Shift],
+    found: Mapping[str, StatisticDrift],
 ) -> StatisticFacts:
     now, before = (None if rows is None or rows.empty else float(rows[name].median()) for rows in (new, known))
     return StatisticFacts(name, now, before, limits.get(name), found.get(name))

@@ -54,7 +54,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Shift:
+class StatisticDrift:
     """How the new images as a whole differ from the reference in one respect.
 
     Attributes:
@@ -87,7 +87,7 @@ class StatisticFacts:
     median: float | None
     reference_median: float | None
     limits: Limits | None
-    shift: Shift | None
+    shift: StatisticDrift | None
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Result:
     findings: tuple[Finding, ...]
     states: Mapping[str, str]
     statistics: tuple[StatisticFacts, ...]
-    camera: Shift | None
+    camera: StatisticDrift | None
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -160,7 +160,7 @@ class Result:
         }
 
 
-def _shift(shift: Shift | None) -> dict[str, Any] | None:
+def _shift(shift: StatisticDrift | None) -> dict[str, Any] | None:
     if shift is None:
         return None
     return {

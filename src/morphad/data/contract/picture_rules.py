@@ -6,7 +6,7 @@ import pandas as pd
 
 from morphad.base.wording import counted, exact_percent, percent
 from morphad.data.contract.drift import CAMERA
-from morphad.data.contract.findings import Limits, Shift
+from morphad.data.contract.findings import Limits, StatisticDrift
 from morphad.data.contract.limits import LEAST_CONTRAST, least_sharpness
 from morphad.data.contract.rule import Rule, between, flag
 from morphad.data.contract.table import channels, sizes
@@ -106,7 +106,10 @@ def statistics(
 
 
 def shifts(
-    new: pd.DataFrame, reference: pd.DataFrame, found: Mapping[str, Shift], most_shifted: Mapping[str, Sequence[str]]
+    new: pd.DataFrame,
+    reference: pd.DataFrame,
+    found: Mapping[str, StatisticDrift],
+    most_shifted: Mapping[str, Sequence[str]],
 ) -> Iterator[Rule]:
     """Whether new images as a whole are like the reference; both are results of `comparable`."""
     images = counted(len(new), "new good image")

@@ -6,7 +6,7 @@ import pandas as pd
 
 from morphad.base.wording import counted
 from morphad.data.contract import picture_rules
-from morphad.data.contract.findings import Limits, Shift
+from morphad.data.contract.findings import Limits, StatisticDrift
 from morphad.data.contract.rule import Rule, between, flag
 from morphad.data.contract.table import KNOWN_BESIDE
 from morphad.settings import ValidateSettings
@@ -50,7 +50,7 @@ def rules(
     ]
 
 
-def figures(table: pd.DataFrame, shifts: Mapping[str, Shift], settings: ValidateSettings) -> pd.DataFrame:
+def figures(table: pd.DataFrame, shifts: Mapping[str, StatisticDrift], settings: ValidateSettings) -> pd.DataFrame:
     """Figures of the whole that rules look at: one row.
 
     Columns: the effect of each shift where it counts as one, else 0; masks and groups, how many images have one; roles,

@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from morphad.decision.grounds import Dependence, Grounds, RoleFacts, Shift
+from morphad.decision.grounds import Dependence, Grounds, RoleFacts, RoleShift
 from morphad.settings.checks import STATISTICS
 
 By = Literal["auto", "group", "lot", "shift", "camera", "day"]
@@ -88,7 +88,7 @@ def _role_facts(session: "pd.Series[str]") -> RoleFacts:
     return RoleFacts(len(session), len(sizes), int((session == "").sum()), float((sizes**2).sum()))
 
 
-def _shifts(train: pd.DataFrame, calibration: pd.DataFrame) -> tuple[Shift, ...]:
+def _shifts(train: pd.DataFrame, calibration: pd.DataFrame) -> tuple[RoleShift, ...]:
     """Statistics that tell calibration images from training images, the clearest first."""
     if train.empty or calibration.empty:
         return ()
@@ -97,7 +97,7 @@ def _shifts(train: pd.DataFrame, calibration: pd.DataFrame) -> tuple[Shift, ...]
         ours, theirs = (_statistic(rows, name) for rows in (calibration, train))
         test = stats.ks_2samp(ours, theirs, method="asymp")
         if test.pvalue * len(STATISTICS) < _SIGNIFICANT:
-            found.append(Shift(name, float(test.statistic), float(np.median(theirs)), float(np.median(ours))))
+            found.append(RoleShift(name, float(test.statistic), float(np.median(theirs)), float(np.median(ours))))
     return tuple(sorted(found, key=lambda shift: -shift.distance))
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from morphad.base.errors import BadInputError, ServiceError
 from morphad.base.files import read_json
 from morphad.data.versions.commands import Commands, reason
-from morphad.data.versions.records import Address, Version, choose
+from morphad.data.versions.records import Address, DataVersion, choose
 
 _ATTEMPTS = 12
 _ARGUMENTS = 2000  # files named in one command
@@ -92,13 +92,13 @@ class DataRegistry:
                 "data.remote out, or move the bytes and change .dvc/config in the registry"
             )
 
-    def versions(self, line: str) -> list[Version]:
+    def versions(self, line: str) -> list[DataVersion]:
         """All versions of a line, oldest first."""
         records = (self.folder / line / "versions").glob("*/version.json")
-        found = [Version.from_json(read_json(path), f"{self._address.shown}: {line}") for path in records]
+        found = [DataVersion.from_json(read_json(path), f"{self._address.shown}: {line}") for path in records]
         return sorted(found, key=lambda version: (version.created, version.name))
 
-    def choose(self, line: str, name: str) -> Version:
+    def choose(self, line: str, name: str) -> DataVersion:
         """The version that is meant by LINE@NAME.
 
         Raises:
@@ -106,7 +106,7 @@ class DataRegistry:
         """
         return choose(self.versions(line), line, name)
 
-    def with_id(self, line: str, identity: str) -> Version | None:
+    def with_id(self, line: str, identity: str) -> DataVersion | None:
         """The version of a line that has a snapshot's id."""
         return next((version for version in self.versions(line) if version.id == identity), None)
 
@@ -114,7 +114,7 @@ class DataRegistry:
         """Where a shard lies in the working copy, once it was made or fetched."""
         return self.folder / line / "shards" / f"{shard}.tar"
 
-    def version_path(self, version: Version, name: str) -> Path:
+    def version_path(self, version: DataVersion, name: str) -> Path:
         """Where a file of a version lies in the working copy, once it was made or fetched."""
         return self.folder / version.line / "versions" / version.name / name
 
@@ -155,7 +155,7 @@ class DataRegistry:
             gone += [self.folder / name for name, state in states.items() if state in {"new", "missing"}]
         return gone
 
-    def check_out(self, version: Version) -> None:
+    def check_out(self, version: DataVersion) -> None:
         """Take the working copy to the state that a version was recorded in.
 
         Raises:
@@ -164,7 +164,7 @@ class DataRegistry:
         self._run.git("fetch", "--quiet", "--no-tags", "origin", f"refs/tags/{version.tag}")
         self._run.git("reset", "--quiet", "--hard", "FETCH_HEAD")
 
-    def publish(self, version: Version) -> Version:
+    def publish(self, version: DataVersion) -> DataVersion:
         """Record a version, whose files lie in the working copy, under its tag; others may do the same meanwhile.
 
         Returns:
@@ -205,7 +205,7 @@ class DataRegistry:
             "`morphad data version` again when it does"
         )
 
-    def _recorded(self, version: Version) -> Version | None:
+    def _recorded(self, version: DataVersion) -> DataVersion | None:
         """The version of the same content that the fetched branch has."""
         if not self._head():
             return None
@@ -215,7 +215,7 @@ class DataRegistry:
         for path in listed.splitlines():
             if path.endswith(f"-{version.id[:12]}/version.json"):
                 text = self._run.git("show", f"origin/{self._branch}:{path}")
-                there = Version.from_json(json.loads(text), f"{self._address.shown}: {path}")
+                there = DataVersion.from_json(json.loads(text), f"{self._address.shown}: {path}")
                 if there.id == version.id:
                     return there
         return None
@@ -268,6 +268,6 @@ class DataRegistry:
             (self.folder / ".dvc" / "config.local").write_text(_DVC_LOCAL, encoding="utf-8")
 
 
-def list_versions(address: Address, line: str, work: Path) -> list[Version]:
+def list_versions(address: Address, line: str, work: Path) -> list[DataVersion]:
     """All versions of a line, oldest first; `work` is a folder to work in."""
     return DataRegistry(address, work / "registry").versions(line)

@@ -14,13 +14,13 @@ from morphad.data.loading import in_order
 from morphad.data.manifest import snapshot_id
 from morphad.data.versions.data_registry import DataRegistry
 from morphad.data.versions.making import BATCH, FILES, MANIFEST, RECORD, REJECTS, read_places
-from morphad.data.versions.records import Address, Version
+from morphad.data.versions.records import Address, DataVersion
 from morphad.data.versions.shards import unpack
 
 Places = dict[str, list[PurePosixPath]]
 
 
-def get_version(address: Address, line: str, name: str, out: Path, replace: bool = False) -> tuple[Version, bool]:
+def get_version(address: Address, line: str, name: str, out: Path, replace: bool = False) -> tuple[DataVersion, bool]:
     """Bring a version back: `out` then has images/, manifest.parquet, rejects.json and version.json.
 
     Every file's SHA-256 is held against the manifest, and the manifest's against the registry, before anything is put
@@ -65,7 +65,7 @@ def get_version(address: Address, line: str, name: str, out: Path, replace: bool
         return version, True
 
 
-def read_version_manifest(address: Address, line: str, name: str, work: Path) -> tuple[Version, pd.DataFrame]:
+def read_version_manifest(address: Address, line: str, name: str, work: Path) -> tuple[DataVersion, pd.DataFrame]:
     """A version's manifest, without its images; `work` is a folder to work in."""
     registry = DataRegistry(address, work / "registry")
     version = registry.choose(line, name)
@@ -73,7 +73,7 @@ def read_version_manifest(address: Address, line: str, name: str, work: Path) ->
     return version, _describe(registry, version)[1]
 
 
-def _describe(registry: DataRegistry, version: Version) -> tuple[Path, pd.DataFrame, dict[str, str]]:
+def _describe(registry: DataRegistry, version: DataVersion) -> tuple[Path, pd.DataFrame, dict[str, str]]:
     """The manifest's file, its rows, and the shard of each content."""
     manifest, places = registry.version_path(version, MANIFEST), registry.version_path(version, FILES)
     registry.bring([manifest, places])
@@ -88,7 +88,7 @@ def _describe(registry: DataRegistry, version: Version) -> tuple[Path, pd.DataFr
 
 
 def _bring_files(
-    registry: DataRegistry, version: Version, rows: pd.DataFrame, shards: Mapping[str, str], images: Path
+    registry: DataRegistry, version: DataVersion, rows: pd.DataFrame, shards: Mapping[str, str], images: Path
 ) -> None:
     """Fetch and unpack the shards of a version, a few at a time."""
     wanted: dict[str, Places] = {}
@@ -115,10 +115,10 @@ def _bring_files(
         registry.drop(files)
 
 
-def _is_there(out: Path, version: Version) -> bool:
+def _is_there(out: Path, version: DataVersion) -> bool:
     """Whether a folder holds this version, whole and unchanged."""
     try:
-        if Version.from_json(read_json(out / RECORD), str(out / RECORD)).id != version.id:
+        if DataVersion.from_json(read_json(out / RECORD), str(out / RECORD)).id != version.id:
             return False
         rows: pd.DataFrame = pq.read_table(out / MANIFEST).to_pandas()
     except (MorphadError, OSError, ArrowException):
@@ -134,7 +134,7 @@ def _is_there(out: Path, version: Version) -> bool:
     return all(whole)
 
 
-def _places(rows: pd.DataFrame, version: Version) -> Places:
+def _places(rows: pd.DataFrame, version: DataVersion) -> Places:
     """Where each content of a snapshot lies, relative to it."""
     places: Places = {}
     columns: Sequence[tuple[str, str]] = (("path", "sha256"), ("mask", "mask_sha256"))

@@ -14,8 +14,8 @@ from morphad.base.progress import track
 from morphad.data.loading import in_order
 from morphad.data.manifest import manifest_id, read_manifest, snapshot_id
 from morphad.data.versions.data_registry import DataRegistry
-from morphad.data.versions.records import Address, Version
-from morphad.data.versions.shards import File, Shard, check, pack, plan
+from morphad.data.versions.records import Address, DataVersion
+from morphad.data.versions.shards import File, Shard, check_shard, pack, plan
 
 MANIFEST, FILES, REJECTS, RECORD = "manifest.parquet", "files.parquet", "rejects.json", "version.json"
 BATCH = 16  # shards that lie on disk at once
@@ -30,7 +30,7 @@ def make_version(
     rejects: Path,
     record: Path,
     by: str,
-) -> tuple[Version, bool]:
+) -> tuple[DataVersion, bool]:
     """Make a line's snapshot a version of the registry, unless it is one.
 
     Bytes are sent before the version is recorded, so that none is on record whose bytes are missing. Killed at any
@@ -66,7 +66,7 @@ def make_version(
         kept, shards = _plan(registry, line, files)
         _check_all([file for file in files if file.sha256 in kept], snapshot_dir, line)
         now, sizes = datetime.now(UTC), {file.sha256: file.size for file in files}
-        version = Version(
+        version = DataVersion(
             line=line,
             name=f"{now:%Y-%m-%d}-{identity[:12]}",
             id=identity,
@@ -108,7 +108,7 @@ def _distinct_files(rows: pd.DataFrame, snapshot_dir: Path) -> list[File]:
 
 def _check_all(files: Sequence[File], snapshot_dir: Path, line: str) -> None:
     def checked(file: File) -> None:
-        check(file, snapshot_dir)
+        check_shard(file, snapshot_dir)
 
     for _ in track(in_order(checked, files), f"checking {line}", total=len(files)):
         pass

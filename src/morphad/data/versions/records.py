@@ -23,7 +23,7 @@ _BEGINNING = re.compile(r"[0-9a-f]{4,64}")
 
 
 @dataclass(frozen=True)
-class Version:
+class DataVersion:
     """One version of a line's data, as the registry has it on record.
 
     Attributes:
@@ -88,7 +88,7 @@ def _typed(value: Any, kind: Any) -> Any:
     return value
 
 
-def current_version(record: Path, manifest: pd.DataFrame) -> Version | None:
+def current_version(record: Path, manifest: pd.DataFrame) -> DataVersion | None:
     """The version that a snapshot is, where it was made into one or came from one, and did not change since.
 
     Args:
@@ -97,7 +97,7 @@ def current_version(record: Path, manifest: pd.DataFrame) -> Version | None:
     """
     if not record.exists():
         return None
-    version = Version.from_json(read_json(record), str(record))
+    version = DataVersion.from_json(read_json(record), str(record))
     return version if version.id == snapshot_id(manifest) else None
 
 
@@ -116,7 +116,7 @@ def parse_version(text: str) -> tuple[str, str]:
     return line, name
 
 
-def choose(versions: list[Version], line: str, name: str) -> Version:
+def choose(versions: list[DataVersion], line: str, name: str) -> DataVersion:
     """The version that a parsed name means, of all versions of the line, oldest first.
 
     Raises:

@@ -117,7 +117,7 @@ def pack(shard: Shard, snapshot_dir: Path, target: Path) -> Path:
     return target
 
 
-def check(file: File, snapshot_dir: Path) -> None:
+def check_shard(file: File, snapshot_dir: Path) -> None:
     """Find out whether a file still has the bytes that the manifest says.
 
     Raises:
