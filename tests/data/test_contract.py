@@ -384,7 +384,7 @@ def test_data_docs_on_demand(tmp_path: Path) -> None:
 def test_masks_that_mark_most_of_most_pictures_may_be_inverted() -> None:
     finding = found(put(slice(60, 65), masked=0.93)(clean()))["inverted_masks"]
     assert finding.severity == "warning"
-    assert finding.message == "5 defect images with a mask that marks more than half of the picture"
+    assert finding.message == "6 defect images with a mask that marks more than half of the picture"
     assert "invert the masks" in finding.remedy
     # One large defect among others is none.
     assert "inverted_masks" not in found(put(60, masked=0.93)(clean()))

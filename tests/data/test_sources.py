@@ -225,7 +225,7 @@ def test_listing_as_parquet(tmp_path: Path) -> None:
             "path;label\na.png;good\n",
             "has no column `path`: its cells are separated by semicolons; save it with commas",
         ),
-        ("path;label\na.png;good\n", "separated by commas"),
+        ("path;label\na.png;good\n", "its cells are separated by semicolons; save it with commas"),
         ("path,lable\na.png,defect\n", "unknown column 'lable'; allowed"),
         ("path,path\na.png,a.png\n", "column 'path' is there twice"),
         ("path,label\na.png\n", "row 2 has 1 cells, expected 2"),

@@ -115,7 +115,7 @@ def statistics(
             )  # fmt: skip
         yield Rule(
             f"{name}_outliers", "ExpectColumnValuesToBeBetween", arguments,
-            f"{{n}} of {held:,} with {what} {outside}", f"look at them; {_REMEDIES[name]}", "good image", "new",
+            f"{{n}} of {held:,} with {what} {outside}", f"check them; {_REMEDIES[name]}", "good image", "new",
         )  # fmt: skip
         if name in far:
             yield Rule(

@@ -206,7 +206,7 @@ def _beside(table: pd.DataFrame) -> Iterator[Rule]:
         yield flag("acquired_format", "{n} whose time (acquired) is none", "write it as 2025-03-01T14:05:00Z")
         yield flag("acquired_future", "{n} from the future", clock)
         yield flag("acquired_implausible", "{n} from before the year 2000", clock)
-        yield flag("time_order", "{n} whose time breaks the order of their names", f"look at their times; {clock}")
+        yield flag("time_order", "{n} whose time breaks the order of their names", f"check their times; {clock}")
 
 
 def _leakage(table: pd.DataFrame) -> Iterator[Rule]:
@@ -219,7 +219,7 @@ def _leakage(table: pd.DataFrame) -> Iterator[Rule]:
     )  # fmt: skip
     yield flag(
         "leakage_near", f"{{n}} that are near copies of one in another of the {parts}",
-        "look whether they show one part twice, and keep these together", column="leak_near", noun="good image",
+        "check whether they show one part twice, and keep these together", column="leak_near", noun="good image",
     )  # fmt: skip
     yield flag(
         "leakage_group", f"{{n}} whose group is in two {parts}",

@@ -195,7 +195,12 @@ def local_names(listing: Iterator[Listed], prefix: str, url: str, aside: list[st
     for listed in listing:
         name = listed.key.removeprefix(prefix)
         if not (is_image(name) or name.endswith(".json")):
-            if aside is not None and not name.endswith("/") and not any(part[:1] == "." for part in name.split("/")):
+            if (
+                aside is not None
+                and name
+                and not name.endswith("/")
+                and not any(part[:1] == "." for part in name.split("/"))
+            ):
                 aside.append(name)
             continue
         parts = name.split("/")
