@@ -199,7 +199,9 @@ def test_images_in_a_bucket_are_read_one_by_one(
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("list.csv", b"file,label\na.png,good\n", "no column `path`"),
+        ("list.csv", b"file,label\na.png,good\n", "no column `path`; its columns are file, label"),
+        ("list.csv", b"Path,label\na.png,good\n", "no column `path`; rename the column 'Path' to path"),
+        ("list.csv", b"path;label\na.png;good\n", "no column `path`: its cells are separated by semicolons"),
         ("list.csv", b"path,label\n,good\n", "image 1 has no path"),
         ("list.csv", b"path\n", "no images found"),
         ("list.csv", b"", "not a readable table"),

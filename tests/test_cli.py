@@ -185,7 +185,7 @@ class TestWholeLine:
             assert damaged.startswith(f"{images / 'a damaged.png'}: damaged or not supported (")
             assert text == f"{images / 'text.png'}: not a JPEG, PNG, BMP, TIFF or WebP image"
             assert none == f"{tmp_path / 'none.png'}: not found"
-            assert last == "morphad predict: no verdict on 3 of 9 images, each named above; take them again"
+            assert last == "morphad predict: no verdict on 3 of 9 images, each named above; replace them"
 
     def test_predict_refuses_what_it_cannot_do_before_any_verdict(
         self, whole: tuple[Project, dict[str, str]], tmp_path: Path

@@ -11,6 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from morphad.base.errors import BadInputError
+from morphad.base.files import write_json
 from morphad.jobs.summary import summarise
 from morphad.registry import Registry
 from morphad.registry.local import LocalRegistry
@@ -148,8 +149,24 @@ class TestRegistrySays:
         registry.rollback("bottle", "too many escapes.", "anna")
         told = summarise(project("bottle"), tmp_path)
         assert "Version 2 was taken out of service by anna (name as given, no account): too many escapes." in told
-        assert "Version 1 is champion now." in told
+        assert "Version 1 is champion now. The figures here are of version 2." in told
         assert "finish" not in told
+
+    def test_after_a_proposal_and_once_it_is_declined(
+        self, tmp_path: Path, place: LinePaths, client: MlflowClient
+    ) -> None:
+        registered(client, "bottle", 2, champion=1)
+        decision = {"promote": False, "outcome": "proposed", "version": 2, "reasons": ["It is fit.", "It is new."]}
+        place.decision.write_text(json.dumps(decision))
+        registry = Registry(RegisterSettings(**ADDRESS))
+        registry.propose("bottle", 2, {"reasons": ["It is fit."]}, "test")
+        told = summarise(project("bottle"), tmp_path)
+        assert "Version 2 passed the gate and awaits approval. It is fit. It is new. Version 1 is champion now." in told
+        assert "decide on bottle: morphad approve bottle --why ... or morphad decline bottle --why ..." in told
+        registry.decline("bottle", "misses scratches", "anna")
+        told = summarise(project("bottle"), tmp_path)
+        assert "Version 2 was declined by anna (name as given, no account): misses scratches. Version 1 is" in told
+        assert "decide on" not in told
 
     def test_after_another_promotion(self, tmp_path: Path, place: LinePaths, client: MlflowClient) -> None:
         registered(client, "bottle", 3, champion=3)
@@ -181,6 +198,7 @@ class TestRegistrySays:
         told = summarise(project("bottle"), tmp_path)
         assert "Version 2 was promoted. What holds now is not known: there is no registry at sqlite:" in told
         assert "finish bottle: dvc repro" in told
+        assert "mlflow ui" not in told  # it would make a registry
         assert not (tmp_path / "mlflow.db").exists()
 
     def test_a_server_that_is_away(
@@ -247,3 +265,21 @@ def test_files_of_another_shape_are_named(
     path.write_text("{}")
     with pytest.raises(BadInputError, match=path.name):
         summarise(project("bottle"), tmp_path)
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_a_broken_contract_is_said_with_what_to_do(
+    before: bool, tmp_path: Path, tiny_detector: Path, metrics: dict[str, Any]
+) -> None:
+    place = LinePaths.checkout(tmp_path, "bottle")
+    if before:
+        evaluated(tmp_path, "bottle", tiny_detector, metrics)
+    finding = {"name": "blurred", "severity": "error", "message": "3 good images without any sharp detail"}
+    warning = {"name": "copies", "severity": "warning", "message": "1 good image with the same bytes"}
+    write_json(place.validation, {"passed": False, "findings": [finding, warning]})
+    told = summarise(project("bottle"), tmp_path)
+    assert "The data break their contract: blurred: 3 good images without any sharp detail." in told
+    assert "the same bytes" not in told
+    assert ("What follows is of earlier data." in told) == before
+    assert f"correct the data of bottle, see {place.contract_page}, then: dvc repro" in told
+    assert "finish bottle" not in told

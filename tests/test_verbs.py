@@ -5,6 +5,7 @@ import contextlib
 import io
 import shlex
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -57,3 +58,14 @@ def test_a_mistyped_word_is_asked_about(words: list[str], told: str) -> None:
         main(words)
     assert ended.value.code == 2
     assert told in error.getvalue()
+
+
+@pytest.mark.parametrize(
+    "words", ["status", "history a", "champion a", "summary", "predict a x.png", "prune a", "registry repair a"]
+)
+def test_what_only_reads_makes_nothing(words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text("lines: {a: {ingest: {path: x}}}\n")
+    assert main(words.split()) == (0 if words == "summary" else 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image as Pillow
+from PIL import ImageFilter
 
 from morphad.data.images import UnreadableImageError
 from morphad.data.loading import in_order, read_mask, read_masks, read_pixels
@@ -62,6 +63,26 @@ def test_masks(tmp_path: Path) -> None:
     Pillow.fromarray(marked).save(tmp_path / "bits.png")
     for name in ("grey.png", "red.png", "bits.png"):
         assert np.array_equal(read_mask(tmp_path / name), marked)
+
+
+def test_a_mask_is_cut_in_the_middle_where_its_two_levels_are_blurred(tmp_path: Path) -> None:
+    marked = np.zeros((64, 64), bool)
+    marked[20:41, 10:33] = True
+    clean = Pillow.fromarray(marked * np.uint8(255))
+    clean.save(tmp_path / "compressed.jpg", quality=75)
+    clean.convert("RGB").save(tmp_path / "colour.jpg", quality=75)
+    clean.filter(ImageFilter.GaussianBlur(1.5)).save(tmp_path / "soft.png")
+    for name in ("compressed.jpg", "colour.jpg", "soft.png"):
+        off = read_mask(tmp_path / name) != marked
+        assert off.mean() < 0.002, name
+        assert np.asarray(Pillow.open(tmp_path / name).convert("L"))[off].size < 10
+
+
+def test_every_kind_of_a_numbered_mask_is_marked(tmp_path: Path) -> None:
+    kinds = RNG.integers(0, 6, (40, 40), np.uint8)
+    for factor in (1, 50):
+        Pillow.fromarray(kinds * np.uint8(factor)).save(tmp_path / "kinds.png")
+        assert np.array_equal(read_mask(tmp_path / "kinds.png"), kinds > 0)
 
 
 def test_masks_of_rows(tmp_path: Path) -> None:

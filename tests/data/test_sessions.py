@@ -22,7 +22,7 @@ def manifest(count: int = 120, **columns: Any) -> pd.DataFrame:
         "path": [f"{n:04}.png" for n in range(count)],
         "sha256": [f"{n:064x}" for n in range(count)],
         "label": "good",
-        "perceptual_hash": [RNG.bytes(32).hex() for _ in range(count)],
+        "peak": 250, "perceptual_hash": [RNG.bytes(32).hex() for _ in range(count)],
         "masked": 0.0, "width": 100, "height": 80,
     })  # fmt: skip
     for name in ("defect", "mask", "mask_sha256", "group", "lot", "shift", "camera", "acquired"):

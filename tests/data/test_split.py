@@ -46,6 +46,7 @@ def row(number: int, label: str = "good", group: str = "", look: str | None = No
         "shift": "",
         "camera": "",
         "acquired": "",
+        "peak": 250,
         "perceptual_hash": look or flipped(number, []),
     }
 

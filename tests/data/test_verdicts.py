@@ -38,7 +38,7 @@ def manifest(good: int = 40, defects: int = 4) -> pd.DataFrame:
             "path": f"{number:03}.png", "sha256": digest, "label": "defect" if defect else "good",
             "defect": "crack" if defect else "", "mask": f"masks/{number:03}.png" if defect else "",
             "mask_sha256": digest if defect else "", "masked": 0.1 if defect else 0.0, "group": "", "lot": "",
-            "shift": "", "camera": "", "acquired": "", "perceptual_hash": digest,
+            "shift": "", "camera": "", "acquired": "", "peak": 250, "perceptual_hash": digest,
         })  # fmt: skip
     return pd.DataFrame(rows)
 

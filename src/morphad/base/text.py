@@ -4,7 +4,7 @@ What is shown, logged, recorded or raised goes through `masked` (text) or `maske
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 HIDDEN = "***"
@@ -265,3 +265,15 @@ def _find(text: str, sign: str, begin: int) -> int:
 def _rfind(text: str, sign: str, end: int) -> int:
     """Behind where a sign was last, or the text's beginning."""
     return text.rfind(sign, 0, end) + 1
+
+
+def no_path_column(header: Sequence[str]) -> str:
+    """Why a table has no column `path`, and what to do, for a message."""
+    for name in header:
+        if name.strip().lower() == "path":
+            return f"has no column `path`; rename the column {name!r} to path"
+    if len(header) == 1:
+        for sign, called in ((";", "semicolons"), ("\t", "tabs")):
+            if sign in header[0]:
+                return f"has no column `path`: its cells are separated by {called}; save it with commas"
+    return f"has no column `path`; its columns are {', '.join(header) or 'none'}"

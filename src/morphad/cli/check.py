@@ -23,7 +23,7 @@ def add_verbs(verbs: Verbs) -> None:
         "place",
         metavar="FOLDER",
         type=Path,
-        help="images in MVTec AD layout or flat; or a listing (.csv), or a manifest (.parquet)",
+        help="images in MVTec AD layout, in good/ and defect/, or flat; or a listing (.csv), or a manifest (.parquet)",
     )
     check.add_argument("--line", metavar="LINE", help="take limits, and the reference, of this line of the settings")
     check.add_argument("--reference", metavar="MANIFEST|LINE", help="compare with these data: a manifest, or a line's")

@@ -44,7 +44,7 @@ def _dossier(options: argparse.Namespace) -> None:
         print(f"  missing: {what}: {printable(why)}")
     for told in facts.differences:
         print(f"  warning: {told}")
-    print(f"fingerprint {fingerprint}: note it elsewhere; `morphad verify` tells it again")
+    print(f"fingerprint {fingerprint}: note it elsewhere; `morphad verify` shows it again")
 
 
 def _verify(options: argparse.Namespace) -> None:

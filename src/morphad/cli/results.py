@@ -73,7 +73,7 @@ def _predict(options: argparse.Namespace) -> None:
             p_value = "-" if answer.p_value is None else f"{answer.p_value:.4f}"
             print(f"{verdict}\t{p_value}\t{answer.score:.4f}\t{path}")
     if unreadable:
-        raise BadInputError(f"no verdict on {unreadable} of {len(images)} images, each named above; take them again")
+        raise BadInputError(f"no verdict on {unreadable} of {len(images)} images, each named above; replace them")
 
 
 @contextmanager

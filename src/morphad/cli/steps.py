@@ -63,6 +63,10 @@ def _ingest(options: argparse.Namespace) -> Iterator[str]:
         f"{options.line}: {figures['good']} good and {figures['defect']} defect images, {figures['rejects']} left out, "
         f"data {figures['data_hash'][:12]}; {figures['new']} new, {figures['changed']} changed, {figures['gone']} gone"
     )
+    if aside := figures["aside"]:
+        kinds = ", ".join(f"{count:,} {ending}" for ending, count in aside.items())
+        total = sum(aside.values())
+        yield f"{options.line}: {counted(total, 'file')} {'is no image' if total == 1 else 'are no images'}: {kinds}"
     if settings.ingest.verdicts:
         yield f"{options.line}: operators' verdicts on {counted(figures['verdicts'], 'image')}"
     for remark in figures["remarks"]:

@@ -36,7 +36,7 @@ def finite_scores(scores: ArrayLike, what: str = "scores") -> NDArray[np.float64
         first = values.reshape(-1)[wrong[0]]
         raise BadInputError(
             f"{what}: {wrong.size} of {values.size} are not finite (the first is number {wrong[0]}, {first}); "
-            "look for black images or a training that diverged"
+            "check for black images or a training that diverged"
         )
     return values
 

@@ -64,7 +64,15 @@ def check_folder(
         raise BadInputError(f"{place}: not found; give a folder of images, a listing (.csv) or a manifest (.parquet)")
     rows, rejects, pixels = _manifest(place, rules) if place.suffix == ".parquet" else _images(place, rules)
     line = rules.line or (str(rows["line"].iloc[0]) if len(rows) else place.name)
-    result = check_manifest(rows, rules.validate, line, reference=rules.reference, rejects=rejects, data_docs=data_docs)
+    result = check_manifest(
+        rows,
+        rules.validate,
+        line,
+        reference=rules.reference,
+        rejects=rejects,
+        white_level=rules.ingest.white_level,
+        data_docs=data_docs,
+    )
     if json is not None:
         write_json(json, result.to_json())
     if page is not None:

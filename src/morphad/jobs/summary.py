@@ -31,30 +31,53 @@ def summarise(project: ProjectSettings, root: Path) -> str:
     entries: list[IndexEntry] = []
     open_lines: list[str] = []
     champions: list[str] = []
+    waiting: list[str] = []
+    broken_lines: dict[str, Path] = {}
     registries = _Registries()
     for line, settings in project.lines.items():
         place = LinePaths.checkout(root, line)
+        broken = _contract(place)
+        if broken:
+            broken_lines[line] = place.contract_page
         if not (place.report / "metrics.json").exists() or not (place.detector / "detector.json").exists():
-            parts.append(f"{line}\n  not evaluated yet")
-            open_lines.append(line)
+            parts.append("\n  ".join([line, *broken, "not evaluated yet"]))
+            open_lines += [] if broken else [line]
             continue
         verdict = read_verdict(place.report, place.detector)
         written = datetime.fromtimestamp((place.report / "metrics.json").stat().st_mtime, UTC)
         entries.append(IndexEntry(line, f"{written:%Y-%m-%d %H:%M} UTC", verdict))
-        rows = [verdict.sentence, *verdict.warnings, _figures(read_json(place.report / "metrics.json"))]
+        rows = [*broken, *(["What follows is of earlier data."] if broken else [])]
+        rows += [verdict.sentence, *verdict.warnings, _figures(read_json(place.report / "metrics.json"))]
         if place.decision.exists():
             standing = registries.standing(line, settings.register_, place)
             rows.append(standing.sentence)
             champions += [line] if standing.champion else []
-            open_lines += [] if standing.settled else [line]
+            waiting += [line] if standing.waits else []
+            open_lines += [] if standing.settled or broken else [line]
         else:
-            open_lines.append(line)
+            open_lines += [] if broken else [line]
         rows.append(f"Page: {place.report / 'index.html'}")
         parts.append("\n".join([line, *(f"  {row}" for row in rows)]))
     if entries:
         write_index(root / "reports", entries)
     pages = root / "reports" / "index.html" if entries else None
-    return "\n\n".join([*parts, _next(project, open_lines, champions, pages)])
+    steps = [f"correct the data of {line}, see {page}, then: dvc repro" for line, page in broken_lines.items()]
+    steps += [f"finish {', '.join(open_lines)}: dvc repro"] if open_lines else []
+    steps += [
+        f"decide on {line}: morphad approve {line} --why ... or morphad decline {line} --why ..." for line in waiting
+    ]
+    return "\n\n".join([*parts, _next(project, steps, champions, pages)])
+
+
+def _contract(place: LinePaths) -> list[str]:
+    """What the data contract stopped the line for; [] where it did not."""
+    found = read_json(place.validation) if place.validation.exists() else {"passed": True}
+    try:
+        errors = [finding for finding in found.get("findings", ()) if finding["severity"] == "error"]
+        said = [f"The data break their contract: {finding['name']}: {finding['message']}." for finding in errors]
+        return said if not found["passed"] else []
+    except (AttributeError, KeyError, TypeError) as error:
+        raise BadInputError(f"{place.validation}: not as morphad writes it; run `morphad validate` again") from error
 
 
 @dataclass(frozen=True)
@@ -65,11 +88,13 @@ class _Standing:
         sentence: That, in words.
         settled: It was on a version that is in the registry.
         champion: The line has a champion, this version or another.
+        waits: It is to be approved or declined.
     """
 
     sentence: str
     settled: bool = False
     champion: bool = False
+    waits: bool = False
 
 
 class _Registries:
@@ -97,14 +122,19 @@ class _Registries:
             return _Standing(f"{reason}. {now}", champion=serves)
         if version is None or (run and version.run_id != run):
             return _Standing(f"{decided}, but it is not in the registry at {registry.uri}. {now}", champion=serves)
+        last = about[-1] if about else None
         if champion is not None and champion.number == number:
             sentence = f"Version {number} is champion. {reason if promoted else ''}".rstrip()
-        elif about and about[-1].action in {"rolled back", "taken out of service"}:
-            why = " ".join(about[-1].reasons).rstrip(".")
-            sentence = f"Version {number} was taken out of service by {about[-1].by}: {why}. {now}"
+            return _Standing(sentence, settled=True, champion=True)
+        if last is not None and last.action in _TAKEN_BACK:
+            why = " ".join(last.reasons).rstrip(".")
+            sentence = f"Version {number} {_TAKEN_BACK[last.action]} by {last.by}: {why}. {now}"
         else:
             sentence = f"{decided}. {now}" if promoted else f"{decided}. {reason} {now}"
-        return _Standing(sentence, settled=True, champion=serves)
+        if serves:
+            sentence += f" The figures here are of version {number}."
+        waits = outcome == "proposed" and (last is None or last.action == "proposed")
+        return _Standing(sentence, settled=True, champion=serves, waits=waits)
 
     def _registry(self, settings: RegisterSettings) -> "Registry":
         from morphad.registry import Registry  # noqa: PLC0415 - mlflow takes seconds; without a decision it is not asked
@@ -117,6 +147,11 @@ class _Registries:
         return asked
 
 
+_TAKEN_BACK = {
+    "rolled back": "was taken out of service",
+    "taken out of service": "was taken out of service",
+    "declined": "was declined",
+}
 _OUTCOMES = {"promoted": "was promoted", "refused": "was refused", "proposed": "passed the gate and awaits approval"}
 
 
@@ -130,7 +165,7 @@ def _decided(place: LinePaths) -> tuple[str, int | None, str, str]:
         outcome = str(decision["outcome"]) if number is not None else "refused"
         if outcome not in _OUTCOMES:
             raise KeyError(outcome)
-        return outcome, number, str(decision["reasons"][0]), run
+        return outcome, number, " ".join(str(reason) for reason in decision["reasons"]), run
     except (AttributeError, KeyError, TypeError, IndexError) as error:
         raise BadInputError(f"{place.decision}: not as morphad writes it; run `morphad promote` again") from error
 
@@ -141,20 +176,24 @@ def _figures(metrics: dict[str, Any]) -> str:
     return f"Holdout: {metrics['n_good']} good, {metrics['n_defect']} defect images; {known}."
 
 
+def _is_there(uri: str) -> bool:
+    """Whether a registry may be shown: `mlflow ui` would make a local one that is missing, in MLflow's own way."""
+    return not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///").partition("?")[0]).exists()
+
+
 # MLflow's pages of versions, in the view of machine learning: its own choice is the view of language models' traces.
 _PAGES = "#/models?workflowType=machine_learning"
 
 
-def _next(project: ProjectSettings, open_lines: list[str], champions: list[str], pages: Path | None) -> str:
+def _next(project: ProjectSettings, steps: list[str], champions: list[str], pages: Path | None) -> str:
     settings = next(iter(project.lines.values())).register_
     uri = masked(os.environ.get("MLFLOW_TRACKING_URI", "").strip() or settings.tracking_uri)
     if uri.startswith("http"):
         runs = f"{uri.rstrip('/')}/{_PAGES}"
     else:
         runs = f"mlflow ui --backend-store-uri {uri}, then http://localhost:5000/{_PAGES}"
-    steps = [f"finish {', '.join(open_lines)}: dvc repro"] if open_lines else []
     steps += [f"open the pages: {pages}"] if pages else []
-    steps += [f"see runs and versions: {runs}"] if pages else []
+    steps += [f"see runs and versions: {runs}"] if pages and _is_there(uri) else []
     steps += [f"inspect pictures with the champion: morphad predict {champions[0]} IMAGE ..."] if champions else []
     steps.append("add your own line: copy a block of `lines` in params.yaml, point it at your folder, run dvc repro")
     return "\n".join(["What to do next", *(f"  - {step}" for step in steps)])

@@ -165,7 +165,7 @@ class ClusterSettings(Settings):
                 if unknown:
                     raise ValueError(f"steps.{name}.{key}: {unknown[0]!r} is not a name under `{key}`")
             if step.cache and name in _LOOK_OUTSIDE:
-                raise ValueError(f"steps.{name}.cache: the step looks at the outside world and cannot be cached")
+                raise ValueError(f"steps.{name}.cache: the step reads what is outside of the run and cannot be cached")
         return self
 
     @model_validator(mode="after")

@@ -155,12 +155,12 @@ class Detector:
 
     def predict(self, images: Iterable[NDArray[np.uint8]]) -> Iterator[Prediction]:
         """Score, heatmap and verdict of each image, streamed in order."""
-        for originals, scored in self._scored(images):
+        for sizes, scored in self._scored(images):
             values = scored.scores.cpu().numpy()
             verdicts = self.verdicts(values)
-            for i, image in enumerate(originals):
+            for i, size in enumerate(sizes):
                 full = torch_functional.interpolate(
-                    scored.maps[i][None, None].float(), size=image.shape[:2], mode="bilinear", align_corners=False
+                    scored.maps[i][None, None].float(), size=size, mode="bilinear", align_corners=False
                 )
                 yield Prediction(float(values[i]), full[0, 0].cpu().numpy(), *verdicts[i])
 
@@ -254,13 +254,19 @@ class Detector:
             detector.heatmap_scale_ = (low, high)
         return detector
 
-    def _scored(self, images: Iterable[NDArray[np.uint8]]) -> Iterator[tuple[list[NDArray[np.uint8]], Scored]]:
+    def _scored(self, images: Iterable[NDArray[np.uint8]]) -> Iterator[tuple[list[tuple[int, int]], Scored]]:
+        """Height and width of some images, and their scores; no image is kept once it is prepared."""
         network = self._fitted()
-        for originals in _batches(images):
+
+        def sized(image: NDArray[np.uint8]) -> tuple[tuple[int, int], Tensor]:
+            prepared = prepare(image, self.settings)
+            return (image.shape[0], image.shape[1]), prepared
+
+        stream = map(sized, images)
+        while batch := list(islice(stream, BATCH)):
             with within_gpu_memory("scoring images"), torch.inference_mode():
-                prepared = torch.stack([prepare(image, self.settings) for image in originals]).to(self.device)
-                scored = self._scorer.score(network, prepared)
-            yield originals, scored
+                scored = self._scorer.score(network, torch.stack([prepared for _, prepared in batch]).to(self.device))
+            yield [size for size, _ in batch], scored
 
     def _fitted(self) -> MorphologyNetwork:
         if self._network is None:
@@ -321,10 +327,3 @@ def make_scorer(settings: ScoreSettings, table: Sequence[Case], seed: int, dtype
 def _told(training: TrainingResult) -> dict[str, Any]:
     """How a training went, without what an interruption changes: a detector that was resumed is the same detector."""
     return {key: value for key, value in asdict(training).items() if key != "resumed_from"}
-
-
-def _batches(images: Iterable[NDArray[np.uint8]]) -> Iterator[list[NDArray[np.uint8]]]:
-    """`BATCH` images at a time."""
-    stream = iter(images)
-    while batch := list(islice(stream, BATCH)):
-        yield batch

@@ -277,7 +277,7 @@ def _data(facts: CardFacts) -> list[str]:
 
 
 def _licences(training: Mapping[str, Any], facts: CardFacts) -> list[str]:
-    images = code(facts.licence, 300) if facts.licence else "nothing was told (`ingest.licence`)"
+    images = code(facts.licence, 300) if facts.licence else "not known (`ingest.licence` is empty)"
     weights = str(training.get("weights", ""))
     backbone = code(str(training.get("backbone", "unknown")))
     if weights == "packaged":

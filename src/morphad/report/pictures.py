@@ -96,7 +96,7 @@ def write_heatmap(
         grey = np.asarray(Image.fromarray(image[rows]).convert("L"))
         drawn.paste(Image.fromarray(_blend(grey, _relative(heatmap[rows], scale))), (0, top))
     with atomic_file(path) as temporary:
-        drawn.save(temporary, "PNG")
+        drawn.save(temporary, "PNG", compress_level=1)  # three times as fast as 6, and hardly larger
 
 
 def write_contact_sheet(path: Path, examples: Sequence[Example], scale: tuple[float, float], columns: int = 3) -> None:

@@ -30,6 +30,7 @@ CHECKS: Mapping[str, Weight] = MappingProxyType(
         "conflicting_defects": "warning",
         "good_with_mask": "error",
         "empty_mask": "warning",
+        "inverted_masks": "warning",
         "defect_without_mask": "warning",
         "no_masks": "warning",
         # How many there are.
@@ -46,6 +47,7 @@ CHECKS: Mapping[str, Weight] = MappingProxyType(
         "size": "error",
         "channels": "error",
         "bit_depth": "error",
+        "white_level": "warning",
         # Each statistic against the line's limits: too many images outside them, a few far outside, or some; and as a
         # whole.
         **{f"{name}_limits": "error" for name in STATISTICS},

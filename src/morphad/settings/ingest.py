@@ -70,13 +70,14 @@ class IngestSettings(Settings):
 
     source: Literal["folder", "s3", "listing", "demo"] = Field(
         default="folder",
-        description="folder or s3 (MVTec AD layout, flat, or by metadata), listing (CSV or parquet), demo (packaged)",
+        description="folder or s3 (MVTec AD layout, good/ and defect/, flat, or by metadata), listing (CSV or parquet), "
+        "demo (packaged)",
     )
     path: str = Field(
         min_length=1, description="the folder, s3://bucket/prefix, the listing, or the demo line (mono, poly)"
     )
     metadata: MetadataSettings = MetadataSettings()
-    licence: str = Field(default="", description="what is told of the images' licence on ingest and on the page")
+    licence: str = Field(default="", description="the images' licence, shown on ingest and on the page")
     limit: int | None = Field(
         default=None, ge=1, description="at most this many images of each defect kind and of good"
     )

@@ -6,6 +6,7 @@ from morphad.data.index import open_memory
 from morphad.data.manifest import manifest_id, write_manifest
 from morphad.data.snapshot.copying import refresh
 from morphad.data.source.finding import find_images, licence
+from morphad.data.source.layouts import endings
 from morphad.settings import LineSettings
 from morphad.steps.common import Figures, label_counts
 from morphad.steps.paths import LinePaths
@@ -23,7 +24,8 @@ def ingest(settings: LineSettings, paths: LinePaths, seed: int = 0) -> Figures:
     with open_memory(paths.memory, paths.line) as remembered:
         for path in (paths.snapshot, paths.manifest, paths.rejects):
             remove_leftovers(path)
-        found = find_images(settings.ingest, remembered)
+        aside: list[str] = []
+        found = find_images(settings.ingest, remembered, aside)
         rows, left_out = refresh(found, paths.snapshot, settings.ingest, paths.line, memory=remembered)
         joined = Feedback()
         if settings.ingest.verdicts:
@@ -35,6 +37,7 @@ def ingest(settings: LineSettings, paths: LinePaths, seed: int = 0) -> Figures:
     return {
         **label_counts(rows),
         "rejects": len(left_out),
+        "aside": endings(aside),
         "new": len(changes.new),
         "changed": len(changes.changed),
         "gone": len(changes.gone),

@@ -28,7 +28,14 @@ def validate(settings: LineSettings, paths: LinePaths, seed: int = 0, *, data_do
 
     rows = read_manifest(paths.manifest)
     known = read_manifest(paths.reference) if paths.reference.exists() else None
-    result = check_manifest(rows, settings.validate_, paths.line, reference=known, data_docs=data_docs)
+    result = check_manifest(
+        rows,
+        settings.validate_,
+        paths.line,
+        reference=known,
+        white_level=settings.ingest.white_level,
+        data_docs=data_docs,
+    )
 
     def pixels(path: str) -> NDArray[np.uint8]:
         file = paths.snapshot / path

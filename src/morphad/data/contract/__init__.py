@@ -38,6 +38,7 @@ def check_manifest(
     *,
     reference: pd.DataFrame | None = None,
     rejects: Sequence[Reject] = (),
+    white_level: int = 65535,
     now: datetime | None = None,
     data_docs: Path | None = None,
 ) -> Result:
@@ -51,6 +52,7 @@ def check_manifest(
         line: The product line that the manifest should describe.
         reference: Rows of the manifest of the champion's data; None, or no rows, where there is none.
         rejects: Images that could not be read and are no rows of the manifest.
+        white_level: The value of 16-bit files that was shown as white (`ingest.white_level`).
         now: Images taken later are from the future; None: now.
         data_docs: A folder for the pages of Great Expectations; None: they are not made.
     """
@@ -74,7 +76,9 @@ def check_manifest(
             found = shifts(new, known, settings)
             comparison = [*picture_rules.shifts(new, known, found, _most_shifted(new, known, found))]
         far = far_limits(new, known, settings)
-        everything = rules(table, reference, limits, far, comparison=comparison, settings=settings, line=line)
+        everything = rules(
+            table, reference, limits, far, comparison=comparison, settings=settings, line=line, white_level=white_level
+        )
         switched_on = [rule for rule in everything if _weight(rule.name, settings) != "off"]
         applied |= {rule.name for rule in switched_on}
         tables = {**_tables(table), "figures": figures(table, found, settings)}

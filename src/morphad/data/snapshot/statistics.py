@@ -12,7 +12,7 @@ from PIL import Image as Pillow
 
 from morphad.data.images import Image
 
-VERSION = 2  # raise it when a figure changes its meaning: what was remembered of images is then worked out anew
+VERSION = 3  # raise it when a figure changes its meaning: what was remembered of images is then worked out anew
 
 _LEVELS = np.arange(256)
 _STRIP = 1 << 16  # pixels worked on at a time: what a core keeps at hand
@@ -20,7 +20,7 @@ _SUMMED = 2048  # squares of at most 1020 ** 2 that 32 bits can sum
 _COSINES = 2 * np.cos(np.pi * np.arange(16)[:, None] * (2 * np.arange(64) + 1) / 128)
 
 
-def statistics(image: Image) -> dict[str, float | str]:
+def statistics(image: Image) -> dict[str, int | float | str]:
     """What an image looks like, as the manifest's columns brightness to perceptual_hash (without `masked`)."""
     grey = image.grey
     picture = Pillow.fromarray(grey)
@@ -35,6 +35,7 @@ def statistics(image: Image) -> dict[str, float | str]:
         "entropy": round(abs(float((shares * np.log2(shares)).sum())), 9),
         "dark": int(levels[0]) / count,
         "saturated": int(levels[255]) / count,
+        "peak": int(levels.nonzero()[0][-1]),
         "perceptual_hash": perceptual_hash(picture),
     }
 

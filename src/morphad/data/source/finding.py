@@ -18,12 +18,15 @@ from morphad.settings import IngestSettings
 _LARGEST_SIDECAR = 1 << 20  # bytes
 
 
-def find_images(settings: IngestSettings, memory: Memory | None = None) -> list[SourceImage]:
+def find_images(
+    settings: IngestSettings, memory: Memory | None = None, aside: list[str] | None = None
+) -> list[SourceImage]:
     """The images of a line, sorted by name, thinned to `settings.limit` of good and of each defect kind.
 
     Args:
         settings: Of the line.
         memory: Where objects of a bucket are kept; other sources need none.
+        aside: Gets the names of the files of a folder or bucket that are neither images nor metadata.
 
     Raises:
         BadInputError: The source is missing, empty, or contradicts itself; the message names the file, row or column.
@@ -32,16 +35,20 @@ def find_images(settings: IngestSettings, memory: Memory | None = None) -> list[
     if settings.source == "s3":
         if memory is None:
             raise BadInputError(f"{settings.path}: images in a bucket are ingested first; give a folder here")
-        return _from_bucket(settings, memory)
-    find = {"folder": _from_folder, "listing": _from_listing, "demo": demo_images}[settings.source]
+        return _from_bucket(settings, memory, aside)
+    if settings.source == "folder":
+        return _chosen(_from_folder(settings, aside), settings)
+    find = {"listing": _from_listing, "demo": demo_images}[settings.source]
     return _chosen(find(settings), settings)
 
 
-def _from_folder(settings: IngestSettings) -> list[SourceImage]:
+def _from_folder(settings: IngestSettings, aside: list[str] | None) -> list[SourceImage]:
     root = Path(settings.path)
     if not root.is_dir():
         raise BadInputError(f"{root}: {'not a folder' if root.exists() else 'folder not found'}; set ingest.path")
-    files = files_below(root)
+    files = files_below(root, aside)
+    if aside is not None and not settings.metadata.sidecar:
+        aside += [name for name in files if not is_image(name)]
 
     def sidecars(names: Sequence[str]) -> Iterator[bytes | None]:
         there = set(files)
@@ -56,11 +63,14 @@ def _from_folder(settings: IngestSettings) -> list[SourceImage]:
     return [_image(root, image, own) for image, own in zip(placed, fields, strict=True)]
 
 
-def _from_bucket(settings: IngestSettings, memory: Memory) -> list[SourceImage]:
+def _from_bucket(settings: IngestSettings, memory: Memory, aside: list[str] | None) -> list[SourceImage]:
     from morphad.data.source.mirror import Mirror  # noqa: PLC0415 -- boto3 takes half a second
 
-    mirror = Mirror(settings, memory)
+    mirror = Mirror(settings, memory, aside)
     names = [name for name in mirror.names if is_image(name)]
+    if aside is not None:
+        sidecars_of = ".json" if settings.metadata.sidecar else ()
+        aside += [name for name in mirror.names if not is_image(name) and not name.endswith(sidecars_of)]
     placed = arrange(names, settings.path, _is_labelled(settings))
 
     def sidecars(wanted: Sequence[str]) -> Iterator[bytes | None]:

@@ -1,6 +1,9 @@
-"""What the names of files say: MVTec AD layout, a flat folder of good images, or nothing where metadata say."""
+"""What the names of files say: MVTec AD layout, folders of good and of defect images, a flat folder of good ones, or
+nothing where metadata say.
+"""
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -9,6 +12,10 @@ from morphad.base.errors import BadInputError
 from morphad.data.images import SUFFIXES
 
 SPLITS = ("train", "validation", "test")
+
+# What folders of good and of defect images are called in plants, in any case; io and nio are German: in Ordnung, nicht.
+GOOD = frozenset({"good", "ok", "io", "gut", "pass", "passed"})
+DEFECT = frozenset({"defect", "defects", "defective", "bad", "ng", "nok", "nio", "schlecht", "fail", "failed"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +58,39 @@ def arrange(names: Sequence[str], root: str, labelled: bool) -> list[Placed]:
     if any(name.split("/", 1)[0] in SPLITS for name in names if "/" in name):
         return _from_mvtec(names, root)
     nested = [name for name in names if "/" in name]
-    if nested:
-        raise BadInputError(
-            f"{root}: {some(nested)} lie in subfolders, and a flat folder holds good images only; arrange them as "
-            "train/good, test/good, test/<defect kind>, say where labels are (ingest.metadata), or give a listing "
-            "(ingest.source: listing)"
-        )
-    return [Placed(name, "good") for name in names]
+    if not nested:
+        return [Placed(name, "good") for name in names]
+    if len(nested) == len(names) and (placed := _from_two_folders(names)):
+        return placed
+    raise BadInputError(
+        f"{root}: {some(nested)} lie in subfolders, and a flat folder holds good images only; arrange them as good/ "
+        "and defect/ (kinds of defect as defect/<kind>) or as train/good, test/good, test/<kind>, say where labels are "
+        "(ingest.metadata), or give a listing (ingest.source: listing)"
+    )
+
+
+def _from_two_folders(names: Sequence[str]) -> list[Placed]:
+    """Images below one folder of good ones and one of defects, whose own folders are kinds; [] for other folders."""
+    masks = {name for name in names if name.startswith(_MASKS)}
+    pictures = [name for name in names if name not in masks]
+    tops = {name.split("/", 1)[0] for name in pictures}
+    good, defect = ({top for top in tops if top.lower() in words} for words in (GOOD, DEFECT))
+    if len(good) != 1 or len(defect) > 1 or tops != good | defect:
+        return []
+    by_stem = {_stem(name): name for name in sorted(masks, reverse=True)}
+    placed = []
+    for name in pictures:
+        top, *between, _ = name.split("/")
+        if top in good:
+            placed.append(Placed(name, "good", origin=top))
+        else:
+            stem = _MASKS + _stem(name)
+            mask = by_stem.get(f"{stem}_mask") or by_stem.get(stem, "")
+            placed.append(Placed(name, "defect", between[0] if between else "", top, mask))
+    return placed
+
+
+_MASKS = "ground_truth/"
 
 
 def _from_mvtec(names: Sequence[str], root: str) -> list[Placed]:
@@ -74,6 +107,11 @@ def _from_mvtec(names: Sequence[str], root: str) -> list[Placed]:
     images = []
     for name in pictures:
         split, kind, _ = name.split("/", 2)
+        if kind != "good" and kind.lower() in GOOD:
+            raise BadInputError(
+                f"{root}: is {split}/{kind} good, or a kind of defect? If its images are good, rename it to "
+                f"{split}/good; if not, give it the name of the defect"
+            )
         place = "ground_truth" + _stem(name).removeprefix(split)
         mask = "" if split == "train" else by_stem.get(f"{place}_mask") or by_stem.get(place, "")
         if mask:
@@ -88,8 +126,17 @@ def _from_mvtec(names: Sequence[str], root: str) -> list[Placed]:
     return images
 
 
-def files_below(root: Path) -> list[str]:
+def endings(names: Iterable[str]) -> dict[str, int]:
+    """How many files have each ending, most first, such as {".txt": 10, "no ending": 1}."""
+    return dict(Counter(PurePosixPath(name).suffix.lower() or "no ending" for name in names).most_common())
+
+
+def files_below(root: Path, aside: list[str] | None = None) -> list[str]:
     """Images and JSON files below a folder, relative to it and sorted; hidden files and folders are left out.
+
+    Args:
+        root: The folder.
+        aside: Gets the names of all other files that are not hidden.
 
     Raises:
         BadInputError: A folder cannot be listed, or a link leads out of it.
@@ -113,6 +160,8 @@ def files_below(root: Path) -> list[str]:
                 scan(entry.path, f"{prefix}{entry.name}/")
             elif (is_image(entry.name) or entry.name.endswith(".json")) and entry.is_file():
                 found.append(prefix + entry.name)
+            elif aside is not None and entry.is_file():
+                aside.append(prefix + entry.name)
 
     scan(str(root), "")
     return sorted(found)

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -11,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from morphad.base.errors import BadInputError
-from morphad.base.text import plain_cell
+from morphad.base.text import no_path_column, plain_cell
 
 COLUMNS = ("path", "label", "defect", "mask", "group", "lot", "shift", "camera", "acquired")
 
@@ -95,8 +96,7 @@ def _text(value: Any) -> str:
 def _check_header(listing: Path, header: Sequence[str]) -> None:
     if "path" not in header:
         raise BadInputError(
-            f"{listing}: column `path` is missing; the header is {', '.join(header) or 'empty'}, expected some of "
-            f"{', '.join(COLUMNS)}, separated by commas"
+            f"{listing}: {no_path_column(header)}; a listing has some of the columns {', '.join(COLUMNS)}"
         )
     # An unknown column is refused, because a misspelt `label` would make every image good.
     for name in header:
@@ -106,6 +106,23 @@ def _check_header(listing: Path, header: Sequence[str]) -> None:
             raise BadInputError(f"{listing}: column {name!r} is there twice; keep one")
 
 
+def spelled_as_on_disk(path: Path) -> Path:
+    """A path that is not there as it is there: é may be written as one sign (NFC) or as two (NFD, by macOS)."""
+    if path.exists() or path.parent == path:
+        return path
+    parent = spelled_as_on_disk(path.parent)
+    wanted = unicodedata.normalize("NFC", path.name)
+    same = [name for name in _names_in(parent) if unicodedata.normalize("NFC", name) == wanted]
+    return parent / (same[0] if len(same) == 1 else path.name)
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return [entry.name for entry in folder.iterdir()]
+    except (OSError, ValueError):  # the latter for a NUL in the name
+        return []
+
+
 def _from_row(listing: Path, number: int, row: dict[str, str]) -> Listed:
     def wrong(column: str, problem: str) -> BadInputError:
         return BadInputError(f"{listing}: row {number}, column {column}: {problem}")
@@ -113,7 +130,7 @@ def _from_row(listing: Path, number: int, row: dict[str, str]) -> Listed:
     def inside(column: str) -> Path:
         value = row[column]
         home = listing.parent.resolve()
-        path = Path(os.path.normpath(home / value))
+        path = spelled_as_on_disk(Path(os.path.normpath(home / value)))
         if "\0" in value or not path.is_relative_to(home) or not path.resolve().is_relative_to(home):
             raise wrong(column, f"{value!r} leads out of {listing.parent}; list files at or below the listing's folder")
         if not path.is_file():

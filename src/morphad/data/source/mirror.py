@@ -31,6 +31,7 @@ class Mirror:
     Args:
         settings: Of the line; `path` is the prefix.
         memory: Of the runs before: what was fetched, and where.
+        aside: Gets the names of objects that are neither images nor JSON.
         page: Objects a listing's request, 1..1000.
 
     Raises:
@@ -38,7 +39,9 @@ class Mirror:
         ServiceError: The server refused or did not answer.
     """
 
-    def __init__(self, settings: IngestSettings, memory: Memory, page: int = 1000) -> None:
+    def __init__(
+        self, settings: IngestSettings, memory: Memory, aside: list[str] | None = None, *, page: int = 1000
+    ) -> None:
         self.root = memory.folder / "mirror"
         self._incoming = memory.folder / "incoming"
         self._settings, self._memory = settings, memory
@@ -48,7 +51,7 @@ class Mirror:
         self._known = memory.objects()
         prefix = prefix_of(prefix)
         listing = track(self._bucket.list(prefix, page), f"listing {settings.path}")
-        self.names = local_names(listing, prefix, settings.path)
+        self.names = local_names(listing, prefix, settings.path, aside)
         self._drop(self._known.keys() - self.names.keys())
         shutil.rmtree(self._incoming, ignore_errors=True)  # of a killed run
         self._make(self._incoming)
@@ -175,8 +178,14 @@ def _at_hand(listed: Listed, file: Path) -> Received | None:
         return None
 
 
-def local_names(listing: Iterator[Listed], prefix: str, url: str) -> dict[str, Listed]:
+def local_names(listing: Iterator[Listed], prefix: str, url: str, aside: list[str] | None = None) -> dict[str, Listed]:
     """Objects that matter by their names as files below the mirror, in the order of the names.
+
+    Args:
+        listing: The objects of the bucket.
+        prefix: What their keys begin with.
+        url: The place, for messages.
+        aside: Gets the names of objects that are neither images nor JSON, nor hidden.
 
     Raises:
         BadInputError: A key cannot be the name of a file, or two would be one.
@@ -186,6 +195,13 @@ def local_names(listing: Iterator[Listed], prefix: str, url: str) -> dict[str, L
     for listed in listing:
         name = listed.key.removeprefix(prefix)
         if not (is_image(name) or name.endswith(".json")):
+            if (
+                aside is not None
+                and name
+                and not name.endswith("/")
+                and not any(part[:1] == "." for part in name.split("/"))
+            ):
+                aside.append(name)
             continue
         parts = name.split("/")
         if not _is_safe(name, parts):

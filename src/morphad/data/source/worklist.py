@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from morphad.base.errors import BadInputError
 from morphad.base.files import atomic_file
-from morphad.base.text import plain_cell
+from morphad.base.text import no_path_column, plain_cell
 from morphad.data.images import UnreadableImageError
 from morphad.data.loading import in_order
 from morphad.data.source.image import too_large
@@ -174,9 +174,15 @@ def _column(table: Path) -> Iterator[str]:
                 raise BadInputError(f"{table}: image {number} has no path; remove the row or give it one")
             yield path
     except (KeyError, pa.ArrowKeyError) as error:
-        raise BadInputError(f"{table}: has no column `path`") from error
+        raise BadInputError(f"{table}: {no_path_column(_header(table))}") from error
     except (pa.ArrowException, OSError) as error:
         raise BadInputError(f"{table}: not a readable table ({' '.join(str(error).split())[:200]})") from error
+
+
+def _header(table: Path) -> list[str]:
+    if table.suffix.lower() == ".parquet":
+        return list(pq.read_schema(table).names)
+    return list(pa_csv.open_csv(table).schema.names)
 
 
 def _cells(table: Path) -> Iterator[str | None]:
