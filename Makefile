@@ -9,7 +9,7 @@ setup: .venv/.ready
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade --constraint constraints.txt pip setuptools
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,plots,kubeflow,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
 	$(BIN)/python -m morphad.report.plots_template .dvc/plots.html
 	$(BIN)/dvc config --local --quiet plots.html_template plots.html
 	touch $@
@@ -32,9 +32,9 @@ unit: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
 
 compile: setup
-	env -u MORPHAD_IMAGE $(BIN)/python -m pipelines.compile
+	env -u MORPHAD_IMAGE $(BIN)/morphad pipeline compile
 
-# docs/results.md from the runs in benchmarks/results.
+# docs/results/results.md from the runs in benchmarks/results.
 results: setup
 	$(BIN)/python -m benchmarks.results
 

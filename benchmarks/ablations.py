@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from benchmarks.measuring import Row, measure_morphad, measure_sets
-from morphad.files import sha256_json
-from morphad.model import density_scorer
-from morphad.model.density_scorer import DensityScorer
+from morphad.base.files import sha256_json
+from morphad.model.scoring import patches as density_scorer
+from morphad.model.scoring.patches import DensityScorer
 
 EQUAL_WEIGHTS, MAXIMUM = "equal weights", "maximum of the map"
 EDGE, RELIEF = "the edge as it is", "no relief"
@@ -30,7 +30,7 @@ VARIANTS: dict[str, Mapping[str, Any]] = {
     "cosine margin": {"margin": {"kind": "additive_cosine", "margin": 0.2}},
     "no kernel-size loss": {"kernel_size_weight": 0.0},
     "square cases only": {"cases": {"square": True}},
-    "one look": {"score": {"looks": ("identity",)}},
+    "one look": {"score": {"views": ("identity",)}},
     "Gaussian only": {"score": {"densities": ("gaussian",)}},
     "subspace only": {"score": {"densities": ("subspace",)}},
     "memory only": {"score": {"densities": ("memory",)}},
@@ -62,7 +62,7 @@ def run(variant: str, folder: Path, seed: int, networks: Path) -> Row:
     if variant == EDGE:
         density_scorer.EDGE = 0
     if variant == RELIEF:
-        density_scorer.relief_of = torch.ones_like  # type: ignore[assignment]
+        density_scorer.contrast_with_surroundings = torch.ones_like  # type: ignore[assignment]
     training = sha256_json({key: value for key, value in VARIANTS[variant].items() if key != "score"})
     network = networks / f"{folder.name}-{seed}-{training[:16]}.safetensors"
     return measure_morphad(folder, {"preset": "default", **VARIANTS[variant]}, seed, network)

@@ -1,4 +1,4 @@
-"""The picture of docs/results.md: every model on every set."""
+"""The picture of docs/results/results.md: every model on every set."""
 
 from collections.abc import Mapping, Sequence
 from itertools import chain, cycle
@@ -9,7 +9,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from morphad.files import atomic_file
+from morphad.base.files import atomic_file
 
 OURS_COLOUR = "#d55e00"
 OTHERS = (("#0072b2", "o"), ("#009e73", "s"), ("#cc79a7", "^"), ("#56b4e9", "v"), ("#777777", "P"), ("#e69f00", "X"))

@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from scipy import ndimage
 
+from morphad.base.progress import track
 from morphad.data.contract.drift import CAMERA, shifts
 from morphad.data.contract.table import comparable
 from morphad.data.images import Image, decode
-from morphad.data.sources import find_images
-from morphad.data.statistics import statistics
-from morphad.progress import track
+from morphad.data.snapshot.statistics import statistics
+from morphad.data.source.finding import find_images
 from morphad.settings import IngestSettings, ValidateSettings
 
 Grey = NDArray[np.uint8]

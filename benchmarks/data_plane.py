@@ -27,9 +27,9 @@ from typing import Any
 import numpy as np
 from PIL import Image as Pillow
 
-from morphad.files import write_json
-from morphad.settings import IngestSettings, SplitSettings, ValidateSettings
-from morphad.workspace import Workspace
+from morphad.base.files import write_json
+from morphad.settings import IngestSettings, LineSettings
+from morphad.steps.paths import LinePaths
 
 LINE = "synthetic"
 KINDS = {"grey-jpeg": ("L", "jpg"), "grey-png": ("L", "png"), "colour-jpeg": ("RGB", "jpg")}
@@ -246,27 +246,19 @@ def _decode(folder: str, copies: str = "") -> int:
 
 def _manifest(folder: str, target: str) -> int:
     from morphad.data.manifest import write_manifest
-    from morphad.data.snapshot import look
-    from morphad.data.sources import find_images
+    from morphad.data.snapshot.copying import look
+    from morphad.data.source.finding import find_images
 
     settings = _settings(folder)
-    rows, _ = look(find_images(settings), settings, LINE, "reading")
+    rows, _ = look(find_images(settings), settings, LINE)
     write_manifest(rows, Path(target))
     return len(rows)
 
 
 def _ingest(project: str, source: str) -> Figures:
-    from morphad import steps
+    from morphad.steps.ingest import ingest
 
-    place = Workspace(Path(project), LINE)
-    figures = steps.ingest(
-        LINE,
-        _settings(source),
-        snapshot_dir=place.snapshot,
-        manifest=place.manifest,
-        rejects=place.rejects,
-        memory=place.memory,
-    )
+    figures = ingest(LineSettings(ingest=_settings(source)), LinePaths.checkout(Path(project), LINE))
     return {key: figures[key] for key in ("good", "new", "changed", "gone", "data_hash")}
 
 
@@ -276,35 +268,24 @@ def _settings(source: str) -> IngestSettings:
 
 
 def _validate(project: str) -> str:
-    from morphad import steps
-    from morphad.errors import CheckFailedError
+    from morphad.base.errors import CheckFailedError
+    from morphad.steps.validate import validate
 
-    place = Workspace(Path(project), LINE)
     try:
-        steps.validate(
-            LINE,
-            ValidateSettings(),
-            _settings("synthetic"),
-            manifest=place.manifest,
-            snapshot_dir=place.snapshot,
-            reference=place.root / "no-champion.parquet",
-            validation=place.validation,
-            page=place.root / "contract.html",
-        )
+        validate(LineSettings(ingest=_settings("synthetic")), LinePaths.checkout(Path(project), LINE))
     except CheckFailedError as error:
         return str(error)
     return "kept"
 
 
 def _split(project: str) -> Figures:
-    from morphad import steps
+    from morphad.steps.split import split
 
-    place = Workspace(Path(project), LINE)
-    return steps.split(SplitSettings(), 0, manifest=place.manifest, split=place.split, holdout=place.holdout)
+    return split(LineSettings(ingest=_settings("synthetic")), LinePaths.checkout(Path(project), LINE), 0)
 
 
 def _upload(folder: str, url: str) -> list[int]:
-    from morphad.data.uploading import upload_folder
+    from morphad.data.source.uploading import upload_folder
 
     return list(upload_folder(Path(folder), url, "uploading"))
 
@@ -314,7 +295,7 @@ def _gets(url: str, folder: str) -> int:
     import boto3
     from botocore.config import Config
 
-    from morphad.data.s3 import split_url
+    from morphad.data.source.s3 import split_url
 
     bucket, prefix = split_url(url)
     client = boto3.Session().client("s3", config=Config(max_pool_connections=TRANSFERS))
@@ -340,15 +321,15 @@ def _fetch_by(tool: str, url: str, folder: str) -> int:
 
 
 def _mirror(project: str, url: str) -> int:
-    from morphad.data.memory import open_memory
-    from morphad.data.sources import find_images
+    from morphad.data.index import open_memory
+    from morphad.data.source.finding import find_images
 
-    with open_memory(Workspace(Path(project), LINE).memory, LINE) as memory:
+    with open_memory(LinePaths.checkout(Path(project), LINE).memory, LINE) as memory:
         return len(find_images(_settings(url), memory))
 
 
 def _put_tiny(url: str, count: str) -> int:
-    from morphad.data.s3 import Bucket, split_url
+    from morphad.data.source.s3 import Bucket, split_url
 
     name, prefix = split_url(url)
     bucket = Bucket(name, connections=TRANSFERS)
@@ -358,8 +339,8 @@ def _put_tiny(url: str, count: str) -> int:
 
 
 def _list(project: str, url: str) -> int:
-    from morphad.data.memory import open_memory
-    from morphad.data.mirror import Mirror
+    from morphad.data.index import open_memory
+    from morphad.data.source.mirror import Mirror
 
     with open_memory(Path(project), LINE) as memory:
         return len(Mirror(_settings(url), memory).names)

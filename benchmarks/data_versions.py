@@ -27,8 +27,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from morphad.base.files import sha256_file
 from morphad.data.manifest import SCHEMA, write_manifest
-from morphad.files import sha256_file
 from stack.object_store import ObjectStore
 
 INCREMENT = 100

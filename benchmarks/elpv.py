@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from morphad import steps
+from morphad.base.errors import BadInputError
 from morphad.data.manifest import read_manifest
-from morphad.data.sources import find_images
-from morphad.data.split import split_manifest
-from morphad.errors import BadInputError
-from morphad.settings import IngestSettings, SplitSettings
+from morphad.data.source.finding import find_images
+from morphad.data.split.roles import split_manifest
+from morphad.settings import IngestSettings, LineSettings, SplitSettings
+from morphad.steps.ingest import ingest
+from morphad.steps.paths import LinePaths
 
 LINES = {"pv-mono": "mono", "pv-poly": "poly"}
 SEED = 0
@@ -49,16 +50,9 @@ def export(line: str, folder: Path) -> dict[str, int]:
     source = IngestSettings(source="demo", path=LINES[line])
     files = {image.name: image.file for image in find_images(source)}
     with tempfile.TemporaryDirectory() as temporary:
-        work = Path(temporary)
-        steps.ingest(
-            line,
-            source,
-            snapshot_dir=work / "snapshot",
-            manifest=work / "manifest.parquet",
-            rejects=work / "rejects.json",
-            memory=work / "memory",
-        )
-        manifest, _ = split_manifest(read_manifest(work / "manifest.parquet"), SplitSettings(), SEED, None)
+        paths = LinePaths.checkout(Path(temporary), line)
+        ingest(LineSettings(ingest=source), paths)
+        manifest, _ = split_manifest(read_manifest(paths.manifest), SplitSettings(), SEED, None)
     counts: dict[str, int] = {}
     for path, place in places(manifest).items():
         target = folder / place / Path(path).name

@@ -10,8 +10,8 @@ import random
 import shutil
 from pathlib import Path
 
-from morphad.benchmark import read_set
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
+from morphad.jobs.benchmark import read_set
 
 SEED = 0
 

@@ -25,10 +25,10 @@ import numpy as np
 from scipy import stats
 
 from benchmarks.measuring import revision
+from morphad.base.files import read_json, write_json
+from morphad.base.progress import track
 from morphad.decision.gate import Evidence, decide
 from morphad.decision.gate_checks import escape_ceiling
-from morphad.files import read_json, write_json
-from morphad.progress import track
 from morphad.settings import PromoteSettings
 
 OVERKILL = 0.05  # of the champion

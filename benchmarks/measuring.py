@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from morphad.benchmark import fresh_process, measure
-from morphad.files import read_json, write_json
+from morphad.base.files import read_json, write_json
+from morphad.jobs.benchmark import fresh_process, measure
 
 RESAMPLES = 1000  # behind the interval of an image AUROC
 

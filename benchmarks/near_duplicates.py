@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL.Image import Resampling
 
+from morphad.base.files import write_json
 from morphad.data.images import decode
 from morphad.data.loading import in_order
-from morphad.data.sources import find_images
-from morphad.data.statistics import perceptual_hash
-from morphad.files import write_json
+from morphad.data.snapshot.statistics import perceptual_hash
+from morphad.data.source.finding import find_images
 from morphad.settings import IngestSettings
 
 BITS = (2, 4, 6, 8, 10, 12)

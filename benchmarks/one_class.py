@@ -26,13 +26,14 @@ from benchmarks.measuring import Row, chosen, revision, run_missing
 from benchmarks.paper import VARIANTS
 from benchmarks.readings import read, spread
 from benchmarks.self_supervised import BASELINES, Budget
+from morphad.base.errors import BadInputError
+from morphad.base.progress import Display
 from morphad.decision.metrics import image_metrics
-from morphad.errors import BadInputError
 from morphad.model.morphology import case_table
 from morphad.model.network import MorphologyNetwork
-from morphad.model.training import train_network
-from morphad.params import merge, train_settings
+from morphad.model.training.fit import train_network
 from morphad.settings import TrainSettings
+from morphad.settings.presets import merge, train_settings
 
 _SHARED = ("untrained", "softmax", "additive cosine", "multiplicative", "no kernel-size loss", "361 cases")
 OURS: dict[str, Mapping[str, Any]] = {  # what differs in the settings
@@ -42,7 +43,7 @@ OURS: dict[str, Mapping[str, Any]] = {  # what differs in the settings
 }
 MODELS = (*OURS, *BASELINES)
 BORDER = 2  # px around the 28 x 28 of an image, black as its ground
-# As long as ten runs on two cores bear; see docs/results.md on how score and sizes were chosen.
+# As long as ten runs on two cores bear; see docs/results/results.md on how score and sizes were chosen.
 SETTINGS: dict[str, Any] = {
     "preset": "paper",
     "image_size": (32, 32),
@@ -129,7 +130,7 @@ def morphological_scores(
     """Scores [N] of test images by several readings of one network, and its case accuracy."""
     table = case_table(settings.cases)
     network = MorphologyNetwork(settings, table, seed)
-    trained = train_network(network, training, settings, table, seed, None, "one class")
+    trained = train_network(network, training, settings, table, seed, None, progress=Display("one class"))
     order = torch.randperm(len(training), generator=torch.Generator().manual_seed(seed))
     cases = spread(SCORED_CASES, len(table))
     values = read(network, table, cases, training[order[:REFERENCES]], test)

@@ -19,19 +19,20 @@ from torch import Tensor
 from benchmarks.measuring import RESAMPLES, Row, measure_sets, revision
 from benchmarks.readings import OWN, READINGS, choose, fuse, read, spread, tells
 from benchmarks.self_supervised import BASELINES, Budget
-from morphad.benchmark import figures, read_set
+from morphad.base.progress import Display
 from morphad.data.images import decode
 from morphad.data.loading import in_order
-from morphad.data.sources import SourceImage
+from morphad.data.source.image import SourceImage
+from morphad.jobs.benchmark import figures, read_set
 from morphad.model.detector import make_scorer, prepare
 from morphad.model.device import autocast_dtype
 from morphad.model.morphology import case_table
 from morphad.model.network import MorphologyNetwork
-from morphad.model.scorer import BATCH
-from morphad.model.selfmade import with_defects
-from morphad.model.training import train_network
-from morphad.params import merge, train_settings
+from morphad.model.scoring.base import BATCH
+from morphad.model.scoring.synthetic import with_anomalies
+from morphad.model.training.fit import train_network
 from morphad.settings import TrainSettings
+from morphad.settings.presets import merge, train_settings
 
 WHOLE, SHORT = "paper", "a third of the training"
 VARIANTS: dict[str, Mapping[str, Any]] = {
@@ -54,7 +55,7 @@ VARIANTS: dict[str, Mapping[str, Any]] = {
 }
 MODELS = (*VARIANTS, *BASELINES)
 SCORED_CASES = 48
-COUNTS = (1, 2, 4, 8, 16)  # of cases, chosen on self-made defects
+COUNTS = (1, 2, 4, 8, 16)  # of cases, chosen on synthetic anomalies
 DENSITY = "patch densities"
 ERODED, DEEPER = f"{DENSITY}, an erosion as a second look", f"{DENSITY}, stride 16 as well"
 DTYPE = autocast_dtype("auto", torch.device("cpu"))
@@ -95,13 +96,13 @@ def _morphological(
     """Scores [N] of the given images by each reading of one network, and how well it names cases."""
     table = case_table(settings.cases)
     network = MorphologyNetwork(settings, table, seed)
-    trained = train_network(network, good, settings, table, seed, None, what)
+    trained = train_network(network, good, settings, table, seed, None, progress=Display(what))
     held = torch.arange(len(good)) % 5 == 4
-    seen = torch.cat([given, good[held], with_defects(good[held], seed)])
+    seen = torch.cat([given, good[held], with_anomalies(good[held], seed)])
     values = read(network, table, spread(SCORED_CASES, len(table)), good[~held], seen)
     densities: dict[str, dict[str, Any]] = {
         DENSITY: {},
-        ERODED: {"looks": ("identity", "erosion_5x5")},
+        ERODED: {"views": ("identity", "erosion_5x5")},
         DEEPER: {"layers": (*settings.score.layers, STRIDE_16[settings.backbone])},
     }
     for kind, changes in densities.items():

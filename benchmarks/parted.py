@@ -18,10 +18,10 @@ from scipy.sparse.csgraph import connected_components
 from torch.nn import functional
 from torchvision.transforms.v2 import functional as transforms
 
-from morphad.benchmark import read_set
+from morphad.base.errors import BadInputError
 from morphad.data.images import decode
-from morphad.data.sources import SourceImage
-from morphad.errors import BadInputError
+from morphad.data.source.image import SourceImage
+from morphad.jobs.benchmark import read_set
 
 SIDE = 24  # px
 ALIKE = 0.95  # correlation

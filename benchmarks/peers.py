@@ -22,9 +22,9 @@ from torchvision.transforms.v2 import functional as transforms
 
 from benchmarks.measuring import RESAMPLES, Row, how, measure_morphad, measure_sets
 from benchmarks.results import by_set
-from morphad.benchmark import figures, read_set
 from morphad.data.images import decode
 from morphad.data.loading import in_order
+from morphad.jobs.benchmark import figures, read_set
 from morphad.model.weights import packaged_lite0, read_weights
 
 BACKBONE = "tf_efficientnet_lite0"
@@ -172,7 +172,7 @@ MODELS = (*OURS, *PEERS)
 
 
 def run(name: str, folder: Path, seed: int) -> Row:
-    """Fit one model on one set and score its test images; see `morphad.benchmark.figures`."""
+    """Fit one model on one set and score its test images; see `morphad.jobs.benchmark.figures`."""
     warnings.simplefilter("ignore")
     if name in OURS:
         return measure_morphad(folder, {"preset": OURS[name]}, seed)

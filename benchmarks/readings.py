@@ -7,10 +7,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from morphad.decision.metrics import image_metrics
-from morphad.model.density_scorer import component_weights
 from morphad.model.device import autocast_dtype
 from morphad.model.morphology import Case, transform
 from morphad.model.network import MorphologyNetwork
+from morphad.model.scoring.patches import component_weights
 
 _PART = 500  # images a forward pass
 
@@ -132,7 +132,7 @@ def fuse(given: Tensor, clean: Tensor, spoilt: Tensor) -> Tensor:
     Args:
         given: Scores [K, N] of images, of K kinds.
         clean: Those [K, M] of held-out good images, by which each kind is centred and scaled.
-        spoilt: Those [K, M] of the same images with self-made defects.
+        spoilt: Those [K, M] of the same images with synthetic anomalies.
     """
     centres, scales = clean.mean(1), clean.std(1).clamp_min(1e-6)
     return ((given.T - centres) / scales) @ component_weights(clean.T, spoilt.T, scales)

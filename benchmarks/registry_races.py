@@ -27,7 +27,7 @@ from typing import Any
 
 from mlflow.tracking import MlflowClient
 
-from morphad.errors import BadInputError, CheckFailedError, MorphadError
+from morphad.base.errors import BadInputError, CheckFailedError, MorphadError
 from morphad.registry import Registry
 from morphad.settings import RegisterSettings
 

@@ -1,4 +1,4 @@
-"""The page docs/results.md from the runs that are kept in benchmarks/results: `python -m benchmarks.results`."""
+"""The page docs/results/results.md from the runs in benchmarks/results: `python -m benchmarks.results`."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,16 +10,23 @@ from scipy import stats
 from benchmarks.ablations import RELIEF
 from benchmarks.chart import draw
 from benchmarks.paper import SHORT
-from morphad.files import read_json, write_text
+from morphad.base.files import read_json, write_text
 
 Row = dict[str, Any]
 Runs = Mapping[str, Row]  # by set/model/seed, or set/class/model/seed
 
 FOLDER = Path(__file__).parent / "results"
-PAGE = Path(__file__).parent.parent / "docs" / "results.md"
+PAGE = Path(__file__).parent.parent / "docs" / "results" / "results.md"
 CHART = "results.svg"
 OURS = "morphad"
 NO_MODEL = "thumbnail"
+# Runs are kept under the names that variants had when they ran; the page has today's words.
+SHOWN = {
+    "no relief": "no contours",
+    "one look": "one view",
+    "best on self-made defects, with patch densities": "best on synthetic anomalies, with patch densities",
+    "patch densities, an erosion as a second look": "patch densities, an erosion as a second view",
+}
 TITLES = {"image_auroc": "Image AUROC", "image_ap": "Average precision", "pixel_auroc": "Pixel AUROC", "aupro": "AUPRO"}
 
 
@@ -39,7 +46,7 @@ def render(
         peers: Runs of benchmarks/peers.py.
         few: The same on sets of benchmarks/few.py.
         ablations: Of benchmarks/ablations.py.
-        ablations_without_relief: The same, each without the relief as well.
+        ablations_without_relief: The same, each without the contours as well.
         paper: Of benchmarks/paper.py.
         one_class: Of benchmarks/one_class.py.
         texts: What people wrote, by section: intro, peers, few, ablations, without_relief,
@@ -69,7 +76,7 @@ def render(
     if ablations_without_relief:
         base = {key: row for key, row in ablations.items() if key.split("/")[1] == RELIEF}
         table = ablation_table({**base, **ablations_without_relief}, RELIEF)
-        parts += ["### Without the relief", texts.get("without_relief", ""), table]
+        parts += ["### Without the contours", texts.get("without_relief", ""), table]
     if paper:
         parts += ["## From scratch: the preset `paper`", texts.get("paper", ""), ablation_table(paper, SHORT)]
         for name in _names(paper, 0):
@@ -244,7 +251,8 @@ def revisions(*kinds: Runs) -> str:
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table."""
-    lines = [head, ["---"] * len(head), *rows]
+    named = [[SHOWN.get(cell, cell) for cell in row] for row in (head, *rows)]
+    lines = [named[0], ["---"] * len(head), *named[1:]]
     return (
         "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
         .replace("| --- |", "|---|")

@@ -11,9 +11,9 @@ count as.
 import numpy as np
 from scipy import stats
 
+from morphad.base.wording import percent
 from morphad.decision.calibration import calibrate
 from morphad.decision.grounds import Dependence, Grounds, RoleFacts
-from morphad.decision.wording import percent
 
 IMAGES, RATE, TRIALS = 200, 0.05, 4000
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
 
 TEXTURES = ("brick", "grass", "gravel")
 SIDE = 160  # px of a crop

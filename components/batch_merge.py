@@ -20,8 +20,8 @@ def batch_merge(
     """
     from pathlib import Path
 
-    from morphad import batch as prediction
-    from morphad.errors import ending_process
+    from morphad.base.errors import ending_process
+    from morphad.jobs import batch as prediction
 
     with ending_process(f"batch-predict {line}"):
         figures = prediction.merge(

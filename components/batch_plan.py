@@ -32,9 +32,9 @@ def batch_plan(
     """
     from pathlib import Path
 
-    from morphad import batch as prediction
-    from morphad.errors import BadInputError, ending_process
-    from morphad.params import line_from_json
+    from morphad.base.errors import BadInputError, ending_process
+    from morphad.jobs import batch as prediction
+    from morphad.settings.line_json import line_from_json
 
     with ending_process(f"batch-predict {line}"):
         known = {item["line"]: item["settings_json"] for item in lines}

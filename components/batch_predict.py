@@ -22,8 +22,8 @@ def batch_predict(
     """
     from pathlib import Path
 
-    from morphad import batch as prediction
-    from morphad.errors import ending_process
+    from morphad.base.errors import ending_process
+    from morphad.jobs import batch as prediction
 
     with ending_process(f"batch-predict {line}, shard {shard}"):
         figures = prediction.predict_shard(

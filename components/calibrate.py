@@ -27,23 +27,16 @@ def calibrate(
         fitted: The detector without a threshold.
         detector: The detector with its threshold.
     """
-    from pathlib import Path
-
-    from morphad import steps
-    from morphad.linestate import LineState
-    from morphad.params import line_from_json
+    from morphad.settings.line_json import line_from_json
+    from morphad.steps.calibrate import calibrate as step
+    from morphad.steps.line_state import LineState
+    from morphad.steps.paths import LinePaths
 
     with LineState(state_root, line).step("calibrate"):
-        settings = line_from_json(settings_json)
-        figures = steps.calibrate(
-            line,
-            settings.calibrate,
-            settings.ingest,
-            split=Path(roles.path) / "split.parquet",
-            snapshot_dir=Path(data.path) / "images",
-            fitted=Path(fitted.path),
-            detector=Path(detector.path),
+        paths = LinePaths.pod(
+            line, state_root, data=data.path, roles=roles.path, fitted=fitted.path, detector=detector.path
         )
+        figures = step(line_from_json(settings_json), paths)
     detector.metadata["guarantee"] = figures["guarantee"]
     if figures["threshold"] is not None:
         detector.metadata["threshold"] = figures["threshold"]

@@ -38,24 +38,18 @@ def evaluate(
     import shutil
     from pathlib import Path
 
-    from morphad import steps
-    from morphad.linestate import LineState
-    from morphad.params import line_from_json
     from morphad.report.artifacts import confusion_matrix, roc_with_thresholds, single_figures
+    from morphad.settings.line_json import line_from_json
+    from morphad.steps.evaluate import evaluate as step
+    from morphad.steps.line_state import LineState
+    from morphad.steps.paths import LinePaths
 
     folder = Path(report.path)
     with LineState(state_root, line).step("evaluate"):
-        figures = steps.evaluate(
-            line,
-            line_from_json(settings_json),
-            seed,
-            split=Path(roles.path) / "split.parquet",
-            snapshot_dir=Path(data.path) / "images",
-            rejects=Path(data.path) / "rejects.json",
-            holdout=Path(roles.path) / "holdout.json",
-            detector=Path(detector.path),
-            report=folder,
+        paths = LinePaths.pod(
+            line, state_root, data=data.path, roles=roles.path, detector=detector.path, report=report.path
         )
+        figures = step(line_from_json(settings_json), paths, seed)
         shutil.copyfile(folder / "index.html", page.path)
     for name, value in single_figures(figures).items():
         metrics.log_metric(name, value)

@@ -2,7 +2,7 @@
 
 import os
 
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
 
 # Read when a pipeline is compiled. Never move a tag to other code: Kubeflow's cache knows an image by its name alone.
 IMAGE = os.environ.get("MORPHAD_IMAGE", "").strip() or "localhost/morphad-python:0.1.0"

@@ -17,24 +17,13 @@ def ingest(line: str, settings_json: str, run: str, state_root: str, data: Outpu
         state_root: Where the lines' lasting state is mounted.
         data: Folder of images/, manifest.parquet and rejects.json.
     """
-    from pathlib import Path
+    from morphad.settings.line_json import line_from_json
+    from morphad.steps.ingest import ingest as step
+    from morphad.steps.line_state import LineState
+    from morphad.steps.paths import LinePaths
 
-    from morphad import steps
-    from morphad.linestate import LineState
-    from morphad.params import line_from_json
-
-    folder = Path(data.path)
-    state = LineState(state_root, line)
-    with state.step("ingest", run):
-        figures = steps.ingest(
-            line,
-            line_from_json(settings_json).ingest,
-            snapshot_dir=folder / "images",
-            manifest=folder / "manifest.parquet",
-            rejects=folder / "rejects.json",
-            memory=state.memory,
-            feedback=folder / "feedback.json",
-        )
+    with LineState(state_root, line).step("ingest", run):
+        figures = step(line_from_json(settings_json), LinePaths.pod(line, state_root, data=data.path))
     data.metadata.update({key: figures[key] for key in ("good", "defect", "rejects", "data_hash", "licence")})
     for remark in figures["remarks"]:
         print(f"{line}: warning: {remark}")

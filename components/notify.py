@@ -30,7 +30,7 @@ def notify(
     """
     from pathlib import Path
 
-    from morphad.linestate import ends
+    from morphad.steps.line_state import ends
 
     _, table = ends(state_root, [str(item["line"]) for item in lines], run)
     text = f"Run {run} ({reason}) ended as {status.state}. {table}"

@@ -39,28 +39,23 @@ def promote(
     """
     from pathlib import Path
 
-    from morphad import steps
-    from morphad.linestate import LineState
-    from morphad.params import line_from_json
+    from morphad.settings.line_json import line_from_json
+    from morphad.steps.line_state import LineState
+    from morphad.steps.paths import LinePaths
+    from morphad.steps.promote import promote as step
 
     state = LineState(state_root, line)
     with state.step("promote"):
-        settings = line_from_json(settings_json)
-        decided = steps.promote(
+        paths = LinePaths.pod(
             line,
-            settings.register_,
-            settings.promote,
-            settings.ingest,
-            seed,
-            split=Path(roles.path) / "split.parquet",
-            snapshot_dir=Path(data.path) / "images",
-            holdout=Path(roles.path) / "holdout.json",
-            detector=Path(detector.path),
-            registration=Path(registration.path),
-            decision=Path(decision.path),
-            reference=state.reference,
-            actor=f"pipeline run {run} ({reason})",
+            state_root,
+            data=data.path,
+            roles=roles.path,
+            detector=detector.path,
+            registration=registration.path,
+            decision=decision.path,
         )
+        decided = step(line_from_json(settings_json), paths, seed, actor=f"pipeline run {run} ({reason})")
         said = {"promoted": "is champion", "proposed": "awaits approval", "refused": "was refused"}
         outcome = f"version {decided['version']} {said[decided['outcome']]}"
         listed = "".join(f"- {reason}\n" for reason in decided["reasons"])

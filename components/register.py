@@ -29,23 +29,20 @@ def register(
         report: Folder of figures and page.
         registration: Run, model and version, JSON.
     """
-    from pathlib import Path
-
-    from morphad import steps
-    from morphad.linestate import LineState
-    from morphad.params import line_from_json
+    from morphad.settings.line_json import line_from_json
+    from morphad.steps.line_state import LineState
+    from morphad.steps.paths import LinePaths
+    from morphad.steps.register import register as step
 
     with LineState(state_root, line).step("register"):
-        figures = steps.register(
+        paths = LinePaths.pod(
             line,
-            line_from_json(settings_json),
-            split=Path(roles.path) / "split.parquet",
-            holdout=Path(roles.path) / "holdout.json",
-            detector=Path(detector.path),
-            report=Path(report.path),
-            registration=Path(registration.path),
-            reason=reason,
-            actor=f"pipeline ({reason})",
+            state_root,
+            roles=roles.path,
+            detector=detector.path,
+            report=report.path,
+            registration=registration.path,
         )
+        figures = step(line_from_json(settings_json), paths, reason=reason, actor=f"pipeline ({reason})")
     registration.metadata.update({key: str(figures[key]) for key in ("run_id", "model_name", "version", "model_uri")})
     print(f"{line}: {figures['model_name']} version {figures['version']}")

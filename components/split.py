@@ -23,21 +23,16 @@ def split(
     import shutil
     from pathlib import Path
 
-    from morphad import steps
-    from morphad.linestate import LineState
-    from morphad.params import line_from_json
+    from morphad.settings.line_json import line_from_json
+    from morphad.steps.line_state import LineState
+    from morphad.steps.paths import LinePaths
+    from morphad.steps.split import split as step
 
-    folder = Path(roles.path)
-    state = LineState(state_root, line)
-    with state.step("split"):
-        figures = steps.split(
-            line_from_json(settings_json).split,
-            seed,
-            manifest=Path(data.path) / "manifest.parquet",
-            split=folder / "split.parquet",
-            holdout=state.holdout,
-        )
-        shutil.copyfile(state.holdout, folder / "holdout.json")
+    with LineState(state_root, line).step("split"):
+        table = Path(roles.path) / "split.parquet"
+        paths = LinePaths.pod(line, state_root, data=data.path, split=str(table))
+        figures = step(line_from_json(settings_json), paths, seed)
+        shutil.copyfile(paths.holdout, table.with_name("holdout.json"))
     for warning in figures.pop("warnings"):
         print(f"{line}: warning: {warning}")
     roles.metadata.update(figures)

@@ -29,26 +29,14 @@ def train(
         roles: Folder of split.parquet.
         fitted: The detector without a threshold.
     """
-    from pathlib import Path
+    from morphad.settings.line_json import line_from_json
+    from morphad.steps.line_state import LineState
+    from morphad.steps.paths import LinePaths
+    from morphad.steps.train import train as step
 
-    from morphad import steps
-    from morphad.linestate import LineState
-    from morphad.params import line_from_json
-
-    state = LineState(state_root, line)
-    with state.step("train"):
-        settings = line_from_json(settings_json)
-        figures = steps.train(
-            line,
-            settings.train,
-            settings.ingest,
-            seed,
-            split=Path(roles.path) / "split.parquet",
-            snapshot_dir=Path(data.path) / "images",
-            fitted=Path(fitted.path),
-            checkpoint=state.checkpoint,
-            gpus=gpus,
-        )
+    with LineState(state_root, line).step("train"):
+        paths = LinePaths.pod(line, state_root, data=data.path, roles=roles.path, fitted=fitted.path)
+        figures = step(line_from_json(settings_json), paths, seed, gpus=gpus)
     fitted.metadata.update(figures)
     if "warning" in figures:
         print(f"{line}: warning: {figures['warning']}")

@@ -25,32 +25,23 @@ def validate(
         findings: What was found, JSON.
         page: What was found, for people.
     """
-    from pathlib import Path
+    from morphad.base.errors import CheckFailedError, ServiceError
+    from morphad.settings.line_json import line_from_json
+    from morphad.steps.line_state import LineState
+    from morphad.steps.paths import LinePaths
+    from morphad.steps.reference import follow_champion
+    from morphad.steps.validate import validate as step
 
-    from morphad import steps
-    from morphad.errors import CheckFailedError, ServiceError
-    from morphad.linestate import LineState
-    from morphad.params import line_from_json
-
-    state = LineState(state_root, line)
-    with state.step("validate"):
+    with LineState(state_root, line).step("validate"):
         settings = line_from_json(settings_json)
+        paths = LinePaths.pod(line, state_root, data=data.path, validation=findings.path, contract_page=page.path)
         try:
             # People promote and roll back, too: from elsewhere, where this storage is not mounted.
-            remark = steps.follow_champion(line, settings.register_, reference=state.reference)
+            remark = follow_champion(settings, paths)
         except (CheckFailedError, ServiceError) as error:
             remark = f"the champion's data are those of the last run: {error}"
         if remark:
             print(f"{line}: warning: {remark}")
-        figures = steps.validate(
-            line,
-            settings.validate_,
-            settings.ingest,
-            manifest=Path(data.path) / "manifest.parquet",
-            snapshot_dir=Path(data.path) / "images",
-            reference=state.reference,
-            validation=Path(findings.path),
-            page=Path(page.path),
-        )
+        figures = step(settings, paths)
     for warning in figures["warnings"]:
         print(f"{line}: warning: {warning}")

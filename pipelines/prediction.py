@@ -7,9 +7,9 @@ from kfp import dsl
 from components.batch_merge import batch_merge
 from components.batch_plan import batch_plan
 from components.batch_predict import batch_predict
+from morphad.kubeflow.cluster import ClusterSettings, place
+from morphad.kubeflow.lines import line_items
 from morphad.settings import ProjectSettings
-from pipelines.cluster import ClusterSettings, place
-from pipelines.training import line_items
 
 PIPELINE = "morphad-batch-predict"
 

@@ -1,6 +1,5 @@
 """The training pipeline: every line from camera folder to decision, each on its own."""
 
-from collections.abc import Iterable
 from typing import Any
 
 from kfp import dsl
@@ -14,33 +13,11 @@ from components.register import register
 from components.split import split
 from components.train import train
 from components.validate import validate
-from morphad.errors import BadInputError
-from morphad.params import line_to_json, secret_settings
+from morphad.kubeflow.cluster import ClusterSettings, place
+from morphad.kubeflow.lines import line_items
 from morphad.settings import ProjectSettings
-from pipelines.cluster import ClusterSettings, place
-
-Lines = list[dict[str, str]]
 
 PIPELINE = "morphad-training"
-
-
-def line_items(project: ProjectSettings, names: Iterable[str] | None = None) -> Lines:
-    """What the pipeline's parameter `lines` takes: name and resolved settings of each line.
-
-    Args:
-        project: The settings.
-        names: Lines to take; None: all.
-
-    Raises:
-        BadInputError: The settings have no such line, or hold a password, which everybody who sees a run would see.
-    """
-    chosen = list(project.lines if names is None else names)
-    for name in chosen:
-        for key, instead in secret_settings(project.line(name).model_dump(mode="json", by_alias=True)).items():
-            raise BadInputError(
-                f"lines.{name}.{key}: holds a password, and settings are shown with every run; {instead}"
-            )
-    return [{"line": name, "settings_json": line_to_json(project.line(name))} for name in chosen]
 
 
 def training_pipeline(cluster: ClusterSettings, project: ProjectSettings) -> Any:

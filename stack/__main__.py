@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from morphad.errors import BadInputError, CheckFailedError, MorphadError
+from morphad.base.errors import BadInputError, CheckFailedError, MorphadError
 from stack.access import ADMIN, ROLES, Access
 from stack.object_store import S3_OFFSETS
 from stack.ports import free_port

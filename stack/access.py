@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import Mapping
 from typing import Any
 
-from morphad.errors import BadInputError, ServiceError
+from morphad.base.errors import BadInputError, ServiceError
 
 ADMIN = "admin"
 EXPERIMENT = "morphad"  # the default of `register.experiment`

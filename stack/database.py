@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psycopg2
 
-from morphad.errors import BadInputError, ServiceError
+from morphad.base.errors import BadInputError, ServiceError
 from stack.ports import HOST, free_port
 from stack.server import Server
 

@@ -11,7 +11,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from morphad.errors import BadInputError, ServiceError
+from morphad.base.errors import BadInputError, ServiceError
 from stack.ports import HOST, free_port
 from stack.server import Server
 

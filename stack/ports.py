@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import psutil
 
-from morphad.errors import ServiceError
+from morphad.base.errors import ServiceError
 
 HOST = "127.0.0.1"
 

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from morphad.files import atomic_file
+from morphad.base.files import atomic_file
 
 
 def write_private(path: Path, text: str) -> None:

@@ -13,8 +13,8 @@ from typing import ClassVar, Self
 
 import psutil
 
-from morphad.errors import ServiceError
-from morphad.files import cannot_write, sha256_json
+from morphad.base.errors import ServiceError
+from morphad.base.files import cannot_write, sha256_json
 from stack.ports import HOST, check_free
 
 _MARK = "MORPHAD_STACK"

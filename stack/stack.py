@@ -12,9 +12,9 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from morphad.errors import BadInputError
-from morphad.explain import explain
-from morphad.files import cannot_write, read_json
+from morphad.base.errors import BadInputError
+from morphad.base.files import cannot_write, read_json
+from morphad.settings.explaining import explain
 from stack.access import ADMIN, Access
 from stack.database import Database
 from stack.object_store import ObjectStore

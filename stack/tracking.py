@@ -9,7 +9,7 @@ import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
 from stack.access import ADMIN, Access
 from stack.database import Database
 from stack.object_store import ObjectStore

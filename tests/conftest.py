@@ -45,8 +45,8 @@ def tiny_detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import numpy as np
 
     from morphad.model.detector import Detector
-    from morphad.params import train_settings
     from morphad.settings import CalibrateSettings
+    from morphad.settings.presets import train_settings
 
     settings = train_settings(TRAIN)
     random = np.random.default_rng(0)

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,9 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from morphad.cli import main
-from morphad.params import load_settings
 from morphad.registry import Registry
-from morphad.workspace import Workspace
+from morphad.settings.reading import load_settings
+from morphad.steps.paths import LinePaths
 from tiny import TRAIN
 
 VERBS = ("ingest", "validate", "split", "train", "calibrate", "evaluate", "register", "promote")
@@ -25,8 +26,8 @@ class Project:
     root: Path
 
     @property
-    def place(self) -> Workspace:
-        return Workspace(self.root, LINE)
+    def place(self) -> LinePaths:
+        return LinePaths.checkout(self.root, LINE)
 
     @property
     def camera(self) -> Path:
@@ -63,6 +64,11 @@ class Project:
         for verb in verbs:
             code, out, err = self.run(verb)
             assert code == 0, out + err
+
+
+def untimed(said: str) -> str:
+    """What a step said, without the seconds that it took."""
+    return re.sub(r" \(\d+\.\d s\)\n\Z", "\n", said)
 
 
 def assert_told(outcome: tuple[int, str, str], code: int, *told: str) -> None:

@@ -21,13 +21,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from morphad import batch, steps
-from morphad.data.batch import count_shard, open_shard, write_batch
-from morphad.errors import BadInputError, CheckFailedError, ServiceError
+from morphad.base.errors import BadInputError, CheckFailedError, ServiceError
+from morphad.data.source.worklist import count_shard, open_shard, write_batch
 from morphad.inspection import DetectorModel
+from morphad.jobs import batch
+from morphad.jobs.predict import find_to_predict
+from morphad.jobs.predict import predict as predict_files
 from morphad.model.detector import Detector
-from morphad.params import resolve
 from morphad.settings import IngestSettings, LineSettings
+from morphad.settings.reading import resolve
 
 INGEST = IngestSettings(path="x")
 
@@ -73,12 +75,12 @@ def test_every_image_has_its_row_in_order_as_predict_sees_it(
     assert unreadable[["score", "p_value", "rejected"]].isna().all(axis=None)
     read = table[table["error"] == ""]
     model = DetectorModel(Detector.load(tiny_detector))
-    seen = dict(steps.predict(model, steps.find_to_predict([folder / path for path in read["path"]]), INGEST))
+    seen = dict(predict_files(model, find_to_predict([folder / path for path in read["path"]]), INGEST))
     for row in read.itertuples():
         answer = seen[folder / str(row.path)]
         assert row.score == pytest.approx(answer.score, rel=1e-5)
         assert (row.rejected, row.p_value) == (answer.rejected, answer.p_value)
-    calibration = Detector.load(tiny_detector).calibration
+    calibration = Detector.load(tiny_detector).calibration_
     assert calibration is not None
     assert set(table["threshold"]) == {calibration.threshold}
     assert table["model"].str.fullmatch("detector [0-9a-f]{12}").all()
@@ -197,7 +199,9 @@ def test_images_in_a_bucket_are_read_one_by_one(
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("list.csv", b"file,label\na.png,good\n", "no column `path`"),
+        ("list.csv", b"file,label\na.png,good\n", "no column `path`; its columns are file, label"),
+        ("list.csv", b"Path,label\na.png,good\n", "no column `path`; rename the column 'Path' to path"),
+        ("list.csv", b"path;label\na.png;good\n", "no column `path`: its cells are separated by semicolons"),
         ("list.csv", b"path,label\n,good\n", "image 1 has no path"),
         ("list.csv", b"path\n", "no images found"),
         ("list.csv", b"", "not a readable table"),
@@ -238,7 +242,7 @@ def test_without_threshold_nothing_is_decided(
     settings: LineSettings, tiny_detector: Path, folder: Path, tmp_path: Path
 ) -> None:
     detector = Detector.load(tiny_detector)
-    detector.calibration = detector.heatmap_scale = None
+    detector.calibration_ = detector.heatmap_scale_ = None
     detector.save(tmp_path / "detector")
     figures = batch.predict(
         "weave", settings, str(folder), out=tmp_path / "table.parquet", detector=tmp_path / "detector"
@@ -285,8 +289,8 @@ def test_each_image_is_in_one_shard_that_follows_from_its_path(
 SCRIPT = """
 import sys, time
 from pathlib import Path
-from morphad import batch
-from morphad.params import resolve
+from morphad.jobs import batch
+from morphad.settings.reading import resolve
 from morphad.inspection import DetectorModel
 from morphad.model.detector import Detector
 slow = Detector.score

@@ -13,9 +13,10 @@ import numpy as np
 import psutil
 import pytest
 
-from morphad import benchmark, params
+from morphad.base.errors import BadInputError
 from morphad.cli import main
-from morphad.errors import BadInputError
+from morphad.jobs import benchmark
+from morphad.settings import presets
 from tiny import TRAIN
 
 KEYS = {
@@ -46,7 +47,7 @@ class HereExecutor:
 
 @pytest.fixture
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(params, "PRESETS", MappingProxyType({"default": TRAIN, "paper": TRAIN}))
+    monkeypatch.setattr(presets, "PRESETS", MappingProxyType({"default": TRAIN, "paper": TRAIN}))
     monkeypatch.setattr(benchmark, "ProcessPoolExecutor", HereExecutor)
 
 
@@ -163,7 +164,7 @@ def test_a_damaged_image_comes_back_from_the_other_process_as_one_sentence(
 @pytest.mark.parametrize("ended_by", [signal.SIGKILL, signal.SIGTERM])
 def test_a_benchmark_that_is_killed_leaves_no_process_behind(ended_by: signal.Signals) -> None:
     script = (
-        "import time; from morphad.benchmark import fresh_process\n"
+        "import time; from morphad.jobs.benchmark import fresh_process\n"
         "if __name__ == '__main__':\n"
         "    with fresh_process() as pool:\n"
         "        print(pool.submit(os.getpid).result(), flush=True); pool.submit(time.sleep, 600).result()\n"

@@ -13,13 +13,13 @@ from PIL import Image as Pillow
 from PIL import ImageFilter
 from ruamel.yaml import YAML
 
+from morphad.base.files import read_json
 from morphad.cli import main
 from morphad.data.manifest import read_manifest, write_manifest
-from morphad.data.snapshot import look
-from morphad.data.sources import find_images
-from morphad.files import read_json
+from morphad.data.snapshot.copying import look
+from morphad.data.source.finding import find_images
 from morphad.settings import IngestSettings
-from morphad.workspace import Workspace
+from morphad.steps.paths import LinePaths
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_a_moved_camera_is_named_against_the_reference(
         change(file, lambda image, at=5 * (number % 2): image.crop((at, at, 246 + at, 246 + at)))  # type: ignore[misc]
     for file in (*(camera / "test").rglob("*.png"), *(camera / "ground_truth").rglob("*.png")):
         change(file, lambda image: image.crop((0, 0, 246, 246)))
-    rows, _ = look(find_images(settings), settings, "caps", "test")
+    rows, _ = look(find_images(settings), settings, "caps")
     old = [f"train/good/{file.name}" for file in images[::2]]
     write_manifest(rows[rows["path"].isin(old) | rows["path"].str.startswith("test/")], tmp_path / "reference.parquet")
 
@@ -193,7 +193,7 @@ def test_a_listing_gives_groups_and_times_and_a_manifest_its_roles(
     assert "warning: acquired_implausible: 1 image from before the year 2000: train/good/007.png" in out
 
     settings = IngestSettings(source="listing", path=str(camera / "list.csv"))
-    manifest, _ = look(find_images(settings), settings, "caps", "test")
+    manifest, _ = look(find_images(settings), settings, "caps")
     roles = np.array(["train", "calibration", "holdout"])[np.arange(len(manifest)) % 3]
     write_manifest(manifest.assign(role=roles, reason=""), tmp_path / "split.parquet")
     code, out, _ = run("check", tmp_path / "split.parquet")
@@ -213,7 +213,7 @@ def test_a_line_of_the_project_gives_limits_and_its_champions_data(
     assert code == 1
     assert "brightness above 110 (limit validate.limits.brightness)" in out
 
-    place = Workspace(tmp_path, "weave")
+    place = LinePaths.checkout(tmp_path, "weave")
     line["validate"] = {}
     YAML().dump({"lines": {"weave": line}}, tmp_path / "params.yaml")
     assert run("ingest", "weave")[0] == 0

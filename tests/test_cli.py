@@ -5,6 +5,7 @@ import errno
 import io
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -17,12 +18,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from morphad import files
+from morphad.base import files
 from morphad.cli import main
 from morphad.data.manifest import read_manifest
-from morphad.params import load_settings
 from morphad.registry import Registry
-from project import LINE, VERBS, Project, assert_told
+from morphad.settings.reading import load_settings
+from project import LINE, VERBS, Project, assert_told, untimed
 from tiny import TRAIN
 
 
@@ -97,6 +98,7 @@ class TestWholeLine:
         }.items():
             assert whole[1][verb].startswith(f"{LINE}: ")
             assert told in whole[1][verb]
+            assert re.search(r"[^\n] \(\d+\.\d s\)\n\Z", whole[1][verb])  # how long it took
 
     def test_figures_are_complete_and_the_spots_are_found(self, whole: tuple[Project, dict[str, str]]) -> None:
         metrics = json.loads((whole[0].place.report / "metrics.json").read_text())
@@ -114,7 +116,7 @@ class TestWholeLine:
         before = project.run("history")
         for _ in range(2):
             code, out, _ = project.run("promote")
-            assert (code, out) == (0, said["promote"])
+            assert (code, untimed(out)) == (0, untimed(said["promote"]))
             assert json.loads(project.place.decision.read_text())["promote"] is True
         assert project.run("history") == before
 
@@ -183,7 +185,7 @@ class TestWholeLine:
             assert damaged.startswith(f"{images / 'a damaged.png'}: damaged or not supported (")
             assert text == f"{images / 'text.png'}: not a JPEG, PNG, BMP, TIFF or WebP image"
             assert none == f"{tmp_path / 'none.png'}: not found"
-            assert last == "morphad predict: no verdict on 3 of 9 images, each named above; take them again"
+            assert last == "morphad predict: no verdict on 3 of 9 images, each named above; replace them"
 
     def test_predict_refuses_what_it_cannot_do_before_any_verdict(
         self, whole: tuple[Project, dict[str, str]], tmp_path: Path
@@ -440,10 +442,8 @@ class TestStart:
         assert (done.returncode, done.stderr) == (0, "")
 
     def test_interrupted_it_says_how_to_go_on(self, fresh: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-        from morphad import steps
-
         def interrupt(*_: object, **__: object) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(steps, "ingest", interrupt)
+        monkeypatch.setattr("morphad.steps.ingest.ingest", interrupt)
         assert_told(fresh.run("ingest"), 130, "interrupted; run it again to go on")

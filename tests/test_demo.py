@@ -6,8 +6,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from morphad.cli import main
-from morphad.data.s3 import Bucket
-from morphad.params import load_settings
+from morphad.data.source.s3 import Bucket
+from morphad.settings.reading import load_settings
 
 PARAMS = Path(__file__).resolve().parents[1] / "params.yaml"
 

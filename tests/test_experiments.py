@@ -6,13 +6,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from morphad import experiments
 from morphad.cli import main
 from morphad.data.manifest import SCHEMA, read_manifest, write_manifest
-from morphad.workspace import Workspace
+from morphad.steps import experiments
+from morphad.steps.paths import LinePaths
 
 
-def write_split(place: Workspace) -> None:
+def write_split(place: LinePaths) -> None:
     row = {field.name: "x" if field.type == "string" else 0 for field in SCHEMA}
     write_manifest(pd.DataFrame([{**row, "role": "train"}]).convert_dtypes(dtype_backend="pyarrow"), place.split)
 
@@ -47,7 +47,7 @@ def test_register_and_promote_say_that_nothing_came_of_it(
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     monkeypatch.setenv("DVC_EXP_NAME", "wary-ant")
     (folder / "params.yaml").write_text("lines: {pcb: {ingest: {source: folder, path: x}}}")
-    place = Workspace(folder, "pcb")
+    place = LinePaths.checkout(folder, "pcb")
     write_split(place)
     assert main(["register", "pcb"]) == 0
     assert main(["promote", "pcb", "--record"]) == 0
@@ -62,7 +62,7 @@ def test_register_and_promote_say_that_nothing_came_of_it(
 
 
 def test_the_champions_data_stay(tmp_path: Path) -> None:
-    place = Workspace(tmp_path, "pcb")
+    place = LinePaths.checkout(tmp_path, "pcb")
     write_split(place)
     place.reference.write_bytes(place.split.read_bytes())
     experiments.leave_undecided(place)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from morphad import files
-from morphad.errors import BadInputError
-from morphad.files import (
+from morphad.base import files
+from morphad.base.errors import BadInputError
+from morphad.base.files import (
     atomic_directory,
     atomic_file,
     read_json,
@@ -200,7 +200,7 @@ def test_a_path_below_a_file_or_in_place_of_a_folder_is_told(old: Path) -> None:
 KILLED = """
 import sys, time
 from pathlib import Path
-from morphad.files import atomic_directory, atomic_file
+from morphad.base.files import atomic_directory, atomic_file
 root = Path(sys.argv[1])
 with atomic_file(root / "file") as file, atomic_directory(root / "folder") as folder:
     file.write_text("ne")
@@ -228,7 +228,7 @@ def test_a_killed_process_leaves_what_was_there(old: Path) -> None:
 COMPETING = """
 import sys
 from pathlib import Path
-from morphad.files import atomic_directory, write_text
+from morphad.base.files import atomic_directory, write_text
 root, who = Path(sys.argv[1]), sys.argv[2]
 for i in range(150):
     text = f"{who}{i}" * 1000

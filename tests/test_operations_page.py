@@ -1,4 +1,4 @@
-"""docs/operations.md: its manifests are Kubernetes', its names are the project's, its commands exist."""
+"""docs/guide/kubeflow.md: its manifests are Kubernetes', its names are the project's, its commands exist."""
 
 import re
 import shlex
@@ -13,12 +13,11 @@ from ruamel.yaml import YAML
 pytest.importorskip("kfp", reason="kfp is not installed: pip install 'morphad[kubeflow]'")
 
 from morphad import cli
-from pipelines import cli as pipelines_cli
-from pipelines import compile as compiling
-from pipelines.cluster import CLUSTER_FILE, load_cluster
+from morphad.kubeflow import cli as pipelines_cli
+from morphad.kubeflow.cluster import load_cluster
 
 REPO = Path(__file__).resolve().parents[1]
-PAGE = (REPO / "docs" / "operations.md").read_text(encoding="utf-8")
+PAGE = (REPO / "docs" / "guide" / "kubeflow.md").read_text(encoding="utf-8")
 CLUSTER = load_cluster()
 
 
@@ -64,7 +63,7 @@ def test_manifests_name_the_claim_and_its_mount() -> None:
 
 def test_images_on_a_volume_are_settings_of_the_cluster_that_fit_the_claim(tmp_path: Path) -> None:
     (excerpt,) = (document for document in documents() if "kind" not in document)
-    settings = YAML(typ="safe").load(CLUSTER_FILE)
+    settings = YAML(typ="safe").load(REPO / "pipelines" / "cluster.yaml")
     settings["volumes"] = excerpt["volumes"]
     for name, step in excerpt["steps"].items():
         settings["steps"][name] |= step
@@ -105,13 +104,12 @@ def test_commands_are_morphads(line: str) -> None:
     parser.parse_args(words)  # ends the process for words that it does not know
 
 
-@pytest.mark.parametrize("line", [line for line in commands() if line.startswith("python -m pipelines.compile")])
+@pytest.mark.parametrize("line", [line for line in commands() if line.startswith("morphad pipeline compile")])
 def test_the_pipelines_compile_as_the_page_says(line: str, tmp_path: Path) -> None:
     words = shlex.split(line)[3:]
     out = tmp_path / words[words.index("--out") + 1]
-    assert (
-        compiling.main([*words[: words.index("--out")], "--out", str(out), "--params", str(REPO / "params.yaml")]) == 0
-    )
+    given = [*words[: words.index("--out")], "--out", str(out), "--params", str(REPO / "params.yaml")]
+    assert cli.main(["pipeline", "compile", *given]) == 0
     assert out.exists()
 
 

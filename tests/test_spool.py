@@ -5,8 +5,8 @@ import errno
 import numpy as np
 import pytest
 
-from morphad.errors import BadInputError
-from morphad.spool import MapSpool
+from morphad.base.errors import BadInputError
+from morphad.base.spool import MapSpool
 
 
 def test_maps_come_back_in_order_and_as_often_as_asked():

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,24 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from morphad import steps
+from morphad.base.errors import BadInputError, CheckFailedError
+from morphad.base.files import read_json
 from morphad.data.manifest import read_manifest
-from morphad.errors import BadInputError, CheckFailedError
 from morphad.inspection import DetectorModel
-from morphad.model import loop
+from morphad.jobs.predict import find_to_predict, predict
 from morphad.model.detector import Detector
-from morphad.params import resolve
+from morphad.model.training import loop
 from morphad.registry import Registry, detector_hash
+from morphad.report.verdict import read_verdict
 from morphad.settings import IngestSettings, LineSettings, SplitSettings
-from morphad.workspace import Workspace
+from morphad.settings.reading import resolve
+from morphad.steps.calibrate import calibrate as calibrate_step
+from morphad.steps.evaluate import evaluate as evaluate_step
+from morphad.steps.ingest import ingest as ingest_step
+from morphad.steps.paths import LinePaths
+from morphad.steps.register import register
+from morphad.steps.split import split as split_step
+from morphad.steps.train import train as train_step
 from tiny import TRAIN
 
 LINE = "weave"
@@ -44,57 +53,42 @@ def camera(tmp_path: Path, make_set: Callable[..., Path]) -> Path:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Workspace:
-    return Workspace(tmp_path / "project", LINE)
+def place(tmp_path: Path) -> LinePaths:
+    return LinePaths.checkout(tmp_path / "project", LINE)
 
 
-def ingest(place: Workspace, settings: LineSettings) -> dict[str, Any]:
-    return steps.ingest(
-        LINE, settings.ingest,
-        snapshot_dir=place.snapshot, manifest=place.manifest, rejects=place.rejects, memory=place.memory,
-    )  # fmt: skip
+def ingest(place: LinePaths, settings: LineSettings) -> dict[str, Any]:
+    return ingest_step(settings, place)
 
 
-def split(place: Workspace, settings: SplitSettings | None = None) -> dict[str, Any]:
-    return steps.split(
-        settings or SplitSettings(), 0, manifest=place.manifest, split=place.split, holdout=place.holdout
-    )
+def split(place: LinePaths, settings: LineSettings) -> dict[str, Any]:
+    return split_step(settings, place, 0)
 
 
-def train(place: Workspace, settings: LineSettings) -> dict[str, Any]:
-    return steps.train(
-        LINE, settings.train, settings.ingest, 0,
-        split=place.split, snapshot_dir=place.snapshot, fitted=place.fitted, checkpoint=place.checkpoint,
-    )  # fmt: skip
+def train(place: LinePaths, settings: LineSettings) -> dict[str, Any]:
+    return train_step(settings, place, 0)
 
 
-def calibrate(place: Workspace, settings: LineSettings) -> dict[str, Any]:
-    return steps.calibrate(
-        LINE, settings.calibrate, settings.ingest,
-        split=place.split, snapshot_dir=place.snapshot, fitted=place.fitted, detector=place.detector,
-    )  # fmt: skip
+def calibrate(place: LinePaths, settings: LineSettings) -> dict[str, Any]:
+    return calibrate_step(settings, place)
 
 
-def evaluate(place: Workspace, settings: LineSettings, detector: Path | None = None) -> dict[str, Any]:
-    return steps.evaluate(
-        LINE, settings, 0,
-        split=place.split, snapshot_dir=place.snapshot, rejects=place.rejects, holdout=place.holdout,
-        detector=detector or place.detector, report=place.report,
-    )  # fmt: skip
+def evaluate(place: LinePaths, settings: LineSettings, detector: Path | None = None) -> dict[str, Any]:
+    return evaluate_step(settings, place if detector is None else replace(place, detector=detector), 0)
 
 
-def test_a_line_run_twice_gives_the_same_bytes(camera: Path, place: Workspace) -> None:
+def test_a_line_run_twice_gives_the_same_bytes(camera: Path, place: LinePaths) -> None:
     settings = settings_of(camera)
 
     def run() -> dict[str, bytes]:
         ingest(place, settings)
-        split(place)
+        split(place, settings)
         train(place, settings)
         calibrate(place, settings)
         evaluate(place, settings)
-        kept = [path for path in place.root.rglob("*") if path.is_file() and path.name != "index.html"]
+        kept = [path for path in place.manifest.parents[2].rglob("*") if path.is_file() and path.name != "index.html"]
         kept = [path for path in kept if place.memory not in path.parents]
-        return {str(path.relative_to(place.root)): path.read_bytes() for path in kept}
+        return {str(path.relative_to(place.manifest.parents[2])): path.read_bytes() for path in kept}
 
     first = run()
     second = run()
@@ -103,7 +97,7 @@ def test_a_line_run_twice_gives_the_same_bytes(camera: Path, place: Workspace) -
     assert [name for name in first if first[name] != second[name]] == []
 
 
-def test_images_of_several_sizes_are_evaluated_each_at_its_own(camera: Path, place: Workspace) -> None:
+def test_images_of_several_sizes_are_evaluated_each_at_its_own(camera: Path, place: LinePaths) -> None:
     rng = np.random.default_rng(0)
     for i, size in enumerate([(70, 41), (33, 90)]):
         image, mask = rng.integers(60, 200, size, dtype=np.uint8), np.zeros(size, np.uint8)
@@ -113,7 +107,7 @@ def test_images_of_several_sizes_are_evaluated_each_at_its_own(camera: Path, pla
             Image.fromarray(pixels).save(camera / part / "=odd" / name)
     settings = settings_of(camera)
     ingest(place, settings)
-    split(place)
+    split(place, settings)
     train(place, settings)
     calibrate(place, settings)
     figures = evaluate(place, settings)
@@ -128,18 +122,18 @@ def test_images_of_several_sizes_are_evaluated_each_at_its_own(camera: Path, pla
 
 
 def test_the_holdout_stays_while_images_are_added_and_is_missed_when_they_go(
-    camera: Path, place: Workspace, make_set: Callable[..., Path], tmp_path: Path
+    camera: Path, place: LinePaths, make_set: Callable[..., Path], tmp_path: Path
 ) -> None:
     settings = settings_of(camera)
     ingest(place, settings)
-    first = split(place)
+    first = split(place, settings)
     held = place.holdout.read_bytes()
     more = make_set(tmp_path / "more", good=20, test_good=0, defects=3, seed=5)
     for path in [*(more / "train" / "good").iterdir(), *(more / "test" / "spot").iterdir()]:
         target = camera / path.relative_to(more)
         path.rename(target.with_name(f"new-{path.name}"))
     ingest(place, settings)
-    second = split(place)
+    second = split(place, settings)
     assert place.holdout.read_bytes() == held
     assert second["holdout_id"] == first["holdout_id"]
     assert second["train"] > first["train"]
@@ -151,19 +145,19 @@ def test_the_holdout_stays_while_images_are_added_and_is_missed_when_they_go(
         mask.unlink()
     ingest(place, settings)
     with pytest.raises(CheckFailedError, match="missing") as failure:
-        split(place)
+        split(place, settings)
     assert gone in str(failure.value)
     assert place.holdout.read_bytes() == held
-    renewed = split(place, SplitSettings(renew_holdout=True))
+    renewed = split(place, settings.model_copy(update={"split": SplitSettings(renew_holdout=True)}))
     assert renewed["holdout_id"] != first["holdout_id"]
 
 
 def test_a_training_that_was_cut_off_goes_on_and_ends_the_same(
-    camera: Path, place: Workspace, monkeypatch: pytest.MonkeyPatch
+    camera: Path, place: LinePaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = settings_of(camera)
     ingest(place, settings)
-    split(place)
+    split(place, settings)
     train(place, settings)
     unbroken = detector_hash(place.fitted)
     assert not place.checkpoint.exists()
@@ -187,20 +181,20 @@ def test_a_training_that_was_cut_off_goes_on_and_ends_the_same(
     assert not place.checkpoint.exists()
 
 
-def test_a_detector_without_calibration_is_not_evaluated(camera: Path, place: Workspace) -> None:
+def test_a_detector_without_calibration_is_not_evaluated(camera: Path, place: LinePaths) -> None:
     settings = settings_of(camera)
     ingest(place, settings)
-    split(place)
+    split(place, settings)
     train(place, settings)
     with pytest.raises(BadInputError, match=r"fitted: has no calibration; run `morphad calibrate weave`"):
         evaluate(place, settings, place.fitted)
     assert not place.report.exists()
 
 
-def test_a_snapshot_that_was_damaged_is_told_by_file(camera: Path, place: Workspace) -> None:
+def test_a_snapshot_that_was_damaged_is_told_by_file(camera: Path, place: LinePaths) -> None:
     settings = settings_of(camera)
     ingest(place, settings)
-    split(place)
+    split(place, settings)
     rows = read_manifest(place.split)
     victim = place.snapshot / str(rows.loc[rows["role"] == "train", "path"].iloc[3])
     os.truncate(victim, 50)
@@ -210,7 +204,7 @@ def test_a_snapshot_that_was_damaged_is_told_by_file(camera: Path, place: Worksp
     assert not place.fitted.exists()
 
 
-def test_a_manifest_is_no_split(camera: Path, place: Workspace) -> None:
+def test_a_manifest_is_no_split(camera: Path, place: LinePaths) -> None:
     settings = settings_of(camera)
     ingest(place, settings)
     place.split.write_bytes(place.manifest.read_bytes())
@@ -218,7 +212,7 @@ def test_a_manifest_is_no_split(camera: Path, place: Workspace) -> None:
         train(place, settings)
 
 
-def test_a_new_ingest_replaces_the_snapshot_as_a_whole(camera: Path, place: Workspace) -> None:
+def test_a_new_ingest_replaces_the_snapshot_as_a_whole(camera: Path, place: LinePaths) -> None:
     settings = settings_of(camera)
     first = ingest(place, settings)
     (camera / "train" / "good" / "000.png").unlink()
@@ -230,27 +224,35 @@ def test_a_new_ingest_replaces_the_snapshot_as_a_whole(camera: Path, place: Work
 
 
 def test_a_registered_version_is_described_by_its_card(
-    camera: Path, place: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    camera: Path, place: LinePaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("MORPHAD_IMAGE_DIGEST", "sha256:feed")
     settings = settings_of(camera, register={"tracking_uri": f"sqlite:///{tmp_path / 'mlflow.db'}"})
     ingest(place, settings)
-    split(place)
+    split(place, settings)
     train(place, settings)
     calibrate(place, settings)
     evaluate(place, settings)
-    done = steps.register(
-        LINE, settings,
-        split=place.split, holdout=place.holdout, detector=place.detector, report=place.report,
-        registration=place.registration,
-    )  # fmt: skip
+    done = register(settings, place)
     with Registry(settings.register_)._connection.session() as client:
         version = client.get_model_version(done["model_name"], str(done["version"]))
         card = Path(client.download_artifacts(done["run_id"], "report/card.md")).read_text()
+        run = client.get_run(done["run_id"])
+        experiment = client.get_experiment(run.info.experiment_id)
     assert version.tags["image_digest"] == "sha256:feed"
     assert version.description == card
-    assert f"**{steps.verdict_of(place.report, place.detector).sentence}**" in card
+    assert run.data.tags["mlflow.note.content"] == card  # what the run's page shows
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"  # its page begins with runs
+    figures = read_json(place.report / "metrics.json")
+    assert set(run.data.metrics) == {
+        "auroc", "auroc_low", "overkill", "overkill_high", "escape", "escape_high", "guaranteed_overkill", "aupro",
+        "n",
+    }  # fmt: skip
+    assert run.data.metrics["auroc"] == figures["image_auroc"]
+    assert run.data.metrics["escape_high"] == figures["escape"]["high"]
+    assert run.data.metrics["n"] == figures["n_good"] + figures["n_defect"]
+    assert f"**{read_verdict(place.report, place.detector).sentence}**" in card
     assert "- `spot`: " in card
     assert "`small` with random weights" in card
     assert "`sha256:feed`" in card
@@ -259,15 +261,15 @@ def test_a_registered_version_is_described_by_its_card(
 
 def test_heatmaps_of_one_name_are_refused_by_name(camera: Path, tmp_path: Path) -> None:
     images = [camera / "test" / kind / "000.png" for kind in ("good", "spot")]
-    assert steps.find_to_predict([*images, images[0]]) == [(path, None) for path in [*images, images[0]]]
+    assert find_to_predict([*images, images[0]]) == [(path, None) for path in [*images, images[0]]]
     with pytest.raises(BadInputError, match=r"maps/000\.png: several images"):
-        steps.find_to_predict(images, tmp_path / "maps")
+        find_to_predict(images, tmp_path / "maps")
 
 
 def test_heatmaps_of_a_folder_lie_as_its_images_do(tiny_detector: Path, camera: Path, tmp_path: Path) -> None:
     model = DetectorModel(Detector.load(tiny_detector))
-    images = steps.find_to_predict([camera / "test"], tmp_path / "maps")
-    read = [path for path, _ in steps.predict(model, images, IngestSettings(path="x"))]
+    images = find_to_predict([camera / "test"], tmp_path / "maps")
+    read = [path for path, _ in predict(model, images, IngestSettings(path="x"))]
     assert read == sorted((camera / "test").rglob("*.png"))
     maps = sorted(path.relative_to(tmp_path / "maps") for path in (tmp_path / "maps").rglob("*.png"))
     assert maps == [path.relative_to(camera / "test") for path in read]
@@ -282,12 +284,12 @@ def twelve_bits(camera: Path) -> Path:
 
 
 def test_a_detector_keeps_its_decoding_and_is_not_gone_on_with_under_another(
-    twelve_bits: Path, place: Workspace, tmp_path: Path
+    twelve_bits: Path, place: LinePaths, tmp_path: Path
 ) -> None:
     settings = settings_of(twelve_bits, ingest={"path": str(twelve_bits), "white_level": 4095})
     changed = settings_of(twelve_bits)
     ingest(place, settings)
-    split(place)
+    split(place, settings)
     train(place, settings)
     calibrate(place, settings)
     before = detector_hash(place.detector)
@@ -305,10 +307,10 @@ def test_a_detector_keeps_its_decoding_and_is_not_gone_on_with_under_another(
     assert detector_hash(tmp_path / "other") != before  # another decoding is another detector
 
 
-def test_a_white_level_that_changes_no_image_stops_nothing(camera: Path, place: Workspace) -> None:
+def test_a_white_level_that_changes_no_image_stops_nothing(camera: Path, place: LinePaths) -> None:
     settings = settings_of(camera)
     ingest(place, settings)
-    split(place)
+    split(place, settings)
     train(place, settings)
     calibrate(place, settings_of(camera, ingest={"path": str(camera), "white_level": 4095}))
     assert Detector.load(place.detector).decoding.white_level == 65535

@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from morphad import experiments
-from morphad.errors import BadInputError
-from morphad.params import resolve
+from morphad.base.errors import BadInputError
+from morphad.base.files import write_json
+from morphad.jobs.summary import summarise
 from morphad.registry import Registry
 from morphad.registry.local import LocalRegistry
 from morphad.settings import ProjectSettings, RegisterSettings
-from morphad.summary import summarise
-from morphad.workspace import Workspace
+from morphad.settings.reading import resolve
+from morphad.steps import experiments
+from morphad.steps.paths import LinePaths
 
 ADDRESS = {"tracking_uri": "sqlite:///mlflow.db", "timeout_seconds": 1, "retries": 0}
 
@@ -55,7 +56,7 @@ def registered(client: MlflowClient, line: str, versions: int, champion: int | N
         Registry(RegisterSettings(**ADDRESS)).promote(line, champion, {"reasons": ["Promoted: it is good."]}, "test")
 
 
-def decide(place: Workspace, version: int, promote: bool, run: str | None = None) -> None:
+def decide(place: LinePaths, version: int, promote: bool, run: str | None = None) -> None:
     reason = "Promoted: it is good." if promote else "Refused: it is not."
     place.decision.write_text(
         json.dumps(
@@ -78,7 +79,7 @@ def metrics(tiny_detector: Path) -> dict[str, Any]:
     from morphad.model.detector import Detector
     from morphad.settings import EvaluateSettings
 
-    calibration = Detector.load(tiny_detector).calibration
+    calibration = Detector.load(tiny_detector).calibration_
     assert calibration is not None
     labels = ["good"] * 8 + ["defect"] * 4
     scores = [*calibration.scores[:8], *(max(calibration.scores) + i for i in range(1, 5))]
@@ -88,8 +89,8 @@ def metrics(tiny_detector: Path) -> dict[str, Any]:
     )  # fmt: skip
 
 
-def evaluated(root: Path, line: str, tiny_detector: Path, metrics: dict[str, Any]) -> Workspace:
-    place = Workspace(root, line)
+def evaluated(root: Path, line: str, tiny_detector: Path, metrics: dict[str, Any]) -> LinePaths:
+    place = LinePaths.checkout(root, line)
     shutil.copytree(tiny_detector, place.detector)
     place.report.mkdir(parents=True)
     (place.report / "metrics.json").write_text(json.dumps(metrics))
@@ -121,7 +122,8 @@ def test_lines_are_told_one_by_one_and_open_ones_are_to_be_finished(
     assert blocks[3] == "net\n  not evaluated yet"
     assert all("Holdout: 8 good, 4 defect images; AUROC 100 %" in block for block in blocks[:3])
     assert "finish felt, net: dvc repro" in blocks[4]
-    assert "look at runs and versions: mlflow ui --backend-store-uri sqlite:///mlflow.db" in blocks[4]
+    view = "http://localhost:5000/#/models?workflowType=machine_learning"
+    assert f"see runs and versions: mlflow ui --backend-store-uri sqlite:///mlflow.db, then {view}" in blocks[4]
     assert "morphad predict bottle IMAGE" in blocks[4]
     index = (tmp_path / "reports" / "index.html").read_text()
     assert all(f"{name}/index.html" in index for name in ("bottle", "cable", "felt"))
@@ -132,13 +134,13 @@ class TestRegistrySays:
     """What serves is what the registry says, whatever was decided once."""
 
     @pytest.fixture
-    def place(self, tmp_path: Path, tiny_detector: Path, metrics: dict[str, Any]) -> Workspace:
+    def place(self, tmp_path: Path, tiny_detector: Path, metrics: dict[str, Any]) -> LinePaths:
         place = evaluated(tmp_path, "bottle", tiny_detector, metrics)
         decide(place, 2, promote=True, run="run-2")
         return place
 
     def test_after_a_rollback(
-        self, tmp_path: Path, place: Workspace, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, place: LinePaths, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         registered(client, "bottle", 2, champion=1)
         registry = Registry(RegisterSettings(**ADDRESS))
@@ -147,14 +149,30 @@ class TestRegistrySays:
         registry.rollback("bottle", "too many escapes.", "anna")
         told = summarise(project("bottle"), tmp_path)
         assert "Version 2 was taken out of service by anna (name as given, no account): too many escapes." in told
-        assert "Version 1 is champion now." in told
+        assert "Version 1 is champion now. The figures here are of version 2." in told
         assert "finish" not in told
 
-    def test_after_another_promotion(self, tmp_path: Path, place: Workspace, client: MlflowClient) -> None:
+    def test_after_a_proposal_and_once_it_is_declined(
+        self, tmp_path: Path, place: LinePaths, client: MlflowClient
+    ) -> None:
+        registered(client, "bottle", 2, champion=1)
+        decision = {"promote": False, "outcome": "proposed", "version": 2, "reasons": ["It is fit.", "It is new."]}
+        place.decision.write_text(json.dumps(decision))
+        registry = Registry(RegisterSettings(**ADDRESS))
+        registry.propose("bottle", 2, {"reasons": ["It is fit."]}, "test")
+        told = summarise(project("bottle"), tmp_path)
+        assert "Version 2 passed the gate and awaits approval. It is fit. It is new. Version 1 is champion now." in told
+        assert "decide on bottle: morphad approve bottle --why ... or morphad decline bottle --why ..." in told
+        registry.decline("bottle", "misses scratches", "anna")
+        told = summarise(project("bottle"), tmp_path)
+        assert "Version 2 was declined by anna (name as given, no account): misses scratches. Version 1 is" in told
+        assert "decide on" not in told
+
+    def test_after_another_promotion(self, tmp_path: Path, place: LinePaths, client: MlflowClient) -> None:
         registered(client, "bottle", 3, champion=3)
         assert "Version 2 was promoted. Version 3 is champion now." in summarise(project("bottle"), tmp_path)
 
-    def test_without_a_champion(self, tmp_path: Path, place: Workspace, client: MlflowClient) -> None:
+    def test_without_a_champion(self, tmp_path: Path, place: LinePaths, client: MlflowClient) -> None:
         registered(client, "bottle", 2)
         told = summarise(project("bottle"), tmp_path)
         assert "Version 2 was promoted. No version is champion now." in told
@@ -162,28 +180,29 @@ class TestRegistrySays:
 
     @pytest.mark.parametrize("versions", [0, 1])
     def test_a_version_that_is_not_there(
-        self, versions: int, tmp_path: Path, place: Workspace, client: MlflowClient
+        self, versions: int, tmp_path: Path, place: LinePaths, client: MlflowClient
     ) -> None:
         registered(client, "bottle", versions)
         told = summarise(project("bottle"), tmp_path)
         assert "Version 2 was promoted, but it is not in the registry at sqlite:" in told
         assert "finish bottle: dvc repro" in told
 
-    def test_another_version_of_that_number(self, tmp_path: Path, place: Workspace, client: MlflowClient) -> None:
+    def test_another_version_of_that_number(self, tmp_path: Path, place: LinePaths, client: MlflowClient) -> None:
         registered(client, "bottle", 2, champion=2)
         decide(place, 2, promote=True, run="a-run-of-another-registry")
         told = summarise(project("bottle"), tmp_path)
         assert "Version 2 was promoted, but it is not in the registry" in told
         assert "finish bottle: dvc repro" in told
 
-    def test_a_registry_that_is_gone(self, tmp_path: Path, place: Workspace) -> None:
+    def test_a_registry_that_is_gone(self, tmp_path: Path, place: LinePaths) -> None:
         told = summarise(project("bottle"), tmp_path)
         assert "Version 2 was promoted. What holds now is not known: there is no registry at sqlite:" in told
         assert "finish bottle: dvc repro" in told
+        assert "mlflow ui" not in told  # it would make a registry
         assert not (tmp_path / "mlflow.db").exists()
 
     def test_a_server_that_is_away(
-        self, tmp_path: Path, place: Workspace, tiny_detector: Path, metrics: dict[str, Any]
+        self, tmp_path: Path, place: LinePaths, tiny_detector: Path, metrics: dict[str, Any]
     ) -> None:
         decide(evaluated(tmp_path, "cable", tiny_detector, metrics), 1, promote=False)
         with closing(socket.socket()) as probe:
@@ -191,10 +210,10 @@ class TestRegistrySays:
             away = f"http://127.0.0.1:{probe.getsockname()[1]}"
         told = summarise(project("bottle", "cable", tracking_uri=away), tmp_path)
         assert told.count(f"What holds now is not known: MLflow at {away}") == 2
-        assert f"look at runs and versions: {away}" in told
+        assert f"see runs and versions: {away}/#/models?workflowType=machine_learning" in told
 
     def test_an_experiment_that_ran_aside(
-        self, tmp_path: Path, place: Workspace, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, place: LinePaths, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         registered(client, "bottle", 1, champion=1)
         monkeypatch.setenv("DVC_EXP_NAME", "wary-ant")
@@ -222,7 +241,7 @@ def test_without_any_line_evaluated_there_is_no_index(tmp_path: Path) -> None:
     told = summarise(project("bottle"), tmp_path)
     assert "not evaluated yet" in told
     assert "finish bottle: dvc repro" in told
-    assert "look at the pages" not in told
+    assert "open the pages" not in told
     assert list(tmp_path.iterdir()) == []
 
 
@@ -246,3 +265,21 @@ def test_files_of_another_shape_are_named(
     path.write_text("{}")
     with pytest.raises(BadInputError, match=path.name):
         summarise(project("bottle"), tmp_path)
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_a_broken_contract_is_said_with_what_to_do(
+    before: bool, tmp_path: Path, tiny_detector: Path, metrics: dict[str, Any]
+) -> None:
+    place = LinePaths.checkout(tmp_path, "bottle")
+    if before:
+        evaluated(tmp_path, "bottle", tiny_detector, metrics)
+    finding = {"name": "blurred", "severity": "error", "message": "3 good images without any sharp detail"}
+    warning = {"name": "copies", "severity": "warning", "message": "1 good image with the same bytes"}
+    write_json(place.validation, {"passed": False, "findings": [finding, warning]})
+    told = summarise(project("bottle"), tmp_path)
+    assert "The data break their contract: blurred: 3 good images without any sharp detail." in told
+    assert "the same bytes" not in told
+    assert ("What follows is of earlier data." in told) == before
+    assert f"correct the data of bottle, see {place.contract_page}, then: dvc repro" in told
+    assert "finish bottle" not in told

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from morphad.errors import BadInputError
-from morphad.text import (
+from morphad.base.errors import BadInputError
+from morphad.base.text import (
     flattened,
     harmless_cell,
     has_secret,

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from itertools import tee
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from morphad.base.progress import track
 from morphad.data.images import UnreadableImageError, decode
 from morphad.data.loading import in_order
-from morphad.progress import track
 from morphad.settings import Decoding
 
 if TYPE_CHECKING:
@@ -79,14 +79,15 @@ class DetectorModel:
     def __init__(self, detector: "Detector") -> None:
         self._detector = detector
         self.decoding = detector.decoding
-        self.threshold = None if detector.calibration is None else detector.calibration.threshold
+        self.threshold = None if detector.calibration_ is None else detector.calibration_.threshold
 
     def predict(self, images: Iterable[bytes], *, heatmaps: bool = False) -> Iterator[Answer]:
         """See `Model`. A detector without calibration has no scale: its heatmaps are cut to the values 0 to 1."""
         for chunk in _chunks(in_order(self._decoded, images)):
-            answers = self._answers([item for item in chunk if not isinstance(item, str)], heatmaps)
-            for item in chunk:
-                yield Answer(error=item) if isinstance(item, str) else next(answers)
+            errors = [item if isinstance(item, str) else "" for item in chunk]
+            answers = self._answers(_drained(chunk), heatmaps)
+            for error in errors:
+                yield Answer(error=error) if error else next(answers)
 
     def _decoded(self, data: bytes) -> NDArray[np.uint8] | str:
         """Pixels, or why there are none."""
@@ -95,15 +96,20 @@ class DetectorModel:
         except UnreadableImageError as error:
             return error.reason
 
-    def _answers(self, images: list[NDArray[np.uint8]], heatmaps: bool) -> Iterator[Answer]:
+    def _answers(self, images: Iterable[NDArray[np.uint8]], heatmaps: bool) -> Iterator[Answer]:
         if heatmaps:
-            low, high = self._detector.heatmap_scale or (0.0, 1.0)
+            low, high = self._detector.heatmap_scale_ or (0.0, 1.0)
             span = high - low if high > low else 1.0
             for prediction in self._detector.predict(images):
-                relative = np.clip((prediction.heatmap - low) / span, 0, 1)
+                relative = prediction.heatmap  # in its place: one of 81 megapixels takes 0.3 GB
+                relative -= low
+                relative /= span
+                np.clip(relative, 0, 1, out=relative)
                 yield Answer.of(prediction.score, prediction.rejected, prediction.p_value, relative)
             return
-        scores = self._detector.score(images)  # without heatmaps, which take longer than all else of a large image
+        scores = self._detector.score_samples(
+            images
+        )  # without heatmaps, which take longer than all else of a large image
         for score, verdict in zip(scores, self._detector.verdicts(scores), strict=True):
             yield Answer.of(float(score), *verdict)
 
@@ -143,7 +149,7 @@ def score_files(model: Model, files: Sequence[Path], what: str) -> NDArray[np.fl
         UnreadableImageError: A file cannot be read, or not by this model; it names the file and says why.
         ServiceError: The model's process ended.
     """
-    from morphad.data.batch import open_files  # noqa: PLC0415 -- what is served reads no files and needs no pyarrow
+    from morphad.data.source.worklist import open_files  # noqa: PLC0415 -- what is served reads no files and needs no pyarrow
 
     scores = np.empty(len(files))
     answers = track(answered(model, open_files(files)), what, total=len(files))
@@ -154,12 +160,22 @@ def score_files(model: Model, files: Sequence[Path], what: str) -> NDArray[np.fl
     return scores
 
 
+def _drained(chunk: list[NDArray[np.uint8] | str]) -> Iterator[NDArray[np.uint8]]:
+    """The images of a chunk, each removed from it: a large one should be gone before its heatmap is drawn."""
+    while chunk:
+        if isinstance(chunk[0], str):
+            del chunk[0]
+        else:
+            yield cast("NDArray[np.uint8]", chunk.pop(0))
+
+
 def _chunks(images: Iterable[NDArray[np.uint8] | str]) -> Iterator[list[NDArray[np.uint8] | str]]:
     chunk: list[NDArray[np.uint8] | str] = []
     size = 0
     for image in images:
         chunk.append(image)
         size += 0 if isinstance(image, str) else image.nbytes
+        del image  # or it would stay here while the chunk is worked at
         if len(chunk) == _CHUNK or size >= _CHUNK_BYTES:
             yield chunk
             chunk, size = [], 0

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import few
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
 
 
 def names(folder: Path) -> set[str]:

@@ -12,7 +12,7 @@ from benchmarks import one_class
 from benchmarks.one_class import read_idx, read_part
 from benchmarks.readings import READINGS
 from benchmarks.self_supervised import BASELINES, Budget, geometric, pasted, rotations
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
 
 
 def idx(array: np.ndarray) -> bytes:

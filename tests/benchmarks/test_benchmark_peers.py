@@ -5,7 +5,7 @@ import torch
 
 from benchmarks.parted import choose
 from benchmarks.peers import MODELS, OURS, farthest_points, thumbnail
-from morphad.params import PRESETS
+from morphad.settings.presets import PRESETS
 
 
 def test_the_greedy_choice_takes_the_farthest_row_each_time() -> None:

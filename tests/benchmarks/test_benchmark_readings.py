@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from benchmarks.readings import READINGS, _inverse_digamma, choose, dirichlet, fuse, read, spread, tells
 from morphad.model.morphology import case_table
 from morphad.model.network import MorphologyNetwork
-from morphad.params import train_settings
+from morphad.settings.presets import train_settings
 
 
 @given(st.integers(1, 60), st.integers(1, 400))

@@ -11,8 +11,8 @@ from benchmarks import ablations, measuring, paper, results
 from benchmarks.chart import draw
 from benchmarks.elpv import places
 from benchmarks.results import ablation_table, by_set, render, signed_rank, wins
-from morphad.files import write_json
-from morphad.params import train_settings
+from morphad.base.files import write_json
+from morphad.settings.presets import train_settings
 
 
 def row(auroc: float, **more: Any) -> dict[str, Any]:

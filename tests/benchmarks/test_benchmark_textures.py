@@ -6,7 +6,7 @@ from PIL import Image
 
 from benchmarks import textures
 from benchmarks.textures import KINDS, SIDE, write_set
-from morphad.benchmark import read_set
+from morphad.jobs.benchmark import read_set
 
 
 def test_train_and_test_come_from_different_parts_and_defects_have_masks(

@@ -29,7 +29,7 @@ def clean(good: int = 60, defects: int = 6, seed: int = 0, flips: float = 0.25) 
         "contrast": rng.normal(30, 2, count),
         "sharpness": 80 * np.exp(rng.normal(0, 0.15, count)),
         "entropy": rng.normal(6.5, 0.1, count),
-        "dark": 0.0,
+        "peak": 250, "dark": 0.0,
         "saturated": rng.random(count) * 0.01,
         "masked": np.where(is_good, 0.0, 0.1),
         "perceptual_hash": [row.tobytes().hex() for row in hashes],

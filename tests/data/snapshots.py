@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from morphad.data.manifest import SCHEMA, read_manifest, write_manifest
-from morphad.workspace import Workspace
+from morphad.steps.paths import LinePaths
 
 
-def write_snapshot(place: Workspace, images: Mapping[str, bytes], masks: Mapping[str, bytes] | None = None) -> None:
+def write_snapshot(place: LinePaths, images: Mapping[str, bytes], masks: Mapping[str, bytes] | None = None) -> None:
     """Make a line's snapshot hold these images; those in a folder `crack` are defects, masks go by the image's path."""
     shutil.rmtree(place.snapshot, ignore_errors=True)
     rows = []
@@ -35,7 +35,7 @@ def write_snapshot(place: Workspace, images: Mapping[str, bytes], masks: Mapping
     write_manifest(frame[SCHEMA.names], place.manifest)
 
 
-def relabel(place: Workspace, path: str, **values: str) -> None:
+def relabel(place: LinePaths, path: str, **values: str) -> None:
     """Say something else of one image."""
     rows = read_manifest(place.manifest)
     rows.loc[rows["path"] == path, list(values)] = list(values.values())

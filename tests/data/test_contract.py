@@ -12,10 +12,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from morphad.checks import CHECKS, SIZES, STATISTICS
 from morphad.data.contract import Finding, check_manifest
-from morphad.data.snapshot import Reject
+from morphad.data.snapshot.copying import Reject
 from morphad.settings import ValidateSettings
+from morphad.settings.checks import CHECKS, SIZES, STATISTICS
 from tests.data.contract_rows import clean
 
 DEFAULT = ValidateSettings()
@@ -379,3 +379,31 @@ def test_data_docs_on_demand(tmp_path: Path) -> None:
     check_manifest(put(GOOD, contrast=0.5)(clean()), DEFAULT, "caps", data_docs=folder)
     assert "Data Docs" in (folder / "index.html").read_text(encoding="utf-8")
     assert len(list((folder / "validations").rglob("*.html"))) == 6  # one a set of rows
+
+
+def test_masks_that_mark_most_of_most_pictures_may_be_inverted() -> None:
+    finding = found(put(slice(60, 65), masked=0.93)(clean()))["inverted_masks"]
+    assert finding.severity == "warning"
+    assert finding.message == "6 defect images with a mask that marks more than half of the picture"
+    assert "invert the masks" in finding.remedy
+    # One large defect among others is none.
+    assert "inverted_masks" not in found(put(60, masked=0.93)(clean()))
+
+
+@pytest.mark.parametrize(
+    ("peak", "white_level", "proposed"),
+    [(16, 65535, "4095"), (4, 65535, "1023"), (64, 65535, "16383"), (64, 16383, "4095")],
+)
+def test_a_camera_of_fewer_bits_than_its_files_is_noticed(peak: int, white_level: int, proposed: str) -> None:
+    rows = clean().assign(bit_depth=16, peak=peak)
+    finding = found(rows, white_level=white_level)["white_level"]
+    assert finding.severity == "warning"
+    assert f"no value is above {proposed}" in finding.message
+    assert f"set ingest.white_level: {proposed} and ingest again" in finding.remedy
+
+
+def test_files_whose_bits_are_in_use_are_as_they_should_be() -> None:
+    assert "white_level" not in found(clean().assign(bit_depth=16, peak=[16] * 65 + [200]))
+    assert "white_level" not in found(clean().assign(bit_depth=16, peak=250), white_level=4095)
+    assert "white_level" not in found(clean().assign(bit_depth=16, peak=10), white_level=1023)
+    assert "white_level" not in found(clean().assign(bit_depth=8, peak=10))

@@ -11,10 +11,10 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 
 from benchmarks.contract_power import CHANGES, describe, measure
-from morphad.checks import STATISTICS
 from morphad.data.contract import Result, check_manifest, comparable
 from morphad.data.contract.drift import _distance, _holm, shifts
 from morphad.settings import ValidateSettings
+from morphad.settings.checks import STATISTICS
 from tests.data.contract_rows import clean
 
 DEFAULT = ValidateSettings()

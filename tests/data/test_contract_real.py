@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from morphad.data.contract import check_manifest
-from morphad.data.snapshot import look
-from morphad.data.sources import find_images
+from morphad.data.snapshot.copying import look
+from morphad.data.source.finding import find_images
 from morphad.settings import IngestSettings, ValidateSettings
 
 TRUE = {
@@ -27,7 +27,7 @@ LINES = ["mvtec/bottle", "mvtec/screw", "magnetic_tile", "mono", "poly"]
 def rows(path: str) -> pd.DataFrame:
     source = "folder" if "/" in path else "demo"
     settings = IngestSettings(source=source, path=path, limit=130)  # type: ignore[arg-type]
-    manifest, rejects = look(find_images(settings), settings, "caps", "test")
+    manifest, rejects = look(find_images(settings), settings, "caps")
     assert rejects == []
     return manifest
 

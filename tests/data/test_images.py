@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL import ImageOps
 
+from morphad.base.errors import BadInputError
 from morphad.data.images import Image, UnreadableImageError, decode
-from morphad.errors import BadInputError
 from morphad.settings import Decoding
 
 RNG = np.random.default_rng(0)

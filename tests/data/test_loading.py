@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image as Pillow
+from PIL import ImageFilter
 
 from morphad.data.images import UnreadableImageError
 from morphad.data.loading import in_order, read_mask, read_masks, read_pixels
-from morphad.data.snapshot import snapshot
-from morphad.data.sources import find_images
+from morphad.data.snapshot.copying import snapshot
+from morphad.data.source.finding import find_images
 from morphad.settings import IngestSettings
 
 RNG = np.random.default_rng(0)
@@ -46,7 +47,7 @@ def test_pixels_come_in_the_order_of_the_rows(tmp_path: Path) -> None:
     for name, pixels in pictures.items():
         Pillow.fromarray(pixels).save(tmp_path / "in" / name)
     settings = IngestSettings(path=str(tmp_path / "in"))
-    manifest, _ = snapshot(find_images(settings), tmp_path / "out", settings, "caps", "test")
+    manifest, _ = snapshot(find_images(settings), tmp_path / "out", settings, "caps")
     rows = manifest.sample(frac=1, random_state=0)
     read = list(read_pixels(rows, tmp_path / "out", settings.decoding, "test"))
     assert all(np.array_equal(a, pictures[path]) for a, path in zip(read, rows["path"], strict=True))
@@ -64,12 +65,32 @@ def test_masks(tmp_path: Path) -> None:
         assert np.array_equal(read_mask(tmp_path / name), marked)
 
 
+def test_a_mask_is_cut_in_the_middle_where_its_two_levels_are_blurred(tmp_path: Path) -> None:
+    marked = np.zeros((64, 64), bool)
+    marked[20:41, 10:33] = True
+    clean = Pillow.fromarray(marked * np.uint8(255))
+    clean.save(tmp_path / "compressed.jpg", quality=75)
+    clean.convert("RGB").save(tmp_path / "colour.jpg", quality=75)
+    clean.filter(ImageFilter.GaussianBlur(1.5)).save(tmp_path / "soft.png")
+    for name in ("compressed.jpg", "colour.jpg", "soft.png"):
+        off = read_mask(tmp_path / name) != marked
+        assert off.mean() < 0.002, name
+        assert np.asarray(Pillow.open(tmp_path / name).convert("L"))[off].size < 10
+
+
+def test_every_kind_of_a_numbered_mask_is_marked(tmp_path: Path) -> None:
+    kinds = RNG.integers(0, 6, (40, 40), np.uint8)
+    for factor in (1, 50):
+        Pillow.fromarray(kinds * np.uint8(factor)).save(tmp_path / "kinds.png")
+        assert np.array_equal(read_mask(tmp_path / "kinds.png"), kinds > 0)
+
+
 def test_masks_of_rows(tmp_path: Path) -> None:
     for name in ("train/good/0.png", "test/a/0.png", "test/a/1.png", "ground_truth/a/0.png"):
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         Pillow.new("L", (5, 6), 255).save(tmp_path / "in" / name)
     settings = IngestSettings(path=str(tmp_path / "in"))
-    manifest, _ = snapshot(find_images(settings), tmp_path / "out", settings, "caps", "test")
+    manifest, _ = snapshot(find_images(settings), tmp_path / "out", settings, "caps")
     with_mask, without, good = read_masks(manifest, tmp_path / "out")
     assert with_mask is not None and with_mask.all()
     assert without is None

@@ -12,6 +12,8 @@ import pytest
 from PIL import Image as Pillow
 from scipy import ndimage
 
+from morphad.base.errors import BadInputError
+from morphad.base.files import sha256_file
 from morphad.data.manifest import (
     SCHEMA,
     manifest_id,
@@ -19,10 +21,9 @@ from morphad.data.manifest import (
     snapshot_id,
     write_manifest,
 )
-from morphad.data.snapshot import Reject, snapshot
-from morphad.data.sources import SourceImage, find_images
-from morphad.errors import BadInputError
-from morphad.files import sha256_file
+from morphad.data.snapshot.copying import Reject, snapshot
+from morphad.data.source.finding import find_images
+from morphad.data.source.image import SourceImage
 from morphad.settings import IngestSettings
 
 RNG = np.random.default_rng(0)
@@ -49,7 +50,7 @@ def camera(tmp_path: Path) -> Path:
 
 def take(root: Path, destination: Path, max_rejects: int = 0) -> tuple[pd.DataFrame, list[Reject]]:
     settings = IngestSettings(path=str(root), max_rejects=max_rejects)
-    return snapshot(find_images(settings), destination, settings, "caps", "test")
+    return snapshot(find_images(settings), destination, settings, "caps")
 
 
 def test_snapshot_copies_bytes_and_describes_them(camera: Path, tmp_path: Path) -> None:
@@ -203,7 +204,7 @@ def test_a_mask_that_does_not_fit_rejects_its_image(camera: Path, tmp_path: Path
 def test_two_images_of_one_name_are_refused(camera: Path, tmp_path: Path) -> None:
     same = [SourceImage(camera / part, "a.png", "good") for part in ("train", "test")]
     with pytest.raises(BadInputError, match=r"train/a\.png and .*test/a\.png would both be a\.png"):
-        snapshot(same, tmp_path / "out", IngestSettings(path="x"), "caps", "test")
+        snapshot(same, tmp_path / "out", IngestSettings(path="x"), "caps")
 
 
 def test_all_rejected_is_an_error_whatever_the_limit(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from morphad.data.mirror import local_names
-from morphad.data.s3 import Listed
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
+from morphad.data.source.mirror import local_names
+from morphad.data.source.s3 import Listed
 
 PARTS = st.text(st.sampled_from("ab./\\ \0\n\u00e9e\u0301\u200b%+"), max_size=12)
 
@@ -49,7 +49,9 @@ def test_keys_that_lead_elsewhere_are_refused_by_name(key: str) -> None:
 
 def test_what_is_no_image_of_the_line_is_left_alone() -> None:
     keys = ["line/", "line/a.png", "line/.hidden.png", "line/.cache/b.png", "line/../notes.txt", "line/Thumbs.db"]
-    assert list(local_names(map(listed, keys), "line/", "s3://b/line")) == ["a.png"]
+    aside: list[str] = []
+    assert list(local_names(map(listed, keys), "line/", "s3://b/line", aside)) == ["a.png"]
+    assert aside == ["Thumbs.db"]
 
 
 def test_an_object_cannot_be_file_and_folder() -> None:

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import botocore.auth
 import pytest
 
-from morphad import steps
+from morphad.base.errors import BadInputError, ServiceError
+from morphad.data.index import open_memory
 from morphad.data.manifest import read_manifest
-from morphad.data.memory import open_memory
-from morphad.data.mirror import Mirror
-from morphad.data.s3 import Bucket, read_object
-from morphad.data.uploading import upload_folder
-from morphad.errors import BadInputError, ServiceError
-from morphad.settings import IngestSettings
-from morphad.workspace import Workspace
+from morphad.data.source.mirror import Mirror
+from morphad.data.source.s3 import Bucket, read_object
+from morphad.data.source.uploading import upload_folder
+from morphad.settings import IngestSettings, LineSettings
+from morphad.steps.ingest import ingest as ingest_step
+from morphad.steps.paths import LinePaths
 from tests.data.wire import Broken, Wire
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ LINE = "caps"
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Workspace:
-    return Workspace(tmp_path / "project", LINE)
+def place(tmp_path: Path) -> LinePaths:
+    return LinePaths.checkout(tmp_path / "project", LINE)
 
 
 @pytest.fixture
@@ -67,11 +67,8 @@ def settings_of(path: object, **further: Any) -> IngestSettings:
     return IngestSettings.model_validate({"source": source, "path": str(path), "patience_seconds": 20, **further})
 
 
-def ingest(place: Workspace, settings: IngestSettings) -> dict[str, Any]:
-    return steps.ingest(
-        LINE, settings,
-        snapshot_dir=place.snapshot, manifest=place.manifest, rejects=place.rejects, memory=place.memory,
-    )  # fmt: skip
+def ingest(place: LinePaths, settings: IngestSettings) -> dict[str, Any]:
+    return ingest_step(LineSettings(ingest=settings), place)
 
 
 def changes(figures: dict[str, Any]) -> tuple[int, int, int]:
@@ -97,8 +94,8 @@ def other_image(camera: Path) -> bytes:
 
 
 def test_a_bucket_gives_the_same_line_as_a_folder(camera: Path, prefix: str, tmp_path: Path) -> None:
-    beside = Workspace(tmp_path / "beside", LINE)
-    place = Workspace(tmp_path / "bucket", LINE)
+    beside = LinePaths.checkout(tmp_path / "beside", LINE)
+    place = LinePaths.checkout(tmp_path / "bucket", LINE)
     ingest(beside, settings_of(camera))
     figures = ingest(place, settings_of(prefix))
     assert (figures["good"], figures["defect"], changes(figures)) == (22, 4, (26, 0, 0))
@@ -109,7 +106,7 @@ def test_a_bucket_gives_the_same_line_as_a_folder(camera: Path, prefix: str, tmp
             assert (place.snapshot / str(row.mask)).is_file()
 
 
-def test_nothing_new_is_nothing_fetched_and_nothing_written(prefix: str, place: Workspace, wire: Wire) -> None:
+def test_nothing_new_is_nothing_fetched_and_nothing_written(prefix: str, place: LinePaths, wire: Wire) -> None:
     ingest(place, settings_of(prefix))
     assert set(wire.gets().values()) == {1}
     assert len(wire.gets()) == 30
@@ -122,7 +119,7 @@ def test_nothing_new_is_nothing_fetched_and_nothing_written(prefix: str, place: 
 
 
 def test_new_overwritten_and_deleted_objects_are_noticed(
-    s3: "ObjectStore", camera: Path, prefix: str, place: Workspace, wire: Wire
+    s3: "ObjectStore", camera: Path, prefix: str, place: LinePaths, wire: Wire
 ) -> None:
     ingest(place, settings_of(prefix))
     wire.requests.clear()
@@ -142,7 +139,7 @@ def test_new_overwritten_and_deleted_objects_are_noticed(
         assert not [path for path in folder.rglob("*") if path.match("good/003.png") or "000_mask" in path.name]
 
 
-def test_a_listing_of_many_pages(s3: "ObjectStore", s3_bucket: str, place: Workspace, wire: Wire) -> None:
+def test_a_listing_of_many_pages(s3: "ObjectStore", s3_bucket: str, place: LinePaths, wire: Wire) -> None:
     for number in range(23):
         s3.client().put_object(Bucket=s3_bucket, Key=f"line/{number:02}.png", Body=b"x")
     s3.client().put_object(Bucket=s3_bucket, Key="line-2/other.png", Body=b"x")
@@ -153,7 +150,7 @@ def test_a_listing_of_many_pages(s3: "ObjectStore", s3_bucket: str, place: Works
 
 
 @pytest.mark.slow
-def test_a_listing_of_100_000_keys(s3: "ObjectStore", s3_bucket: str, place: Workspace, wire: Wire) -> None:
+def test_a_listing_of_100_000_keys(s3: "ObjectStore", s3_bucket: str, place: LinePaths, wire: Wire) -> None:
     def put(first: int) -> None:
         # To the filer behind the S3 gateway, which takes several thousand a second.
         filer = http.client.HTTPConnection("127.0.0.1", s3.port + 3)
@@ -170,21 +167,21 @@ def test_a_listing_of_100_000_keys(s3: "ObjectStore", s3_bucket: str, place: Wor
 
 
 def test_a_killed_ingest_goes_on_and_fetches_nothing_twice(
-    s3: "ObjectStore", prefix: str, place: Workspace, wire: Wire
+    s3: "ObjectStore", prefix: str, place: LinePaths, wire: Wire
 ) -> None:
     def slow(method: str, path: str) -> None:
         time.sleep(0.05)
 
     wire.rule = slow
     script = (
-        "import sys; from pathlib import Path; from morphad import steps; from morphad.settings import IngestSettings\n"
-        "from morphad.workspace import Workspace\n"
-        "place = Workspace(Path(sys.argv[1]), 'caps')\n"
-        "steps.ingest('caps', IngestSettings(source='s3', path=sys.argv[2], transfers=2), memory=place.memory,\n"
-        "             snapshot_dir=place.snapshot, manifest=place.manifest, rejects=place.rejects)\n"
+        "import sys; from pathlib import Path; from morphad.steps.ingest import ingest\n"
+        "from morphad.settings import IngestSettings, LineSettings\n"
+        "from morphad.steps.paths import LinePaths\n"
+        "place = LinePaths.checkout(Path(sys.argv[1]), 'caps')\n"
+        "ingest(LineSettings(ingest=IngestSettings(source='s3', path=sys.argv[2], transfers=2)), place)\n"
     )
     environment = {**os.environ, "AWS_ENDPOINT_URL_S3": wire.endpoint}
-    child = subprocess.Popen([sys.executable, "-c", script, str(place.root), prefix], env=environment)
+    child = subprocess.Popen([sys.executable, "-c", script, str(place.manifest.parents[2]), prefix], env=environment)
     deadline = time.monotonic() + 60
     while len(wire.gets()) < 12 and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -209,7 +206,7 @@ def test_a_killed_ingest_goes_on_and_fetches_nothing_twice(
 
 
 def test_an_object_replaced_while_it_is_read_comes_whole_and_new(
-    s3: "ObjectStore", camera: Path, prefix: str, place: Workspace, wire: Wire
+    s3: "ObjectStore", camera: Path, prefix: str, place: LinePaths, wire: Wire
 ) -> None:
     replaced = []
 
@@ -228,7 +225,7 @@ def test_an_object_replaced_while_it_is_read_comes_whole_and_new(
 
 
 def test_an_object_replaced_time_and_again_is_named(
-    s3: "ObjectStore", prefix: str, place: Workspace, wire: Wire
+    s3: "ObjectStore", prefix: str, place: LinePaths, wire: Wire
 ) -> None:
     def replace(method: str, path: str) -> None:
         if method == "GET" and path.endswith("002.png") and "train" in path:
@@ -241,7 +238,7 @@ def test_an_object_replaced_time_and_again_is_named(
 
 
 def test_an_object_deleted_after_the_listing_is_left_out(
-    s3: "ObjectStore", prefix: str, place: Workspace, wire: Wire
+    s3: "ObjectStore", prefix: str, place: LinePaths, wire: Wire
 ) -> None:
     def delete(method: str, path: str) -> None:
         if method == "GET" and path.endswith("train/good/002.png"):
@@ -252,7 +249,7 @@ def test_an_object_deleted_after_the_listing_is_left_out(
     assert ingest(place, settings_of(prefix))["good"] == 21
 
 
-def test_cut_answers_and_busy_servers_are_asked_again(prefix: str, place: Workspace, wire: Wire) -> None:
+def test_cut_answers_and_busy_servers_are_asked_again(prefix: str, place: LinePaths, wire: Wire) -> None:
     faults = {
         "002.png": [Broken()] * 2,
         "003.png": [Broken(503, "SlowDown")] * 3,
@@ -270,7 +267,7 @@ def test_cut_answers_and_busy_servers_are_asked_again(prefix: str, place: Worksp
 
 
 def test_a_server_that_dies_and_comes_back_costs_nothing_but_time(
-    s3: "ObjectStore", prefix: str, place: Workspace, wire: Wire
+    s3: "ObjectStore", prefix: str, place: LinePaths, wire: Wire
 ) -> None:
     died = []
 
@@ -288,7 +285,7 @@ def test_a_server_that_dies_and_comes_back_costs_nothing_but_time(
 def test_a_dead_server_is_given_up(
     s3: "ObjectStore",
     prefix: str,
-    place: Workspace,
+    place: LinePaths,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -316,7 +313,7 @@ def test_a_dead_server_is_given_up(
     ],
 )
 def test_wrong_credentials_say_what_to_set(  # noqa: PLR0917
-    prefix: str, place: Workspace, monkeypatch: pytest.MonkeyPatch, s3: "ObjectStore",
+    prefix: str, place: LinePaths, monkeypatch: pytest.MonkeyPatch, s3: "ObjectStore",
     environment: dict[str, str | None], kind: type[Exception], message: str,
 ) -> None:  # fmt: skip
     with monkeypatch.context() as patch:
@@ -331,7 +328,7 @@ def test_wrong_credentials_say_what_to_set(  # noqa: PLR0917
     assert not place.snapshot.exists()
 
 
-def test_a_clock_that_is_off_is_named(prefix: str, place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_is_off_is_named(prefix: str, place: LinePaths, monkeypatch: pytest.MonkeyPatch) -> None:
     from datetime import timedelta
 
     now = botocore.auth.get_current_datetime
@@ -340,7 +337,7 @@ def test_a_clock_that_is_off_is_named(prefix: str, place: Workspace, monkeypatch
         ingest(place, settings_of(prefix))
 
 
-def test_a_bucket_that_is_not_there_and_a_prefix_without_images(s3_bucket: str, place: Workspace) -> None:
+def test_a_bucket_that_is_not_there_and_a_prefix_without_images(s3_bucket: str, place: LinePaths) -> None:
     with pytest.raises(BadInputError, match=r"there is no bucket no-such-bucket"):
         ingest(place, settings_of("s3://no-such-bucket/line"))
     with pytest.raises(BadInputError, match=r"no images found"):
@@ -348,7 +345,7 @@ def test_a_bucket_that_is_not_there_and_a_prefix_without_images(s3_bucket: str, 
 
 
 def test_an_object_too_large_is_refused_by_name_and_not_fetched(
-    s3: "ObjectStore", prefix: str, place: Workspace, wire: Wire
+    s3: "ObjectStore", prefix: str, place: LinePaths, wire: Wire
 ) -> None:
     put(s3, prefix, "train/good/huge.png", bytes(300_000))
     with pytest.raises(BadInputError, match=r"train/good/huge\.png: is 0 MB large; at most 0\.2 MB \(ingest\.max_meg"):
@@ -358,7 +355,7 @@ def test_an_object_too_large_is_refused_by_name_and_not_fetched(
     assert not [path for path in wire.gets() if "huge" in path]
 
 
-def test_an_image_of_5_gb_is_refused_unread(prefix: str, camera: Path, place: Workspace, wire: Wire) -> None:
+def test_an_image_of_5_gb_is_refused_unread(prefix: str, camera: Path, place: LinePaths, wire: Wire) -> None:
     wire.rewrite = lambda body: re.sub(rb"(good/002\.png</Key>.*?<Size>)\d+", rb"\g<1>5368709120", body)
     told = r"train/good/002\.png: is 5,369 MB large; at most 256 MB \(ingest\.max_megabytes\)"
     with pytest.raises(BadInputError, match=told):
@@ -369,7 +366,7 @@ def test_an_image_of_5_gb_is_refused_unread(prefix: str, camera: Path, place: Wo
         ingest(place, settings_of(camera))
 
 
-def test_keys_that_cannot_be_names_of_files_are_refused(s3: "ObjectStore", s3_bucket: str, place: Workspace) -> None:
+def test_keys_that_cannot_be_names_of_files_are_refused(s3: "ObjectStore", s3_bucket: str, place: LinePaths) -> None:
     s3.client().put_object(Bucket=s3_bucket, Key="a/line\nbreak.png", Body=b"x")
     with pytest.raises(BadInputError, match=r"'a/line\\nbreak\.png' cannot be names of files"):
         ingest(place, settings_of(f"s3://{s3_bucket}/a"))
@@ -380,24 +377,24 @@ def test_keys_that_cannot_be_names_of_files_are_refused(s3: "ObjectStore", s3_bu
 
 
 def test_a_key_that_leads_elsewhere_is_refused_before_anything_is_fetched(
-    prefix: str, place: Workspace, wire: Wire
+    prefix: str, place: LinePaths, wire: Wire
 ) -> None:
     # The server here takes no such key; Amazon's does.
     wire.rewrite = lambda body: body.replace(b"train/good/002.png", b"train/../../../002.png")
     with pytest.raises(BadInputError, match=r"ä/train/\.\./\.\./\.\./002\.png' cannot be names of files"):
         ingest(place, settings_of(prefix))
     assert wire.gets() == {}
-    assert not [path for path in place.root.rglob("*") if path.suffix == ".png"]
+    assert not [path for path in place.manifest.parents[2].rglob("*") if path.suffix == ".png"]
 
 
-def test_the_limit_fetches_no_more_than_it_takes(prefix: str, place: Workspace, wire: Wire) -> None:
+def test_the_limit_fetches_no_more_than_it_takes(prefix: str, place: LinePaths, wire: Wire) -> None:
     figures = ingest(place, settings_of(prefix, limit=3))
     assert (figures["good"], figures["defect"]) == (3, 3)
     assert wire.gets().total() == 9
 
 
 def test_a_file_of_the_mirror_that_was_spoilt_is_fetched_again(
-    camera: Path, prefix: str, place: Workspace, wire: Wire
+    camera: Path, prefix: str, place: LinePaths, wire: Wire
 ) -> None:
     ingest(place, settings_of(prefix))
     spoilt = place.memory / "mirror" / "train/good/002.png"
@@ -409,7 +406,7 @@ def test_a_file_of_the_mirror_that_was_spoilt_is_fetched_again(
     assert (place.snapshot / "train/good/002.png").read_bytes() == whole
 
 
-def test_a_lost_memory_costs_no_transfer(prefix: str, place: Workspace, wire: Wire) -> None:
+def test_a_lost_memory_costs_no_transfer(prefix: str, place: LinePaths, wire: Wire) -> None:
     ingest(place, settings_of(prefix))
     before = place.manifest.read_bytes()
     (place.memory / "index.sqlite").write_bytes(b"not a database" * 100)
@@ -446,7 +443,7 @@ class TestMetadata:
         "labels": {"OK": "good", "NOK": "defect"},
     }
 
-    def test_pattern_tags_and_sidecars_fill_the_manifest(self, bucket: str, place: Workspace) -> None:
+    def test_pattern_tags_and_sidecars_fill_the_manifest(self, bucket: str, place: LinePaths) -> None:
         figures = ingest(place, settings_of(bucket, metadata=self.METADATA))
         assert (figures["good"], figures["defect"]) == (6, 2)
         row = read_manifest(place.manifest).set_index("path").loc["L8/B/3.png"]
@@ -454,7 +451,7 @@ class TestMetadata:
         assert (row["camera"], row["acquired"], row["origin"]) == ("41", "2026-05-04T06:00:00+02:00", "L8/B")
 
     def test_a_verdict_that_changes_is_seen_though_the_image_does_not(
-        self, s3: "ObjectStore", bucket: str, place: Workspace, wire: Wire
+        self, s3: "ObjectStore", bucket: str, place: LinePaths, wire: Wire
     ) -> None:
         ingest(place, settings_of(bucket, metadata=self.METADATA))
         name, key = parts(bucket)
@@ -482,12 +479,12 @@ class TestMetadata:
         ],
     )
     def test_metadata_that_say_nothing_or_nonsense_are_named(
-        self, bucket: str, place: Workspace, metadata: dict[str, Any], message: str
+        self, bucket: str, place: LinePaths, metadata: dict[str, Any], message: str
     ) -> None:
         with pytest.raises(BadInputError, match=message):
             ingest(place, settings_of(bucket, metadata=metadata))
 
-    def test_a_sidecar_that_is_no_json_is_named(self, s3: "ObjectStore", bucket: str, place: Workspace) -> None:
+    def test_a_sidecar_that_is_no_json_is_named(self, s3: "ObjectStore", bucket: str, place: LinePaths) -> None:
         put(s3, bucket, "L7/B/2.json", b"{")
         with pytest.raises(BadInputError, match=r"L7/B/2\.json is no JSON"):
             ingest(place, settings_of(bucket, metadata=self.METADATA))
@@ -496,15 +493,14 @@ class TestMetadata:
 DISK_FULL = """
 import resource, sys
 from pathlib import Path
-from morphad import steps
-from morphad.errors import MorphadError
-from morphad.settings import IngestSettings
-from morphad.workspace import Workspace
+from morphad.base.errors import MorphadError
+from morphad.settings import IngestSettings, LineSettings
+from morphad.steps.ingest import ingest
+from morphad.steps.paths import LinePaths
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)  # of any file; a full disk fails the same way
-place = Workspace(Path(sys.argv[1]), "caps")
+place = LinePaths.checkout(Path(sys.argv[1]), "caps")
 try:
-    steps.ingest("caps", IngestSettings(source="s3", path=sys.argv[2]), snapshot_dir=place.snapshot,
-                 manifest=place.manifest, rejects=place.rejects, memory=place.memory)
+    ingest(LineSettings(ingest=IngestSettings(source="s3", path=sys.argv[2])), place)
 except MorphadError as error:
     print(error)
     sys.exit(error.exit_code)
@@ -520,11 +516,11 @@ except MorphadError as error:
     ],
 )
 def test_a_full_disk_is_told_and_nothing_is_left_half_written(  # noqa: PLR0917
-    s3: "ObjectStore", prefix: str, place: Workspace, wire: Wire, room: int, told: str
+    s3: "ObjectStore", prefix: str, place: LinePaths, wire: Wire, room: int, told: str
 ) -> None:
     put(s3, prefix, "train/good/large.png", os.urandom(300_000))
     done = subprocess.run(
-        [sys.executable, "-c", DISK_FULL, str(place.root), prefix, str(room)],
+        [sys.executable, "-c", DISK_FULL, str(place.manifest.parents[2]), prefix, str(room)],
         text=True,
         capture_output=True,
         check=False,
@@ -532,7 +528,9 @@ def test_a_full_disk_is_told_and_nothing_is_left_half_written(  # noqa: PLR0917
     assert done.returncode == 2, done.stdout + done.stderr
     assert told in done.stdout
     assert "Traceback" not in done.stderr
-    assert not [path for path in place.root.rglob("*") if "large" in path.name or path.parent.name == "incoming"]
+    assert not [
+        path for path in place.manifest.parents[2].rglob("*") if "large" in path.name or path.parent.name == "incoming"
+    ]
     assert not place.snapshot.exists()
 
     mirror = place.memory / "mirror"
@@ -543,9 +541,9 @@ def test_a_full_disk_is_told_and_nothing_is_left_half_written(  # noqa: PLR0917
     assert not [path for path in wire.gets() if path.split("ä/", 1)[1] in there]
 
 
-def test_two_ingests_of_a_line_at_once(place: Workspace, camera: Path) -> None:
+def test_two_ingests_of_a_line_at_once(place: LinePaths, camera: Path) -> None:
     script = (
-        "import sys, time; from pathlib import Path; from morphad.data.memory import open_memory\n"
+        "import sys, time; from pathlib import Path; from morphad.data.index import open_memory\n"
         "with open_memory(Path(sys.argv[1]), 'caps'):\n    print('open', flush=True)\n    time.sleep(60)\n"
     )
     child = subprocess.Popen([sys.executable, "-c", script, str(place.memory)], stdout=subprocess.PIPE, text=True)
@@ -578,7 +576,7 @@ def test_upload_sends_what_is_not_there(camera: Path, s3_bucket: str) -> None:
 
 
 def test_versions_of_a_bucket_that_keeps_them_are_remembered(
-    s3: "ObjectStore", camera: Path, prefix: str, place: Workspace
+    s3: "ObjectStore", camera: Path, prefix: str, place: LinePaths
 ) -> None:
     bucket, _ = parts(prefix)
     s3.client().put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from morphad.checks import STATISTICS
-from morphad.data.sessions import By, intraclass, session_facts, session_keys
-from morphad.data.split import split_manifest
-from morphad.errors import CheckFailedError
+from morphad.base.errors import CheckFailedError
+from morphad.data.split.roles import split_manifest
+from morphad.data.split.sessions import By, intraclass, session_facts, session_keys
 from morphad.settings import SplitSettings
+from morphad.settings.checks import STATISTICS
 
 RNG = np.random.default_rng(0)
 
@@ -22,7 +22,7 @@ def manifest(count: int = 120, **columns: Any) -> pd.DataFrame:
         "path": [f"{n:04}.png" for n in range(count)],
         "sha256": [f"{n:064x}" for n in range(count)],
         "label": "good",
-        "perceptual_hash": [RNG.bytes(32).hex() for _ in range(count)],
+        "peak": 250, "perceptual_hash": [RNG.bytes(32).hex() for _ in range(count)],
         "masked": 0.0, "width": 100, "height": 80,
     })  # fmt: skip
     for name in ("defect", "mask", "mask_sha256", "group", "lot", "shift", "camera", "acquired"):

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from morphad import steps
-from morphad.data import describing
+from morphad.base.errors import BadInputError
+from morphad.data.index import open_memory
 from morphad.data.manifest import read_manifest
-from morphad.data.memory import open_memory
-from morphad.errors import BadInputError
-from morphad.settings import IngestSettings
-from morphad.workspace import Workspace
+from morphad.data.snapshot import describing
+from morphad.settings import IngestSettings, LineSettings
+from morphad.steps.ingest import ingest as ingest_step
+from morphad.steps.paths import LinePaths
 
 LINE = "caps"
 
@@ -35,8 +35,8 @@ def camera(tmp_path: Path, make_set: Callable[..., Path]) -> Path:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Workspace:
-    return Workspace(tmp_path / "project", LINE)
+def place(tmp_path: Path) -> LinePaths:
+    return LinePaths.checkout(tmp_path / "project", LINE)
 
 
 @pytest.fixture
@@ -53,12 +53,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def ingest(place: Workspace, camera: Path, **settings: Any) -> tuple[int, int, int]:
+def ingest(place: LinePaths, camera: Path, **settings: Any) -> tuple[int, int, int]:
     """New, changed and gone images."""
-    figures = steps.ingest(
-        LINE, IngestSettings(path=str(camera), **settings),
-        snapshot_dir=place.snapshot, manifest=place.manifest, rejects=place.rejects, memory=place.memory,
-    )  # fmt: skip
+    figures = ingest_step(LineSettings(ingest=IngestSettings(path=str(camera), **settings)), place)
     return figures["new"], figures["changed"], figures["gone"]
 
 
@@ -72,7 +69,7 @@ def state(folder: Path) -> dict[str, tuple[int, int]]:
     return {str(path): (path.stat().st_ino, path.stat().st_mtime_ns) for path in sorted(folder.rglob("*"))}
 
 
-def test_nothing_new_leaves_every_file_as_it_is(camera: Path, place: Workspace, decoded: list[str]) -> None:
+def test_nothing_new_leaves_every_file_as_it_is(camera: Path, place: LinePaths, decoded: list[str]) -> None:
     assert ingest(place, camera) == (14, 0, 0)
     assert len(decoded) == 14
     before, manifest = state(place.snapshot), place.manifest.read_bytes()
@@ -83,7 +80,7 @@ def test_nothing_new_leaves_every_file_as_it_is(camera: Path, place: Workspace, 
 
 
 def test_only_what_came_or_changed_is_read_and_a_fresh_run_finds_the_same(
-    camera: Path, place: Workspace, decoded: list[str], tmp_path: Path
+    camera: Path, place: LinePaths, decoded: list[str], tmp_path: Path
 ) -> None:
     ingest(place, camera)
     kept = (place.snapshot / "train/good/001.png").stat().st_ino
@@ -97,14 +94,14 @@ def test_only_what_came_or_changed_is_read_and_a_fresh_run_finds_the_same(
     assert ingest(place, camera) == (2, 1, 3)
     assert sorted(decoded) == ["train/good/000.png", "train/good/new.png", "train/good/other.png"]
     assert (place.snapshot / "train/good/001.png").stat().st_ino == kept
-    fresh = Workspace(tmp_path / "fresh", LINE)
+    fresh = LinePaths.checkout(tmp_path / "fresh", LINE)
     ingest(fresh, camera)
     assert place.manifest.read_bytes() == fresh.manifest.read_bytes()
     names = {path.relative_to(place.snapshot) for path in place.snapshot.rglob("*.png")}
     assert names == {path.relative_to(fresh.snapshot) for path in fresh.snapshot.rglob("*.png")}
 
 
-def test_an_image_that_only_moved_its_label_or_lost_its_mask_is_noticed(camera: Path, place: Workspace) -> None:
+def test_an_image_that_only_moved_its_label_or_lost_its_mask_is_noticed(camera: Path, place: LinePaths) -> None:
     ingest(place, camera)
     (camera / "ground_truth/spot/000_mask.png").unlink()
     assert ingest(place, camera) == (0, 1, 0)
@@ -113,7 +110,7 @@ def test_an_image_that_only_moved_its_label_or_lost_its_mask_is_noticed(camera: 
     assert not (place.snapshot / "masks/test/spot/000.png").exists()
 
 
-def test_a_file_that_its_camera_writes_in_place_does_not_change_the_snapshot(camera: Path, place: Workspace) -> None:
+def test_a_file_that_its_camera_writes_in_place_does_not_change_the_snapshot(camera: Path, place: LinePaths) -> None:
     ingest(place, camera)
     before = (place.snapshot / "train/good/000.png").read_bytes()
     (camera / "train/good/000.png").write_bytes(b"half of a new im")
@@ -123,7 +120,7 @@ def test_a_file_that_its_camera_writes_in_place_does_not_change_the_snapshot(cam
     assert (place.snapshot / "train/good/000.png").read_bytes() == before
 
 
-def test_a_file_written_a_moment_ago_is_read_again(camera: Path, place: Workspace) -> None:
+def test_a_file_written_a_moment_ago_is_read_again(camera: Path, place: LinePaths) -> None:
     """Within a tick of its clock it may change once more without a trace in size and time."""
     path = camera / "train/good/000.png"
     Image.new("L", (24, 24), 10).save(path)
@@ -138,7 +135,7 @@ def test_a_file_written_a_moment_ago_is_read_again(camera: Path, place: Workspac
     assert (place.snapshot / "train/good/000.png").read_bytes() == path.read_bytes()
 
 
-def test_touched_files_are_read_but_not_decoded(camera: Path, place: Workspace, decoded: list[str]) -> None:
+def test_touched_files_are_read_but_not_decoded(camera: Path, place: LinePaths, decoded: list[str]) -> None:
     ingest(place, camera)
     manifest = place.manifest.read_bytes()
     for path in camera.rglob("*.png"):
@@ -149,7 +146,7 @@ def test_touched_files_are_read_but_not_decoded(camera: Path, place: Workspace, 
     assert place.manifest.read_bytes() == manifest
 
 
-def test_a_snapshot_that_was_tampered_with_is_made_good(camera: Path, place: Workspace, decoded: list[str]) -> None:
+def test_a_snapshot_that_was_tampered_with_is_made_good(camera: Path, place: LinePaths, decoded: list[str]) -> None:
     ingest(place, camera)
     whole = (place.snapshot / "train/good/000.png").read_bytes()
     (place.snapshot / "train/good/000.png").write_bytes(b"x" * len(whole))
@@ -168,7 +165,7 @@ def test_a_snapshot_that_was_tampered_with_is_made_good(camera: Path, place: Wor
 
 @pytest.mark.parametrize("spoil", ["garbage", "foreign", "another version", "row", "gone"])
 def test_a_memory_that_cannot_be_trusted_is_made_anew(
-    camera: Path, place: Workspace, spoil: str, capsys: pytest.CaptureFixture[str]
+    camera: Path, place: LinePaths, spoil: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ingest(place, camera)
     manifest, index = place.manifest.read_bytes(), place.memory / "index.sqlite"
@@ -195,14 +192,14 @@ def test_a_memory_that_cannot_be_trusted_is_made_anew(
     assert ingest(place, camera) == (0, 0, 0)
 
 
-def test_other_terms_describe_anew(camera: Path, place: Workspace, decoded: list[str]) -> None:
+def test_other_terms_describe_anew(camera: Path, place: LinePaths, decoded: list[str]) -> None:
     ingest(place, camera)
     decoded.clear()
     ingest(place, camera, white_level=4095)
     assert len(decoded) == 14
 
 
-def test_rejects_are_remembered_too(camera: Path, place: Workspace, decoded: list[str]) -> None:
+def test_rejects_are_remembered_too(camera: Path, place: LinePaths, decoded: list[str]) -> None:
     (camera / "train/good/000.png").write_bytes(b"junk")
     os.utime(camera / "train/good/000.png", (1_700_000_000, 1_700_000_000))
     assert ingest(place, camera, max_rejects=1) == (13, 0, 0)
@@ -217,29 +214,28 @@ def test_rejects_are_remembered_too(camera: Path, place: Workspace, decoded: lis
 SLOW_INGEST = """
 import sys, time
 from pathlib import Path
-from morphad import steps
-from morphad.data import describing
-from morphad.settings import IngestSettings
-from morphad.workspace import Workspace
+from morphad.data.snapshot import describing
+from morphad.settings import IngestSettings, LineSettings
+from morphad.steps.ingest import ingest
+from morphad.steps.paths import LinePaths
 decode = describing.decode
 def slow(*arguments, **named):
     time.sleep(0.3)
     return decode(*arguments, **named)
 describing.decode = slow
-place = Workspace(Path(sys.argv[1]), "caps")
-steps.ingest("caps", IngestSettings(path=sys.argv[2]), snapshot_dir=place.snapshot, manifest=place.manifest,
-             rejects=place.rejects, memory=place.memory)
+place = LinePaths.checkout(Path(sys.argv[1]), "caps")
+ingest(LineSettings(ingest=IngestSettings(path=sys.argv[2])), place)
 """
 
 
 def test_a_killed_run_leaves_the_old_snapshot_and_what_it_learned(
-    camera: Path, place: Workspace, decoded: list[str], make_set: Callable[..., Path]
+    camera: Path, place: LinePaths, decoded: list[str], make_set: Callable[..., Path]
 ) -> None:
     ingest(place, camera)
     before, manifest = state(place.snapshot), place.manifest.read_bytes()
     for number in range(60):
         draw(camera / f"train/good/new{number}.png", seed=number)
-    child = subprocess.Popen([sys.executable, "-c", SLOW_INGEST, str(place.root), str(camera)])
+    child = subprocess.Popen([sys.executable, "-c", SLOW_INGEST, str(place.manifest.parents[2]), str(camera)])
     temporary: list[Path] = []
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and sum(1 for folder in temporary for _ in folder.rglob("new*.png")) < 20:
@@ -256,7 +252,7 @@ def test_a_killed_run_leaves_the_old_snapshot_and_what_it_learned(
     assert not list(place.snapshot.parent.glob(".images.*"))  # what the killed run left lying about
 
 
-def test_the_lock_is_free_after_a_failure(camera: Path, place: Workspace) -> None:
+def test_the_lock_is_free_after_a_failure(camera: Path, place: LinePaths) -> None:
     with pytest.raises(BadInputError, match="folder not found"):
         ingest(place, camera / "none")
     assert ingest(place, camera) == (14, 0, 0)
@@ -265,7 +261,7 @@ def test_the_lock_is_free_after_a_failure(camera: Path, place: Workspace) -> Non
         ingest(place, camera)
 
 
-def test_lots_shifts_and_cameras_from_paths_and_files_beside_images(tmp_path: Path, place: Workspace) -> None:
+def test_lots_shifts_and_cameras_from_paths_and_files_beside_images(tmp_path: Path, place: LinePaths) -> None:
     folder = tmp_path / "camera"
     for lot in ("L1", "L2"):
         (folder / lot).mkdir(parents=True)

@@ -1,6 +1,7 @@
 """Where images come from: what is found, with which label, and what is refused by name, row and column."""
 
 import sys
+import unicodedata
 from datetime import datetime
 from pathlib import Path
 
@@ -8,8 +9,10 @@ import pandas as pd
 import pytest
 from PIL import Image as Pillow
 
-from morphad.data.sources import SourceImage, find_images
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
+from morphad.data.source.finding import find_images
+from morphad.data.source.image import SourceImage
+from morphad.data.source.layouts import endings
 from morphad.settings import IngestSettings
 
 
@@ -77,8 +80,48 @@ def test_flat_folder_holds_good_images_only(tmp_path: Path) -> None:
     put(tmp_path, "b.png", "a.PNG")
     assert [(image.name, image.label) for image in found(tmp_path)] == [("a.PNG", "good"), ("b.png", "good")]
     put(tmp_path, "bad/c.png")
-    with pytest.raises(BadInputError, match=r"bad/c\.png lie in subfolders"):
+    with pytest.raises(BadInputError, match=r"bad/c\.png lie in subfolders.*good/ and defect/"):
         found(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("good", "defect"),
+    [("good", "defect"), ("ok", "ng"), ("OK", "NG"), ("io", "nio"), ("gut", "schlecht"), ("Pass", "Fail")],
+)
+def test_two_folders_are_good_and_defect_images(tmp_path: Path, good: str, defect: str) -> None:
+    put(tmp_path, f"{good}/0.png", f"{good}/lot 7/1.png", f"{defect}/2.png", f"{defect}/crack/3.png")
+    put(tmp_path, f"ground_truth/{defect}/crack/3_mask.png")
+    images = {image.name: image for image in found(tmp_path)}
+    assert {name: (image.label, image.defect, image.origin) for name, image in images.items()} == {
+        f"{good}/0.png": ("good", "", good),
+        f"{good}/lot 7/1.png": ("good", "", good),
+        f"{defect}/2.png": ("defect", "", defect),
+        f"{defect}/crack/3.png": ("defect", "crack", defect),
+    }
+    assert images[f"{defect}/crack/3.png"].mask == tmp_path / f"ground_truth/{defect}/crack/3_mask.png"
+
+
+@pytest.mark.parametrize("names", [("ok/0.png", "scratch/1.png"), ("ng/0.png",), ("ok/0.png", "io/1.png")])
+def test_other_folders_are_not_guessed_at(tmp_path: Path, names: tuple[str, ...]) -> None:
+    put(tmp_path, *names)
+    with pytest.raises(BadInputError, match="lie in subfolders"):
+        found(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["test/Good", "test/OK", "test/io"])
+def test_a_kind_that_sounds_good_is_asked_about(tmp_path: Path, name: str) -> None:
+    put(tmp_path, "train/good/0.png", "test/crack/0.png", f"{name}/0.png")
+    with pytest.raises(BadInputError, match=f"is {name} good, or a kind of defect.*rename it to test/good"):
+        found(tmp_path)
+
+
+def test_files_that_are_no_images_are_counted_by_ending(tmp_path: Path) -> None:
+    put(tmp_path, "a.png", "sub.png")
+    for name in ("a.txt", "b.TXT", "c.bmp2", "README", ".hidden", "a.json"):
+        (tmp_path / name).write_text("x")
+    aside: list[str] = []
+    find_images(IngestSettings(path=str(tmp_path)), aside=aside)
+    assert endings(aside) == {".txt": 2, ".bmp2": 1, "no ending": 1, ".json": 1}
 
 
 def test_missing_empty_and_wrong_kind_of_path(tmp_path: Path) -> None:
@@ -148,6 +191,14 @@ def test_names_that_were_made_harmless_for_spreadsheets_are_found(tmp_path: Path
     assert (only.name, only.defect, only.mask) == ("=a.png", "-dent", (tmp_path / "+m.png").resolve())
 
 
+@pytest.mark.parametrize(("on_disk", "listed"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_name_in_another_form_of_unicode_is_found(tmp_path: Path, on_disk: str, listed: str) -> None:
+    there = unicodedata.normalize(on_disk, "Prüfung/Stück.png")
+    put(tmp_path, there)
+    (tmp_path / "list.csv").write_text(f"path\n{unicodedata.normalize(listed, there)}\n", encoding="utf-8")
+    assert [image.name for image in found(tmp_path / "list.csv", "listing")] == [there]
+
+
 def test_listing_as_parquet(tmp_path: Path) -> None:
     put(tmp_path, "a.png", "b.png")
     rows = {
@@ -167,9 +218,14 @@ def test_listing_as_parquet(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file\na.png\n", "column `path` is missing; the header is file"),
-        ("", "column `path` is missing"),
-        ("path;label\na.png;good\n", "separated by commas"),
+        ("file\na.png\n", "has no column `path`; its columns are file; a listing has some of the columns path, label"),
+        ("", "has no column `path`; its columns are none"),
+        ("Path,label\na.png,good\n", "has no column `path`; rename the column 'Path' to path"),
+        (
+            "path;label\na.png;good\n",
+            "has no column `path`: its cells are separated by semicolons; save it with commas",
+        ),
+        ("path;label\na.png;good\n", "its cells are separated by semicolons; save it with commas"),
         ("path,lable\na.png,defect\n", "unknown column 'lable'; allowed"),
         ("path,path\na.png,a.png\n", "column 'path' is there twice"),
         ("path,label\na.png\n", "row 2 has 1 cells, expected 2"),

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from morphad.data.duplicates import components, near_pairs
-from morphad.data.holdout import FrozenHoldout
-from morphad.data.split import split_manifest
-from morphad.errors import BadInputError, CheckFailedError
+from morphad.base.errors import BadInputError, CheckFailedError
+from morphad.data.split.holdout import FrozenHoldout
+from morphad.data.split.near_copies import components, near_pairs
+from morphad.data.split.roles import split_manifest
 from morphad.settings import SplitSettings
 
 DEFAULT = SplitSettings()
@@ -46,6 +46,7 @@ def row(number: int, label: str = "good", group: str = "", look: str | None = No
         "shift": "",
         "camera": "",
         "acquired": "",
+        "peak": 250,
         "perceptual_hash": look or flipped(number, []),
     }
 
@@ -296,12 +297,12 @@ def test_components() -> None:
 
 
 def test_real_lines_split_without_exclusions(real_sets: Path, tmp_path: Path) -> None:
-    from morphad.data.snapshot import snapshot
-    from morphad.data.sources import find_images
+    from morphad.data.snapshot.copying import snapshot
+    from morphad.data.source.finding import find_images
     from morphad.settings import IngestSettings
 
     ingest = IngestSettings(path=str(real_sets / "mvtec" / "bottle"), limit=30)
-    manifest, _ = snapshot(find_images(ingest), tmp_path, ingest, "bottle", "test")
+    manifest, _ = snapshot(find_images(ingest), tmp_path, ingest, "bottle")
     result, _ = split_manifest(manifest, DEFAULT, 0, None)
     assert result[result["label"] == "good"]["role"].value_counts().to_dict() == {
         "train": 16, "calibration": 8, "holdout": 6

@@ -11,7 +11,7 @@ from PIL import Image as Pillow
 from scipy import ndimage
 
 from morphad.data.images import Image
-from morphad.data.statistics import perceptual_hash, sharpness, statistics
+from morphad.data.snapshot.statistics import perceptual_hash, sharpness, statistics
 
 SIZES = st.tuples(st.integers(1, 40), st.integers(1, 40))
 GREYS = SIZES.flatmap(lambda size: arrays(np.uint8, size))

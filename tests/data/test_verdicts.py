@@ -8,15 +8,16 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from morphad import steps
-from morphad.data.holdout import FrozenHoldout
+from morphad.base.errors import BadInputError
+from morphad.base.files import read_json
+from morphad.data.feedback import COLUMNS, OperatorVerdict, apply_verdicts, as_ingested, join_verdicts, read_verdicts
 from morphad.data.manifest import read_manifest, snapshot_id
-from morphad.data.split import split_manifest
-from morphad.data.verdicts import COLUMNS, Verdict, apply_verdicts, as_ingested, join_verdicts, read_verdicts
-from morphad.errors import BadInputError
-from morphad.files import read_json
-from morphad.settings import IngestSettings, SplitSettings
-from morphad.workspace import Workspace
+from morphad.data.split.holdout import FrozenHoldout
+from morphad.data.split.roles import split_manifest
+from morphad.settings import IngestSettings, LineSettings, SplitSettings
+from morphad.steps.ingest import ingest
+from morphad.steps.paths import LinePaths
+from morphad.steps.split import split as split_step
 from stack.object_store import ObjectStore
 
 HEADER = "image,verdict,defect,by,at,comment\n"
@@ -24,8 +25,8 @@ HEADER = "image,verdict,defect,by,at,comment\n"
 
 def said(
     image: str, verdict: str = "escape", defect: str = "", at: str = "2025-03-01T10:00:00", by: str = "Ann"
-) -> Verdict:
-    return Verdict(image, verdict, defect, by, f"{at}+00:00", "")
+) -> OperatorVerdict:
+    return OperatorVerdict(image, verdict, defect, by, f"{at}+00:00", "")
 
 
 def manifest(good: int = 40, defects: int = 4) -> pd.DataFrame:
@@ -37,7 +38,7 @@ def manifest(good: int = 40, defects: int = 4) -> pd.DataFrame:
             "path": f"{number:03}.png", "sha256": digest, "label": "defect" if defect else "good",
             "defect": "crack" if defect else "", "mask": f"masks/{number:03}.png" if defect else "",
             "mask_sha256": digest if defect else "", "masked": 0.1 if defect else 0.0, "group": "", "lot": "",
-            "shift": "", "camera": "", "acquired": "", "perceptual_hash": digest,
+            "shift": "", "camera": "", "acquired": "", "peak": 250, "perceptual_hash": digest,
         })  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -63,8 +64,8 @@ class TestReading:
             encoding="utf-8",
         )  # fmt: skip
         expected = [
-            Verdict("a/größe 1.png", "escape", "crack", "Ann", "2025-03-01T09:00:00+00:00", "under, the lamp"),
-            Verdict("ab" * 32, "false_reject", "", "Ben", "2025-03-02T07:30:00+00:00", ""),
+            OperatorVerdict("a/größe 1.png", "escape", "crack", "Ann", "2025-03-01T09:00:00+00:00", "under, the lamp"),
+            OperatorVerdict("ab" * 32, "false_reject", "", "Ben", "2025-03-02T07:30:00+00:00", ""),
         ]
         assert read_verdicts(str(table)) == expected
         feed = tmp_path / "feed.json"
@@ -264,20 +265,15 @@ class TestSplitting:
 
 def test_the_whole_way(make_set: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Ingest with a feed, split, a verdict on the holdout, a renewed holdout; each step says what it did."""
-    place = Workspace(tmp_path, "weave")
+    place = LinePaths.checkout(tmp_path, "weave")
     camera = make_set(tmp_path / "camera", good=24, defects=3)
     feed = tmp_path / "feed.csv"
 
     def ingest_and_split(*lines: str, **settings: Any) -> tuple[dict[str, Any], dict[str, Any], pd.DataFrame]:
         feed.write_text(HEADER + "".join(f"{line}\n" for line in lines))
         told = IngestSettings(path=str(camera), verdicts=str(feed))
-        ingested = steps.ingest(
-            "weave", told, snapshot_dir=place.snapshot, manifest=place.manifest, rejects=place.rejects,
-            memory=place.memory, feedback=place.feedback,
-        )  # fmt: skip
-        figures = steps.split(
-            SplitSettings(**settings), 0, manifest=place.manifest, split=place.split, holdout=place.holdout
-        )
+        ingested = ingest(LineSettings(ingest=told), place)
+        figures = split_step(LineSettings(ingest=told, split=SplitSettings(**settings)), place, 0)
         return ingested, figures, read_manifest(place.split).set_index("path")
 
     _, figures, rows = ingest_and_split()

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from morphad.base.errors import BadInputError, ServiceError
+from morphad.base.files import read_json, write_json
 from morphad.cli import main
-from morphad.data.versioning import Address, Version, get_version, list_versions, make_version, read_version_manifest
-from morphad.errors import BadInputError, ServiceError
-from morphad.files import read_json, write_json
-from morphad.workspace import Workspace
+from morphad.data.versions import Address, DataVersion, get_version, list_versions, make_version, read_version_manifest
+from morphad.steps.paths import LinePaths
 from stack.object_store import ObjectStore
 from tests.data.snapshots import content, noise, relabel, write_snapshot
 
@@ -38,10 +38,10 @@ class Plant:
     def address(self) -> Address:
         return Address(str(self.registry), self.remote)
 
-    def place(self, name: str = "project") -> Workspace:
-        return Workspace(self.root / name, LINE)
+    def place(self, name: str = "project") -> LinePaths:
+        return LinePaths.checkout(self.root / name, LINE)
 
-    def make(self, place: Workspace, by: str = "tester") -> tuple[Version, bool]:
+    def make(self, place: LinePaths, by: str = "tester") -> tuple[DataVersion, bool]:
         return make_version(
             LINE,
             self.address,
@@ -96,7 +96,7 @@ MASKS = {sorted(noise(2, seed=1, folder="test/crack"))[0]: b"mask"}
 
 
 @pytest.fixture(scope="module")
-def history(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plant, list[Version]]:
+def history(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plant, list[DataVersion]]:
     """Two versions of a line; not to be changed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
@@ -113,7 +113,7 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plant, list[Versi
         return plant, [first, second]
 
 
-def test_a_version_comes_back_byte_for_byte_anywhere(history: tuple[Plant, list[Version]], tmp_path: Path) -> None:
+def test_a_version_comes_back_byte_for_byte_anywhere(history: tuple[Plant, list[DataVersion]], tmp_path: Path) -> None:
     plant, versions = history
     for version, images in zip(versions, (IMAGES, IMAGES | noise(3, seed=2)), strict=True):
         out = tmp_path / version.name
@@ -132,7 +132,7 @@ def test_a_version_comes_back_byte_for_byte_anywhere(history: tuple[Plant, list[
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-def test_a_version_holds_what_it_says(history: tuple[Plant, list[Version]]) -> None:
+def test_a_version_holds_what_it_says(history: tuple[Plant, list[DataVersion]]) -> None:
     plant, (first, second) = history
     assert (first.good, first.defect) == (7, 2) and (second.good, second.defect) == (9, 3)
     assert first.bytes == sum(map(len, IMAGES.values())) + 4 and first.by == "tester"
@@ -140,15 +140,15 @@ def test_a_version_holds_what_it_says(history: tuple[Plant, list[Version]]) -> N
     assert first.tag == f"caps/{first.created[:10]}-{first.id[:12]}"
 
 
-def test_a_new_version_sends_only_what_is_new(history: tuple[Plant, list[Version]]) -> None:
+def test_a_new_version_sends_only_what_is_new(history: tuple[Plant, list[DataVersion]]) -> None:
     plant, _ = history
     sizes = sorted(path.stat().st_size for path in plant.objects() if path.stat().st_size % 10_240 == 0)
     assert sizes == [10_240, 20_480]  # three new images after nine
 
 
-def test_the_same_content_is_a_version_once(history: tuple[Plant, list[Version]], tmp_path: Path) -> None:
+def test_the_same_content_is_a_version_once(history: tuple[Plant, list[DataVersion]], tmp_path: Path) -> None:
     plant, (first, _) = history
-    other = Workspace(tmp_path / "other", LINE)
+    other = LinePaths.checkout(tmp_path / "other", LINE)
     write_snapshot(other, IMAGES, MASKS)
     before = plant.git("rev-parse", "HEAD")
     assert plant.make(other) == (first, False)
@@ -157,7 +157,7 @@ def test_the_same_content_is_a_version_once(history: tuple[Plant, list[Version]]
 
 
 def test_what_is_there_already_is_not_fetched_and_another_snapshot_is_kept(
-    history: tuple[Plant, list[Version]], tmp_path: Path
+    history: tuple[Plant, list[DataVersion]], tmp_path: Path
 ) -> None:
     plant, (first, second) = history
     address = Address(str(plant.registry), None)
@@ -172,7 +172,7 @@ def test_what_is_there_already_is_not_fetched_and_another_snapshot_is_kept(
     assert len(list((tmp_path / "out" / "images" / "train" / "good").iterdir())) == 9
 
 
-def test_versions_are_listed_and_their_manifests_read(history: tuple[Plant, list[Version]], tmp_path: Path) -> None:
+def test_versions_are_listed_and_their_manifests_read(history: tuple[Plant, list[DataVersion]], tmp_path: Path) -> None:
     plant, versions = history
     assert list_versions(plant.address, LINE, tmp_path / "a") == versions
     assert list_versions(plant.address, "other", tmp_path / "b") == []
@@ -183,7 +183,7 @@ def test_versions_are_listed_and_their_manifests_read(history: tuple[Plant, list
 def test_the_command_line(plant: Plant, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     place = plant.place()
     write_snapshot(place, IMAGES, MASKS)
-    monkeypatch.chdir(place.root)
+    monkeypatch.chdir(place.manifest.parents[2])
     given = ["--registry", str(plant.registry)]
     assert main(["data", "version", LINE, *given]) == 2
     assert "does not say yet where the bytes are kept; set data.remote" in capsys.readouterr().err
@@ -226,12 +226,12 @@ def test_a_snapshot_that_changed_since_ingest_is_no_version(plant: Plant) -> Non
 
 
 def test_two_at_once_in_one_folder_is_refused(plant: Plant) -> None:
-    from morphad.files import working_folder
+    from morphad.base.files import working_folder
 
     place = plant.place()
     write_snapshot(place, noise(2))
     with (
-        working_folder(place.root / "data" / f".{LINE}.version"),
+        working_folder(place.manifest.parents[2] / "data" / f".{LINE}.version"),
         pytest.raises(BadInputError, match="another process works here"),
     ):
         plant.make(place)
@@ -283,12 +283,14 @@ def test_a_registry_that_refuses_says_why_and_has_no_tag(plant: Plant) -> None:
 COMMAND = [sys.executable, "-m", "morphad.cli", "data", "version", LINE]
 
 
-def start(plant: Plant, place: Workspace, command: list[str] = COMMAND) -> "subprocess.Popen[str]":
+def start(plant: Plant, place: LinePaths, command: list[str] = COMMAND) -> "subprocess.Popen[str]":
     environment = {
         **os.environ, "MORPHAD_DATA_REGISTRY": str(plant.registry), "MORPHAD_DATA_REMOTE": plant.remote
     }  # fmt: skip
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=place.root, env=environment, stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen(
+        command, cwd=place.manifest.parents[2], env=environment, stdout=pipe, stderr=pipe, text=True
+    )
 
 
 def test_versioners_at_once_end_with_all_versions(plant: Plant, tmp_path: Path) -> None:
@@ -306,14 +308,14 @@ def test_versioners_at_once_end_with_all_versions(plant: Plant, tmp_path: Path) 
     plant.git("fsck", "--strict")
     for place, images in zip(places[:2], contents[:2], strict=True):
         name = read_json(place.version)["name"]
-        get_version(plant.address, LINE, name, tmp_path / place.root.name / "out")
-        assert content(tmp_path / place.root.name / "out" / "images") == images
+        get_version(plant.address, LINE, name, tmp_path / place.manifest.parents[2].name / "out")
+        assert content(tmp_path / place.manifest.parents[2].name / "out" / "images") == images
 
 
 KILLER = """
 import os, signal, sys
 from morphad.cli import main
-from morphad.data.versioning.commands import Commands
+from morphad.data.versions.commands import Commands
 run = Commands.run
 def killing(self, command):
     word = " ".join(command[-len(command) + 1:])
@@ -329,7 +331,7 @@ sys.exit(main(sys.argv[3:]))
 """
 
 
-def killed(plant: Plant, place: Workspace, at: str, when: str, words: list[str]) -> None:
+def killed(plant: Plant, place: LinePaths, at: str, when: str, words: list[str]) -> None:
     process = start(plant, place, [sys.executable, "-c", KILLER, at, when, *words])
     out, err = process.communicate(timeout=300)
     assert process.returncode == -9, (at, when, out, err)
@@ -345,21 +347,21 @@ def test_killed_anywhere_a_rerun_ends_right_and_no_tag_lacks_bytes(plant: Plant,
     assert len(plant.tags()) == 1 and not place.version.exists()
     version, new = plant.make(place)
     assert not new and plant.tags() == [version.tag]
-    assert not (place.root / "data" / f".{LINE}.version").exists()
+    assert not (place.manifest.parents[2] / "data" / f".{LINE}.version").exists()
     project = tmp_path / "other"
     project.mkdir()
     words = ["data", "get", version.spelling]
     for at in ("fetch", "dvc pull"):
-        killed(plant, Workspace(project, LINE), at, "after", words)
+        killed(plant, LinePaths.checkout(project, LINE), at, "after", words)
         assert not (project / "data" / LINE).exists()
-    process = start(plant, Workspace(project, LINE), [sys.executable, "-m", "morphad.cli", *words])
+    process = start(plant, LinePaths.checkout(project, LINE), [sys.executable, "-m", "morphad.cli", *words])
     assert process.communicate(timeout=300)[1] == "" and process.returncode == 0
     assert content(project / "data" / LINE / "images") == content(place.snapshot)
     assert [path.name for path in (project / "data").iterdir()] == [LINE]
 
 
 def test_a_fetch_that_was_cut_off_goes_on(plant: Plant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from morphad.data.versioning import getting, shards
+    from morphad.data.versions import getting, shards
 
     monkeypatch.setattr(shards, "SHARD_BYTES", 4000)
     monkeypatch.setattr(getting, "BATCH", 1)

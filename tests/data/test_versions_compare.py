@@ -5,19 +5,19 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from morphad.base.errors import BadInputError
+from morphad.base.files import write_json
 from morphad.data.manifest import read_manifest, snapshot_id
-from morphad.data.versioning import Difference, Version, compare, current_version, find_address, parse_version
-from morphad.data.versioning.comparing import Change
-from morphad.data.versioning.records import Address, choose
-from morphad.errors import BadInputError
-from morphad.files import write_json
+from morphad.data.versions import DataVersion, Difference, compare, current_version, find_address, parse_version
+from morphad.data.versions.comparing import Change
+from morphad.data.versions.records import Address, choose
 from morphad.settings import DataSettings
-from morphad.workspace import Workspace
+from morphad.steps.paths import LinePaths
 from tests.data.snapshots import noise, write_snapshot
 
 
 def manifest(place: Path, images: dict[str, bytes], masks: dict[str, bytes] | None = None) -> pd.DataFrame:
-    workspace = Workspace(place, "caps")
+    workspace = LinePaths.checkout(place, "caps")
     write_snapshot(workspace, images, masks)
     return read_manifest(workspace.manifest)
 
@@ -74,9 +74,9 @@ def test_manifests_of_another_time_lack_columns(tmp_path: Path) -> None:
     assert Change(path, "lot", "7", "") in compare(named, rows.drop(columns="lot")).changed
 
 
-def version(number: int, day: int = 1) -> Version:
+def version(number: int, day: int = 1) -> DataVersion:
     identity = f"{number:064x}"[::-1]
-    return Version("caps", f"2025-03-{day:02}-{identity[:12]}", identity, "d", "", "me", 1, 1, 1, "m")
+    return DataVersion("caps", f"2025-03-{day:02}-{identity[:12]}", identity, "d", "", "me", 1, 1, 1, "m")
 
 
 def test_a_version_is_chosen_by_name_by_digits_or_as_the_latest() -> None:
@@ -88,7 +88,10 @@ def test_a_version_is_chosen_by_name_by_digits_or_as_the_latest() -> None:
         choose(versions, "caps", "1234")
     with pytest.raises(BadInputError, match="the registry has none of this line"):
         choose([], "caps", "latest")
-    same = [version(0xABCD), Version.from_json(version(0xABCD).to_json() | {"name": "2025-04-01-dcba00000000"}, "x")]
+    same = [
+        version(0xABCD),
+        DataVersion.from_json(version(0xABCD).to_json() | {"name": "2025-04-01-dcba00000000"}, "x"),
+    ]
     with pytest.raises(BadInputError, match="2 versions begin so"):
         choose(same, "caps", "dcba")
 
@@ -106,16 +109,16 @@ def test_what_is_no_version_is_refused(text: str) -> None:
 ])  # fmt: skip
 def test_a_record_that_contradicts_itself_is_refused(change: dict[str, object]) -> None:
     good = version(3).to_json()
-    assert Version.from_json(good, "x") == version(3)
+    assert DataVersion.from_json(good, "x") == version(3)
     with pytest.raises(BadInputError, match=r"^x: "):
-        Version.from_json(good | change, "x")
+        DataVersion.from_json(good | change, "x")
 
 
 def test_the_current_version_is_forgotten_when_the_data_change(tmp_path: Path) -> None:
     rows, record = manifest(tmp_path, noise(3)), tmp_path / "version.json"
     assert current_version(record, rows) is None
     identity = snapshot_id(rows)
-    known = Version.from_json(version(1).to_json() | {"id": identity, "name": f"2025-03-01-{identity[:12]}"}, "x")
+    known = DataVersion.from_json(version(1).to_json() | {"id": identity, "name": f"2025-03-01-{identity[:12]}"}, "x")
     write_json(record, known.to_json())
     assert current_version(record, rows.sample(frac=1, random_state=0)) == known
     assert current_version(record, rows.iloc[1:]) is None

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from morphad.data.versioning.shards import SHARD_BYTES, File, Shard, check, pack, plan, unpack
-from morphad.errors import BadInputError, ServiceError
+from morphad.base.errors import BadInputError, ServiceError
+from morphad.data.versions.shards import SHARD_BYTES, File, Shard, check_shard, pack, plan, unpack
 
 
 def file(number: int, size: int = 1000) -> File:
@@ -120,10 +120,10 @@ def test_bytes_that_are_not_those_of_the_manifest_are_not_packed(tmp_path: Path,
     with pytest.raises(BadInputError, match=r"1\.png: changed since the manifest was written; run `morphad ingest`"):
         pack(shard, tmp_path, tmp_path / "out.tar")
     with pytest.raises(BadInputError, match=r"1\.png: changed since"):
-        check(shard.files[1], tmp_path)
+        check_shard(shard.files[1], tmp_path)
     (tmp_path / "1.png").unlink()
     with pytest.raises(BadInputError, match=r"1\.png: cannot be read"):
-        check(shard.files[1], tmp_path)
+        check_shard(shard.files[1], tmp_path)
 
 
 @pytest.mark.parametrize("damage", ["cut", "bit", "empty", "junk", "lacks"])

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from morphad.base.errors import BadInputError
 from morphad.decision.calibration import Calibration, calibrate, operating_point
-from morphad.errors import BadInputError
 from morphad.settings import CostSettings
 
 RATES = st.one_of(

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from morphad.base.errors import BadInputError, CheckFailedError
 from morphad.decision.gate import Evidence, decide
-from morphad.errors import BadInputError, CheckFailedError
 from morphad.settings import PromoteSettings
 
 FAST = PromoteSettings(bootstrap=200)

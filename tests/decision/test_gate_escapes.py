@@ -5,9 +5,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from morphad.base.errors import BadInputError, CheckFailedError
 from morphad.decision.calibration import calibrate
 from morphad.decision.gate import Evidence, decide
-from morphad.errors import BadInputError, CheckFailedError
 from morphad.settings import PromoteSettings
 
 FAST = PromoteSettings(bootstrap=200)

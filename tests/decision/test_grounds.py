@@ -2,9 +2,9 @@
 
 import pytest
 
+from morphad.base.errors import BadInputError
 from morphad.decision.calibration import calibrate
-from morphad.decision.grounds import Dependence, Grounds, RoleFacts, Shift
-from morphad.errors import BadInputError
+from morphad.decision.grounds import Dependence, Grounds, RoleFacts, RoleShift
 
 
 def grounds(within: float | None = 0.5, calibration: RoleFacts | None = None) -> Grounds:
@@ -13,7 +13,7 @@ def grounds(within: float | None = 0.5, calibration: RoleFacts | None = None) ->
         "calibration": calibration or RoleFacts(200, 4, 0, 10_000.0),
         "holdout": RoleFacts(150, 3, 0, 7_500.0),
     }
-    shifts = (Shift("brightness", 0.6, 118.0, 131.0), Shift("contrast", 0.25, 20.0, 22.0))
+    shifts = (RoleShift("brightness", 0.6, 118.0, 131.0), RoleShift("contrast", 0.25, 20.0, 22.0))
     return Grounds("lot", roles, 0, 0, shifts, Dependence(within, 0.1))
 
 

@@ -7,6 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 
+from morphad.base.errors import BadInputError
 from morphad.decision.metrics import (
     evaluate,
     histogram_rows,
@@ -18,7 +19,6 @@ from morphad.decision.metrics import (
     roc_points,
 )
 from morphad.decision.resampling import stratified_counts
-from morphad.errors import BadInputError
 from morphad.settings import CostSettings, EvaluateSettings
 
 SETTINGS = EvaluateSettings(bootstrap=200, parts_per_shift=5000, defect_rate=0.01)

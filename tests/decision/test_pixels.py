@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
+from morphad.base.errors import BadInputError
 from morphad.decision.pixels import aupro, pixel_auroc
-from morphad.errors import BadInputError
 
 
 def _images(seed, count=4, levels=None):

@@ -42,8 +42,7 @@ from kfp.dsl import *
 def probe(line: str, out: Output[Model]):
     import pandas, mlflow, great_expectations, torchvision
     from pathlib import Path
-    from morphad import steps
-    from morphad.data import contract
+    from morphad.steps import calibrate, evaluate, ingest, promote, register, split, train, validate
     Path(out.path).write_text(line)
 """
 RUN_COMPONENT = """

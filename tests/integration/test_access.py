@@ -22,7 +22,7 @@ from mlflow.entities.webhook import WebhookAction, WebhookEntity, WebhookEvent
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from morphad.errors import CheckFailedError, ServiceError
+from morphad.base.errors import CheckFailedError, ServiceError
 from morphad.registry import DatasetFacts, Registration, Registry
 from morphad.registry.account import authenticated_account
 from morphad.registry.connection import Connection

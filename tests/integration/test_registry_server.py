@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from morphad.errors import ServiceError
+from morphad.base.errors import ServiceError
 from morphad.model.detector import Detector
 from morphad.registry import DatasetFacts, Registration, Registry, detector_hash
 from morphad.registry.account import authenticated_account
@@ -252,12 +252,12 @@ def test_fresh_process_scores_like_this_one(fresh: dict[str, Any], detector_fold
     assert fresh["columns"] == ["score", "rejected", "p_value", "threshold"]
     assert fresh["types"] == ["float64", "bool", "float64", "float64", "object"]
     detector = Detector.load(detector_folder)
-    assert detector.calibration is not None
+    assert detector.calibration_ is not None
     here = list(detector.predict(decode(path, TWELVE_BITS).pixels for path in pictures))
     assert fresh["scores"] == pytest.approx([prediction.score for prediction in here], rel=1e-6)
     assert fresh["rejected"] == [prediction.rejected for prediction in here]
     assert fresh["p_values"] == pytest.approx([prediction.p_value for prediction in here])
-    assert fresh["thresholds"] == pytest.approx([detector.calibration.threshold] * 3)
+    assert fresh["thresholds"] == pytest.approx([detector.calibration_.threshold] * 3)
 
 
 def test_heatmap_is_a_png_of_the_images_size(fresh: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from morphad.cli import main
 from morphad.registry import Registry, detector_hash
 from morphad.settings import RegisterSettings
-from morphad.workspace import Workspace
+from morphad.steps.paths import LinePaths
 from stack.__main__ import main as stack_main
 from stack.stack import Stack
 from stack.tracking import BUCKET
@@ -46,7 +46,7 @@ def _objects(stack: Stack) -> list[str]:
 @pytest.fixture(scope="module")
 def project(
     stack: Stack, tmp_path_factory: pytest.TempPathFactory, make_set: Callable[..., Path]
-) -> Iterator[Workspace]:
+) -> Iterator[LinePaths]:
     """A line on its way to a champion, as a client that knows MLflow's address and nothing of S3."""
     root = tmp_path_factory.mktemp("project")
     make_set(root / "camera")
@@ -62,16 +62,16 @@ def project(
         assert boto3.Session().get_credentials() is None
         verbs = ("ingest", "validate", "split", "train", "calibrate", "evaluate", "register", "promote")
         assert _run(*verbs) == [0] * len(verbs)
-        yield Workspace(root, LINE)
+        yield LinePaths.checkout(root, LINE)
 
 
 @pytest.fixture
-def registry(project: Workspace) -> Registry:
+def registry(project: LinePaths) -> Registry:
     return Registry(RegisterSettings(timeout_seconds=20, retries=1))
 
 
 def test_champion_is_in_postgresql_and_its_files_in_the_bucket(
-    stack: Stack, project: Workspace, registry: Registry, tmp_path: Path
+    stack: Stack, project: LinePaths, registry: Registry, tmp_path: Path
 ) -> None:
     champion = registry.champion(LINE)
     assert champion is not None
@@ -95,7 +95,7 @@ for setting in ({"MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false"}, {}):
 """
 
 
-def test_plain_mlflow_loads_the_champion_through_the_server_if_it_is_told_to(stack: Stack, project: Workspace) -> None:
+def test_plain_mlflow_loads_the_champion_through_the_server_if_it_is_told_to(stack: Stack, project: LinePaths) -> None:
     """What the README says of services: left to itself, MLflow's client goes to S3 under the server's name for it."""
     words = [sys.executable, "-P", "-c", LOAD_TWICE, f"models:/morphad-{LINE}@champion", str(stack.tracking.log)]
     environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}
@@ -119,7 +119,7 @@ def test_up_again_says_that_it_runs_and_changes_nothing(stack: Stack, capsys: py
 
 
 def test_crash_while_a_model_is_registered(
-    stack: Stack, project: Workspace, registry: Registry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    stack: Stack, project: LinePaths, registry: Registry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """MLflow is killed in the middle of it, then the S3 server too; started again, the same command ends it."""
     params = Path("params.yaml")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
 from morphad.model import weights as weights_module
 from morphad.model.backbone import SmallNet, build_backbone
 from morphad.model.weights import packaged_lite0, read_weights

@@ -10,8 +10,11 @@ from sklearn.covariance import EmpiricalCovariance
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from morphad.errors import BadInputError
-from morphad.model.density import SHRINKAGE, Density, GaussianDensity, MemoryDensity, SubspaceDensity, _greedy_centres
+from morphad.base.errors import BadInputError
+from morphad.model.scoring.density import SHRINKAGE, Density
+from morphad.model.scoring.gaussian import GaussianDensity
+from morphad.model.scoring.memory_bank import MemoryDensity, _greedy_centres
+from morphad.model.scoring.subspace import SubspaceDensity
 
 
 def features(count: int, channels: int = 12, height: int = 3, width: int = 2, seed: int = 0) -> Tensor:

@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from morphad import steps
-from morphad.errors import BadInputError
-from morphad.model import device as devices
+from morphad.base.errors import BadInputError
 from morphad.model.detector import Detector
-from morphad.model.device import Placement, place_training, within_gpu_memory
+from morphad.model.device import Placement, within_gpu_memory
 from morphad.model.network import MorphologyNetwork
-from morphad.params import train_settings
-from morphad.settings import IngestSettings, TrainSettings
+from morphad.model.training import placing
+from morphad.model.training.placing import place_training
+from morphad.settings import IngestSettings, LineSettings, TrainSettings
+from morphad.settings.presets import train_settings
+from morphad.steps.common import training_facts
+from morphad.steps.paths import LinePaths
+from morphad.steps.train import train
 
 TINY = {
     "image_size": (32, 32),
@@ -38,7 +41,7 @@ def _no_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for name in ("NVIDIA_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(devices, "_DEVICE_NODE", Path("/no/such/device"))
+    monkeypatch.setattr(placing, "_DEVICE_NODE", Path("/no/such/device"))
 
 
 @pytest.fixture
@@ -58,7 +61,7 @@ def test_auto_is_the_cpu_without_a_word_where_no_gpu_is_to_be_expected(monkeypat
 @pytest.mark.parametrize("sign", ["step", "device", "container"])
 def test_auto_that_falls_back_says_so_and_why(monkeypatch, tmp_path, sign):
     if sign == "device":
-        monkeypatch.setattr(devices, "_DEVICE_NODE", tmp_path)
+        monkeypatch.setattr(placing, "_DEVICE_NODE", tmp_path)
     if sign == "container":
         monkeypatch.setenv("NVIDIA_VISIBLE_DEVICES", "GPU-0a1b")
     placement = place_training(tiny(), gpus=1 if sign == "step" else 0)
@@ -79,19 +82,20 @@ def test_the_fallback_is_on_record_with_the_detector_and_its_figures(tmp_path):
     training = Detector.load(tmp_path / "detector").training_
     assert (training.device, training.processes) == ("cpu", 1)
     assert "asked for 1 GPU" in training.warning
-    assert steps._training_facts(detector)["warning"] == training.warning
-    quiet = steps._training_facts(Detector(settings).fit(good()))
+    assert training_facts(detector)["warning"] == training.warning
+    quiet = training_facts(Detector(settings).fit(good()))
     assert "warning" not in quiet
     untrained = tiny(optimiser={**TINY["optimiser"], "steps": 0})
-    assert steps._training_facts(Detector(untrained).fit(good())) == {"device": "cpu", "processes": 1}
+    assert training_facts(Detector(untrained).fit(good())) == {"device": "cpu", "processes": 1}
 
 
 def test_cuda_that_is_not_there_ends_the_step_before_anything_is_read(tmp_path):
     with pytest.raises(BadInputError, match=r"train\.device = 'cuda': CUDA does not work here: \w+.*auto or cpu"):
-        steps.train(
-            "pcb", tiny(device="cuda"), IngestSettings(path="x"), 0, split=tmp_path / "none", snapshot_dir=tmp_path,
-            fitted=tmp_path / "fitted", checkpoint=tmp_path / "checkpoint",
-        )  # fmt: skip
+        train(
+            LineSettings(ingest=IngestSettings(path="x"), train=tiny(device="cuda")),
+            LinePaths.checkout(tmp_path, "pcb"),
+            0,
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -104,7 +108,7 @@ def test_what_was_trained_on_cuda_scores_without_it(tmp_path, precision):
     detector.save(tmp_path / "detector")
     loaded = Detector.load(tmp_path / "detector")
     assert loaded.settings.device == "cuda"
-    np.testing.assert_array_equal(loaded.score(good(3)), detector.score(good(3)))
+    np.testing.assert_array_equal(loaded.score_samples(good(3)), detector.score_samples(good(3)))
 
 
 def test_processes_follow_settings_step_and_gpus(two_gpus):
@@ -137,19 +141,21 @@ def test_a_gpu_too_small_is_told_with_what_to_do(monkeypatch):
     monkeypatch.setattr(MorphologyNetwork, "losses", exhausted)
     with pytest.raises(
         BadInputError,
-        match=r"training pcb with a batch of 4 images of 32 x 32 px: CUDA .* lower train.optimiser.batch_size",
+        match=r"training with a batch of 4 images of 32 x 32 px: CUDA .* lower train.optimiser.batch_size",
     ):
-        Detector(tiny()).fit(good(), what="pcb")
+        Detector(tiny()).fit(good())
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two CUDA devices")
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two CUDA placing")
 @pytest.mark.parametrize("precision", ["auto", "float32", "float16"])
 def test_two_gpus_learn_as_one_does(monkeypatch, tmp_path, precision):
     monkeypatch.undo()
     optimiser = {"steps": 20, "batch_size": 8, "precision": precision}
     one, both = (
-        Detector(tiny(device="cuda", processes=count, optimiser=optimiser)).fit(good(), tmp_path / "checkpoint")
+        Detector(tiny(device="cuda", processes=count, optimiser=optimiser)).fit(
+            good(), checkpoint=tmp_path / "checkpoint"
+        )
         for count in (1, 2)
     )
     assert both.training_.processes == 2

@@ -18,15 +18,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import distributed, nn
 
-from morphad.errors import BadInputError
-from morphad.model.batchnorm import SynchronisedBatchNorm
-from morphad.model.distributed import Ranks
-from morphad.model.loop import run_loop
+from morphad.base.errors import BadInputError
 from morphad.model.morphology import case_table
 from morphad.model.network import MorphologyNetwork
-from morphad.model.training import train_network
-from morphad.params import train_settings
+from morphad.model.training.batchnorm import SynchronisedBatchNorm
+from morphad.model.training.distributed import Ranks
+from morphad.model.training.fit import train_network
+from morphad.model.training.loop import run_loop
 from morphad.settings import TrainSettings
+from morphad.settings.presets import train_settings
 
 CASES = {"operators": ("erosion", "dilation"), "heights": (1, 5), "widths": (1, 5)}
 OPTIMISER = {"steps": 8, "batch_size": 7, "checkpoint_every": 3, "precision": "float32", "learning_rate": 3e-3}
@@ -66,7 +66,7 @@ def fit(settings, side=32, checkpoint=None, ranks=None, steps=None):
     images = texture(side=side)
     with torch.random.fork_rng():
         result = run_loop(
-            network, Cut(images, steps), settings, table, seed=0, checkpoint=checkpoint, fingerprint="f", what="test",
+            network, Cut(images, steps), settings, table, seed=0, checkpoint=checkpoint, fingerprint="f",
             device=torch.device("cpu"), ranks=ranks,
         )  # fmt: skip
     return {name: value.clone() for name, value in network.state_dict().items()}, result
@@ -114,7 +114,7 @@ def two(folder: Path, target, *arguments) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def _prepared_server():
     """One process imports what is slow to import; those of the tests fork from it."""
-    multiprocessing.set_forkserver_preload(["morphad.model.training"])
+    multiprocessing.set_forkserver_preload(["morphad.model.training.fit"])
 
 
 def by_two(folder: Path, name: str, **options: Any):
@@ -244,13 +244,13 @@ def test_normalisation_over_two_parts_is_that_of_the_whole(tmp_path, dtype, tole
 def workers() -> list[psutil.Process]:
     """The processes below this one that train."""
     found = psutil.Process().children(recursive=True)
-    return [process for process in found if "morphad.model.worker" in " ".join(process.cmdline())]
+    return [process for process in found if "morphad.model.training.worker" in " ".join(process.cmdline())]
 
 
 def train(settings, checkpoint):
     table = case_table(settings.cases)
     network = MorphologyNetwork(settings, table, 0)
-    result = train_network(network, texture(), settings, table, 0, checkpoint, "pv-mono")
+    result = train_network(network, texture(), settings, table, 0, checkpoint)
     return network.state_dict(), result
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
 from morphad.model.morphology import (
     OPERATORS,
     Case,

@@ -5,12 +5,12 @@ import copy
 import pytest
 import torch
 
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
 from morphad.model.margin import AdditiveCosineMargin
 from morphad.model.morphology import case_table
 from morphad.model.network import EMBEDDING_DIM, MorphologyNetwork
-from morphad.params import train_settings
 from morphad.settings import CaseSettings
+from morphad.settings.presets import train_settings
 
 CASES = CaseSettings(operators=("erosion", "gradient"), heights=(1, 3, 5), widths=(1, 4))
 TABLE = case_table(CASES)

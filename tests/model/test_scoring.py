@@ -12,15 +12,15 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn import functional
 
-from morphad.errors import BadInputError
-from morphad.model.density_scorer import DensityScorer, edge_gains, relief_of
+from morphad.base.errors import BadInputError
 from morphad.model.detector import make_scorer
 from morphad.model.morphology import case_table
 from morphad.model.network import MorphologyNetwork
-from morphad.model.scorer import Scorer
-from morphad.model.transformation_scorer import TransformationScorer
-from morphad.params import train_settings
+from morphad.model.scoring.base import Scorer
+from morphad.model.scoring.patches import DensityScorer, contrast_with_surroundings, edge_gains
+from morphad.model.scoring.transformation import TransformationScorer
 from morphad.settings import ScoreSettings, TrainSettings
+from morphad.settings.presets import train_settings
 
 SIDE = 64
 GRID = 8  # px between places
@@ -75,7 +75,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "memory": {"densities": ("memory",)},
     "subspace": {"densities": ("subspace",)},
     "all": {},
-    "looks": {"densities": ("gaussian",), "looks": ("identity", "dilation_3x3", "erosion_5x1")},
+    "views": {"densities": ("gaussian",), "views": ("identity", "dilation_3x3", "erosion_5x1")},
     "transformation": {"kind": "transformation", "cases": 3},
 }
 
@@ -158,7 +158,7 @@ class TestEveryScore:
 
 class TestDensityScore:
     def test_weights_are_shares(self, of: Callable[..., tuple[Scorer, MorphologyNetwork]]) -> None:
-        for kind, components in (("gaussian", 1), ("memory", 1), ("subspace", 1), ("all", 3), ("looks", 3)):
+        for kind, components in (("gaussian", 1), ("memory", 1), ("subspace", 1), ("all", 3), ("views", 3)):
             state = of(kind)[0].state()
             assert state["weights"].shape == state["centres"].shape == state["scales"].shape == (components,)
             assert float(state["weights"].sum()) == pytest.approx(1, abs=1e-6)
@@ -222,7 +222,7 @@ class TestDensityScore:
 
     def test_a_look_that_is_no_case_is_told(self) -> None:
         with pytest.raises(BadInputError, match="'erode_3x3' is not a case; expected identity or OPERATOR_"):
-            make_scorer(ScoreSettings(looks=("erode_3x3",)), (), 0, None)
+            make_scorer(ScoreSettings(views=("erode_3x3",)), (), 0, None)
 
 
 class TestEdgeGains:
@@ -260,20 +260,20 @@ class TestRelief:
         self, height: int, width: int, seed: int
     ) -> None:
         maps = 1 + torch.rand(2, height, width, generator=torch.Generator().manual_seed(seed))
-        relief = relief_of(maps)
-        assert relief.shape == maps.shape
-        assert ((relief > 0.5) & (relief < 2)).all()  # no more than the map's own contrast
-        torch.testing.assert_close(relief_of(7 * maps), relief, rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(relief_of(torch.full_like(maps, 3.0)), torch.ones_like(maps))
+        contrast = contrast_with_surroundings(maps)
+        assert contrast.shape == maps.shape
+        assert ((contrast > 0.5) & (contrast < 2)).all()  # no more than the map's own contrast
+        torch.testing.assert_close(contrast_with_surroundings(7 * maps), contrast, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(contrast_with_surroundings(torch.full_like(maps, 3.0)), torch.ones_like(maps))
 
     def test_maps_of_zeros_are_flat(self) -> None:
-        assert (relief_of(torch.zeros(1, 8, 8)) == 1).all()
+        assert (contrast_with_surroundings(torch.zeros(1, 8, 8)) == 1).all()
 
     def test_a_blurred_map_takes_on_the_contours_of_a_sharp_one(self) -> None:
         sharp = torch.ones(1, 28, 28)
         sharp[:, 10:13, 10:13] = 9.0
         blurred = functional.avg_pool2d(sharp[:, None], 7, 1, 3, count_include_pad=False)[:, 0]
-        drawn = blurred * relief_of(sharp)
+        drawn = blurred * contrast_with_surroundings(sharp)
         inside, beside = drawn[0, 11, 11], drawn[0, 8, 11]
         assert blurred[0, 11, 11] < 2 * blurred[0, 8, 11]
         assert inside > 8 * beside

@@ -13,16 +13,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from morphad.errors import BadInputError
-from morphad.model import loop as loops
-from morphad.model.checkpoint import Progress, load_checkpoint, save_checkpoint
-from morphad.model.device import autocast_dtype, resolve_device
-from morphad.model.loop import TrainingResult, learning_rate
+from morphad.base.errors import BadInputError
+from morphad.model.device import autocast_dtype
 from morphad.model.morphology import case_table
 from morphad.model.network import MorphologyNetwork
-from morphad.model.training import train_network
-from morphad.params import train_settings
+from morphad.model.records import TrainingResult
+from morphad.model.training import loop as loops
+from morphad.model.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
+from morphad.model.training.fit import train_network
+from morphad.model.training.loop import learning_rate
+from morphad.model.training.placing import resolve_device
 from morphad.settings import OptimiserSettings, TrainSettings
+from morphad.settings.presets import train_settings
 
 
 def quick(**optimiser):
@@ -47,7 +49,7 @@ def train(settings, checkpoint=None, images=None, seed=0) -> tuple[dict[str, tor
     table = case_table(settings.cases)
     network = MorphologyNetwork(settings, table, seed)
     images = texture() if images is None else images
-    result = train_network(network, images, settings, table, seed, checkpoint, "test")
+    result = train_network(network, images, settings, table, seed, checkpoint)
     assert not network.training
     return network.state_dict(), result
 
@@ -192,9 +194,9 @@ def test_checkpoint_keeps_layout_and_every_optimiser_tensor(tmp_path):
     network, optimiser = fresh()
     network(torch.rand(2, 3, 5, 5)).sum().backward()
     optimiser.step()
-    save_checkpoint(tmp_path / "c", "f", network, optimiser, Progress(1, {"scaler": {"scale": 2.0}}))
+    save_checkpoint(tmp_path / "c", "f", network, optimiser, TrainingState(1, {"scaler": {"scale": 2.0}}))
     other, other_optimiser = fresh()
-    assert load_checkpoint(tmp_path / "c", "f", other, other_optimiser) == Progress(1, {"scaler": {"scale": 2.0}})
+    assert load_checkpoint(tmp_path / "c", "f", other, other_optimiser) == TrainingState(1, {"scaler": {"scale": 2.0}})
     assert equal(network.state_dict(), other.state_dict())
     for index, state in optimiser.state_dict()["state"].items():
         for key, value in state.items():
@@ -215,7 +217,7 @@ sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from safetensors.torch import save_file
 from test_training import quick, texture, train
-from morphad.model import loop as loops
+from morphad.model.training import loop as loops
 slow = loops._Loop.step
 def stepping(self, index):
     slow(self, index)

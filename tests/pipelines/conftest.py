@@ -32,17 +32,16 @@ def compiled_batch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _compiled(tmp_path_factory: pytest.TempPathFactory, pipeline: str) -> Path:
-    from pipelines.cluster import CLUSTER_FILE
 
     path = tmp_path_factory.mktemp("compiled") / f"{pipeline}.yaml"
-    path.write_text(compile_once(REPO / "params.yaml", CLUSTER_FILE, pipeline))
+    path.write_text(compile_once(REPO / "params.yaml", REPO / "pipelines" / "cluster.yaml", pipeline))
     return path
 
 
 @functools.cache
 def compile_once(params: Path, cluster: Path, pipeline: str) -> str:
     """What the sources are compiled to."""
-    from pipelines.compile import render
+    from morphad.kubeflow.compiling import render
 
     return render(params, cluster, pipeline)
 
@@ -57,7 +56,7 @@ def command(
 ) -> Callable[..., tuple[int, str]]:
     """Run `morphad ...` in the repository against the server; give exit code and all that was printed."""
     from morphad.cli import main
-    from pipelines import versions
+    from morphad.kubeflow import uploads as versions
 
     # The same sources are compiled once, not for each command.
     monkeypatch.setattr(versions, "render", compile_once)

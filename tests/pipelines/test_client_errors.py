@@ -13,10 +13,10 @@ pytest.importorskip("kfp", reason="kfp is not installed: pip install 'morphad[ku
 
 from fake_kubeflow import FakeKubeflow
 
-from morphad.errors import BadInputError, ServiceError
-from pipelines import connection
-from pipelines.client import Kubeflow
-from pipelines.connection import Connection, NotFoundError
+from morphad.base.errors import BadInputError, ServiceError
+from morphad.kubeflow import connection
+from morphad.kubeflow.client import Kubeflow
+from morphad.kubeflow.connection import Connection, NotFoundError
 
 Command = Callable[..., tuple[int, str]]
 

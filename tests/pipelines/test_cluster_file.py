@@ -9,17 +9,20 @@ from ruamel.yaml import YAML
 
 pytest.importorskip("kfp", reason="kfp is not installed: pip install 'morphad[kubeflow]'")
 
-from morphad.errors import BadInputError
-from morphad.params import resolve
-from pipelines.cluster import CLUSTER_FILE, STEPS, load_cluster
-from pipelines.compile import BATCH, TRAINING, render
-from pipelines.paths import check_lines
+from morphad.base.errors import BadInputError
+from morphad.kubeflow.cluster import STEPS, load_cluster
+from morphad.kubeflow.compiling import BATCH, TRAINING, render
+from morphad.kubeflow.reach import check_lines
+from morphad.settings.reading import resolve
+
+REPO = Path(__file__).resolve().parents[2]
+
 
 Change = Callable[[dict[str, Any]], object]
 
 
 def load_changed(folder: Path, change: Change) -> None:
-    settings = YAML(typ="safe").load(CLUSTER_FILE)
+    settings = YAML(typ="safe").load(REPO / "pipelines" / "cluster.yaml")
     change(settings)
     with (folder / "cluster.yaml").open("w") as stream:
         YAML(typ="safe").dump(settings, stream)
@@ -63,12 +66,12 @@ def test_a_wrong_value_is_named(tmp_path: Path, change: Change, names: str) -> N
 
 @pytest.mark.parametrize("pipeline", [TRAINING, BATCH])
 def test_images_on_a_volume_are_mounted_in_the_steps_that_are_named(pipeline: str, tmp_path: Path) -> None:
-    settings = YAML(typ="safe").load(CLUSTER_FILE)
+    settings = YAML(typ="safe").load(REPO / "pipelines" / "cluster.yaml")
     settings["volumes"] = {"images": {"claim": "camera-images", "mount": "/data"}}
     for name in ("ingest", "batch_plan", "batch_predict"):
         settings["steps"][name]["volumes"] = ["images"]
     YAML(typ="safe").dump(settings, tmp_path / "cluster.yaml")
-    rendered = render(CLUSTER_FILE.parents[1] / "params.yaml", tmp_path / "cluster.yaml", pipeline)
+    rendered = render(REPO / "params.yaml", tmp_path / "cluster.yaml", pipeline)
     _, platform = YAML(typ="safe").load_all(rendered)
     mounts = {
         name.removeprefix("exec-"): [(mount["constant"], mount["mountPath"]) for mount in pod["pvcMount"]]
@@ -81,10 +84,10 @@ def test_images_on_a_volume_are_mounted_in_the_steps_that_are_named(pipeline: st
 
 
 def test_a_secret_may_be_missing_where_the_file_says_so(tmp_path: Path) -> None:
-    settings = YAML(typ="safe").load(CLUSTER_FILE)
+    settings = YAML(typ="safe").load(REPO / "pipelines" / "cluster.yaml")
     settings["secrets"]["s3"]["optional"] = True
     YAML(typ="safe").dump(settings, tmp_path / "cluster.yaml")
-    rendered = render(CLUSTER_FILE.parents[1] / "params.yaml", tmp_path / "cluster.yaml", TRAINING)
+    rendered = render(REPO / "params.yaml", tmp_path / "cluster.yaml", TRAINING)
     _, platform = YAML(typ="safe").load_all(rendered)
     pods = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values()
     given = {(secret["secretName"], secret["optional"]) for pod in pods for secret in pod.get("secretAsEnv", ())}
@@ -92,7 +95,7 @@ def test_a_secret_may_be_missing_where_the_file_says_so(tmp_path: Path) -> None:
 
 
 def test_what_pods_read_must_lie_on_a_volume_of_their_step(tmp_path: Path) -> None:
-    settings = YAML(typ="safe").load(CLUSTER_FILE)
+    settings = YAML(typ="safe").load(REPO / "pipelines" / "cluster.yaml")
     settings["volumes"] = {"images": {"claim": "camera-images", "mount": "/data/"}}
     settings["steps"]["ingest"]["volumes"] = ["images"]
     YAML(typ="safe").dump(settings, tmp_path / "cluster.yaml")

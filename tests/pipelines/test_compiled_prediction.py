@@ -13,9 +13,9 @@ from kfp import components
 from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
-from morphad.params import load_settings
-from pipelines.cluster import BATCH_STEPS
-from pipelines.training import line_items
+from morphad.kubeflow.cluster import BATCH_STEPS
+from morphad.kubeflow.lines import line_items
+from morphad.settings.reading import load_settings
 
 REPO = Path(__file__).resolve().parents[2]
 COMPILED = REPO / "pipelines" / "compiled" / "batch-predict.yaml"

@@ -19,9 +19,10 @@ from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from components.image import with_cuda
-from morphad.errors import BadInputError
-from morphad.params import line_from_json, load_settings
-from pipelines.cluster import SHARED_MEMORY, STEPS, Step, load_cluster
+from morphad.base.errors import BadInputError
+from morphad.kubeflow.cluster import SHARED_MEMORY, STEPS, Step, load_cluster
+from morphad.settings.line_json import line_from_json
+from morphad.settings.reading import load_settings
 
 REPO = Path(__file__).resolve().parents[2]
 COMPILED = REPO / "pipelines" / "compiled" / "training.yaml"
@@ -55,7 +56,7 @@ def tasks(documents: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 def compile_with(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     inherited = {name: value for name, value in os.environ.items() if name != "MORPHAD_IMAGE"}
     return subprocess.run(
-        [sys.executable, "-m", "pipelines.compile", *arguments],
+        [sys.executable, "-m", "morphad.cli", "pipeline", "compile", *arguments],
         cwd=REPO,
         env=inherited | environment,
         text=True,

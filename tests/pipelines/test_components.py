@@ -14,10 +14,11 @@ from kfp import dsl
 from components.ingest import ingest
 from components.split import split
 from components.train import train
-from morphad.files import sha256_file
-from morphad.linestate import LineState
-from morphad.model import loop
-from morphad.params import line_to_json, resolve
+from morphad.base.files import sha256_file
+from morphad.model.training import loop
+from morphad.settings.line_json import line_to_json
+from morphad.settings.reading import resolve
+from morphad.steps.line_state import LineState
 from tiny import TRAIN
 
 

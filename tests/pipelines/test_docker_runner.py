@@ -21,11 +21,11 @@ from kfp import dsl, local
 from kfp.local import docker_task_handler
 from requests.exceptions import RequestException
 
-from morphad.errors import BadInputError, ServiceError
-from morphad.params import resolve
+from morphad.base.errors import BadInputError, ServiceError
+from morphad.kubeflow.cluster import load_cluster
+from morphad.kubeflow.docker_runner import Engine, check_reach, task_environment, task_mounts
 from morphad.settings import LineSettings
-from pipelines.cluster import load_cluster
-from pipelines.docker_runner import Engine, check_reach, task_environment, task_mounts
+from morphad.settings.reading import resolve
 
 # Any image with a shell; it is not downloaded.
 IMAGE = os.environ.get("MORPHAD_TEST_SHELL_IMAGE", "python:3.11-slim")

@@ -22,10 +22,10 @@ pytest.importorskip("kfp", reason="kfp is not installed: pip install 'morphad[ku
 
 from fake_kubeflow import FakeKubeflow, serving
 
-from pipelines.client import Kubeflow, Trigger
-from pipelines.compile import TRAINING
-from pipelines.connection import Connection
-from pipelines.versions import CompiledPipeline, make_experiment, upload
+from morphad.kubeflow.client import Kubeflow, Trigger
+from morphad.kubeflow.compiling import TRAINING
+from morphad.kubeflow.connection import Connection
+from morphad.kubeflow.uploads import CompiledPipeline, make_experiment, upload
 
 PRISM = "@stoplight/prism-cli@5.14.2"
 CONTRACT = Path(__file__).resolve().parents[3] / "shared" / "kfp_api" / "kfp_api_v2beta1.prism.json"

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from morphad.params import SettingsError, line_from_json, line_to_json, load_settings, resolve
 from morphad.settings import LineSettings
+from morphad.settings.explaining import SettingsError
+from morphad.settings.line_json import line_from_json, line_to_json
+from morphad.settings.reading import load_settings, resolve
 
 REPO = Path(__file__).resolve().parents[2]
 EVERYTHING = {

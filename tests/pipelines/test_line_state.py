@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from morphad.errors import CheckFailedError, ServiceError
-from morphad.linestate import LineState, ends
+from morphad.base.errors import CheckFailedError, ServiceError
+from morphad.steps.line_state import LineState, ends
 
 
 def test_a_run_that_ended_is_told_with_its_outcome(tmp_path: Path) -> None:

@@ -16,12 +16,13 @@ pytest.importorskip("kfp", reason="kfp is not installed: pip install 'morphad[ku
 from fake_kubeflow import FakeKubeflow
 
 from morphad.cli import main
-from morphad.params import line_from_json, load_settings
-from pipelines.client import Kubeflow
-from pipelines.compile import TRAINING
-from pipelines.connection import Connection
+from morphad.kubeflow.client import Kubeflow
+from morphad.kubeflow.compiling import TRAINING
+from morphad.kubeflow.connection import Connection
+from morphad.kubeflow.uploads import CompiledPipeline, upload
+from morphad.settings.line_json import line_from_json
+from morphad.settings.reading import load_settings
 from pipelines.training import PIPELINE
-from pipelines.versions import CompiledPipeline, upload
 
 Command = Callable[..., tuple[int, str]]
 
@@ -99,7 +100,7 @@ def test_a_stale_file_is_not_sent(
     code, said = command("pipeline", verb, "--compiled", stale)
     assert code == 1
     assert f"{stale}: stale" in said
-    assert "make compile" in said
+    assert "morphad pipeline compile" in said
     code, said = command("pipeline", verb, "--compiled", tmp_path / "none.yaml")
     assert code == 2
     assert "none.yaml: cannot be read" in said

@@ -25,8 +25,8 @@ RUN = """
 import sys, warnings
 from pathlib import Path
 from kfp import local
-from morphad.params import load_settings
-from pipelines.cluster import load_cluster
+from morphad.settings.reading import load_settings
+from morphad.kubeflow.cluster import load_cluster
 from pipelines.prediction import prediction_pipeline
 warnings.simplefilter("ignore", UserWarning)
 local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=sys.argv[1], enable_caching=False)

@@ -20,15 +20,16 @@ pytest.importorskip("kfp", reason="kfp is not installed: pip install 'morphad[ku
 
 from fake_kubeflow import FakeKubeflow
 
-from morphad.errors import CheckFailedError, MorphadError, ServiceError
-from morphad.params import line_from_json, load_settings
-from pipelines.client import Kubeflow
-from pipelines.compile import TRAINING
-from pipelines.connection import Connection
-from pipelines.reconcile import Reconciler, Wanted
-from pipelines.schedule import experiments, wanted_runs
-from pipelines.schedules import ScheduleFile, load_schedules
-from pipelines.versions import CompiledPipeline, upload
+from morphad.base.errors import CheckFailedError, MorphadError, ServiceError
+from morphad.kubeflow.client import Kubeflow
+from morphad.kubeflow.compiling import TRAINING
+from morphad.kubeflow.connection import Connection
+from morphad.kubeflow.reconcile import Reconciler, Wanted
+from morphad.kubeflow.schedule import experiments, wanted_runs
+from morphad.kubeflow.schedules import ScheduleFile, load_schedules
+from morphad.kubeflow.uploads import CompiledPipeline, upload
+from morphad.settings.line_json import line_from_json
+from morphad.settings.reading import load_settings
 
 Command = Callable[..., tuple[int, str]]
 Changes = dict[str, Any]

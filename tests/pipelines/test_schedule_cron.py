@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.cron import Cron, CronError
+from morphad.kubeflow.cron import Cron, CronError
 
 MONDAY = datetime(2026, 11, 23, 20, 11, 14, tzinfo=UTC)
 

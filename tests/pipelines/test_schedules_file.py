@@ -7,9 +7,12 @@ import pytest
 
 pytest.importorskip("kfp", reason="kfp is not installed: pip install 'morphad[kubeflow]'")
 
-from morphad.errors import BadInputError
-from morphad.params import load_settings
-from pipelines.schedules import SCHEDULES_FILE, ScheduleFile, load_schedules
+from morphad.base.errors import BadInputError
+from morphad.kubeflow.schedules import ScheduleFile, load_schedules
+from morphad.settings.reading import load_settings
+
+REPO = Path(__file__).resolve().parents[2]
+
 
 PROJECT = load_settings(Path(__file__).resolve().parents[2] / "params.yaml")
 NIGHTLY = "cron: '0 0 2 * * *'"
@@ -30,7 +33,10 @@ def read(folder: Path, text: str) -> ScheduleFile:
         ("schedules: {}", "owner: missing"),
         ("owner: Plant A\nschedules: {}", "owner = 'Plant A'"),
         ("owner: plant\ntime_zone: Mars\nschedules: {}", "time_zone = 'Mars': no such time zone"),
-        ("owner: plant\nzone: UTC\nschedules: {}", "zone: unknown key; allowed here: owner, time_zone"),
+        (
+            "owner: plant\nzone: UTC\nschedules: {}",
+            "zone: unknown key; did you mean time_zone? allowed here: owner",
+        ),
         ("owner: plant\nschedules: {My one: {}}", "schedules.'My one'"),
         ("owner: plant\nschedules: {a: daily}", "schedules.a = 'daily'"),
         ("owner: plant\nschedules: {a: {lines: all}}", "schedules.a.cron: missing"),
@@ -68,7 +74,7 @@ def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
 
 
 def test_the_file_of_the_repository_holds_every_line_once() -> None:
-    file = load_schedules(SCHEDULES_FILE, PROJECT)
+    file = load_schedules(REPO / "pipelines" / "schedules.yaml", PROJECT)
     assert file.lines_of("nightly", PROJECT) == tuple(PROJECT.lines)
     assert not file.schedules["nightly"].catch_up
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from morphad.errors import BadInputError, ServiceError
+from morphad.base.errors import BadInputError, ServiceError
 from morphad.registry import Registry
 from morphad.registry.connection import Connection, masked
 from morphad.settings import RegisterSettings

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
-from morphad.errors import BadInputError, CheckFailedError, MorphadError
+from morphad.base.errors import BadInputError, CheckFailedError, MorphadError
 from morphad.registry import OvertakenError, Registry
 
 YES: dict[str, Any] = {"promote": True, "reasons": ["not inferior"], "figures": {"auroc_difference": [0.0, 0.1]}}

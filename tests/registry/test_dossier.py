@@ -16,13 +16,13 @@ import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 
+from morphad.base.errors import BadInputError, CheckFailedError, MorphadError
+from morphad.base.files import write_json
 from morphad.cli import main
-from morphad.data.holdout import FrozenHoldout, FrozenImage
 from morphad.data.manifest import SCHEMA, manifest_id, write_manifest
-from morphad.errors import BadInputError, CheckFailedError, MorphadError
-from morphad.files import write_json
+from morphad.data.split.holdout import FrozenHoldout, FrozenImage
 from morphad.registry import DatasetFacts, Registry, detector_hash, dossier, dossier_check
-from morphad.registry.dossier_check import check, hold_against
+from morphad.registry.dossier_check import hold_against, verify
 from morphad.settings import RegisterSettings, SplitSettings
 
 LINE = "papers"
@@ -122,7 +122,7 @@ def flipped(data: bytes, position: int, bit: int = 0) -> bytes:
 
 
 def wrong(file: Path) -> str:
-    return "\n".join(f"{finding.what}: {finding.said}" for finding in check(file).wrong)
+    return "\n".join(f"{finding.what}: {finding.said}" for finding in verify(file).wrong)
 
 
 def test_it_holds_all_that_is_known(published: Published) -> None:
@@ -150,7 +150,7 @@ def test_it_holds_all_that_is_known(published: Published) -> None:
 
 
 def test_it_is_as_it_was_written(published: Published) -> None:
-    checked = check(published.file)
+    checked = verify(published.file)
     assert [finding.what for finding in checked.findings if finding.passed] == [
         "files", "facts", "trail", "decisions", "detector", "data", "holdout", "report",
     ]  # fmt: skip
@@ -267,14 +267,14 @@ def test_damage_anywhere_in_the_file_never_passes_for_another_content(published:
     for _ in range(100):
         file.write_bytes(flipped(whole, int(draw.integers(len(whole))), int(draw.integers(8))))
         try:
-            passed = not check(file).wrong
+            passed = not verify(file).wrong
         except MorphadError:
             continue
         assert not passed or unpacked(file) == content
     for length in range(0, len(whole), len(whole) // 40):
         file.write_bytes(whole[:length])
         with pytest.raises(BadInputError, match="not a zip file, or cut off"):
-            check(file)
+            verify(file)
 
 
 def _zip(file: Path, *members: tuple[str | zipfile.ZipInfo, bytes]) -> Path:
@@ -289,7 +289,7 @@ def _zip(file: Path, *members: tuple[str | zipfile.ZipInfo, bytes]) -> Path:
 )
 def test_names_that_lead_elsewhere_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(BadInputError, match="is no name for a file in a dossier; nothing was read"):
-        check(_zip(tmp_path / "evil.zip", (dossier.FACTS, b"{}"), (name, b"x")))
+        verify(_zip(tmp_path / "evil.zip", (dossier.FACTS, b"{}"), (name, b"x")))
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
@@ -298,15 +298,15 @@ def test_links_twins_and_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.M
     link.create_system, link.external_attr = 3, 0o120777 << 16
     file = tmp_path / "evil.zip"
     with pytest.raises(BadInputError, match="'link' is no plain file"):
-        check(_zip(file, (link, b"/etc/passwd")))
+        verify(_zip(file, (link, b"/etc/passwd")))
     with pytest.raises(BadInputError, match=r"'facts.json' is there twice"):
-        check(_zip(file, (dossier.FACTS, b"{}"), (dossier.FACTS, b"{} ")))
+        verify(_zip(file, (dossier.FACTS, b"{}"), (dossier.FACTS, b"{} ")))
     monkeypatch.setattr(dossier_check, "MOST_BYTES", 1 << 20)
     with pytest.raises(BadInputError, match="unpacks to more than"):
-        check(_zip(file, (dossier.FACTS, bytes(2 << 20))))
+        verify(_zip(file, (dossier.FACTS, bytes(2 << 20))))
     monkeypatch.setattr(dossier_check, "MOST_MEMBERS", 3)
     with pytest.raises(BadInputError, match="holds 4 files"):
-        check(_zip(file, *((str(number), b"") for number in range(4))))
+        verify(_zip(file, *((str(number), b"") for number in range(4))))
 
 
 def test_texts_that_exhaust_a_reader_are_wrong_and_no_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,12 +318,12 @@ def test_texts_that_exhaust_a_reader_are_wrong_and_no_crash(tmp_path: Path, monk
 
 def test_what_is_no_dossier_is_bad_input(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="not found"):
-        check(tmp_path / "none.zip")
+        verify(tmp_path / "none.zip")
     (tmp_path / "text.zip").write_text("hello")
     with pytest.raises(BadInputError, match="not a zip file"):
-        check(tmp_path / "text.zip")
+        verify(tmp_path / "text.zip")
     with pytest.raises(BadInputError, match="not a dossier"):
-        check(_zip(tmp_path / "other.zip", ("README.txt", b"x")))
+        verify(_zip(tmp_path / "other.zip", ("README.txt", b"x")))
 
 
 def test_with_the_model_its_weights_are_held_by_the_trail(published: Published, tmp_path: Path) -> None:
@@ -400,7 +400,7 @@ def test_the_verbs_and_their_exit_codes(
 def test_a_dossier_of_another_registry_is_noticed(
     published: Published, registry: Registry, line: str, add_versions: Callable[..., None]
 ) -> None:
-    checked, version = check(published.file), published.registry.version(LINE, 2)
+    checked, version = verify(published.file), published.registry.version(LINE, 2)
     theirs = published.registry.trail(LINE)
     assert all(finding.passed for finding in hold_against(checked, theirs, version))
     add_versions(1)
@@ -420,7 +420,7 @@ def test_a_version_that_was_rolled_back_says_so(
     registry.promote(line, 2, {"reasons": []}, "anna")
     registry.dossier(line, 2, tmp_path / "before.zip")
     registry.rollback(line, "escapes in lot 7", "bert")
-    before = check(tmp_path / "before.zip")
+    before = verify(tmp_path / "before.zip")
     assert before.state[0] == "Version 2 is in service."
     since = hold_against(before, registry.trail(line), registry.version(line, 2))[0]
     assert since.passed
@@ -432,9 +432,9 @@ def test_a_version_that_was_rolled_back_says_so(
     assert "Version 2 is no longer in service." in readme
     assert "ROLLED BACK" in readme
     assert "escapes in lot 7" in readme
-    assert "ROLLED BACK" in check(tmp_path / "after.zip").state[0]
+    assert "ROLLED BACK" in verify(tmp_path / "after.zip").state[0]
     registry.dossier(line, 1, tmp_path / "back.zip")
-    state = check(tmp_path / "back.zip").state
+    state = verify(tmp_path / "back.zip").state
     assert state[0] == "Version 1 is in service."
     assert [said.split(" from ")[0].split(" since ")[0] for said in state[1:]] == [
         "It was in service",
@@ -448,7 +448,7 @@ def test_a_version_without_decisions_has_a_dossier(
     add_versions(1)
     facts, _ = registry.dossier(line, 1, tmp_path / "new.zip")
     assert set(facts.missing) == {"report", "data", "card.md", "detector"}
-    checked = check(tmp_path / "new.zip")
+    checked = verify(tmp_path / "new.zip")
     assert not checked.wrong
     assert checked.state == ["No decision about version 1 is on record."]
 
@@ -496,7 +496,7 @@ def test_a_version_whose_run_is_gone_too_is_told_from_its_decisions(
     facts, _ = registry.dossier(line, 1, tmp_path / "gone.zip")
     assert {"version", "run", "report", "data", "detector", "card.md"} == set(facts.missing)
     assert facts.detector_hash == registry.trail(line).head.detector
-    assert not check(tmp_path / "gone.zip").wrong
+    assert not verify(tmp_path / "gone.zip").wrong
     readme = unpacked(tmp_path / "gone.zip")["README.txt"].decode()
     assert "- version: MLflow no longer has version 1" in readme
     with pytest.raises(BadInputError, match="versions registered: none"):
@@ -525,7 +525,7 @@ def test_a_document_that_was_changed_stops_it_and_a_lost_one_is_told(
     document.unlink()
     facts, _ = registry.dossier(line, 1, file)
     assert "no longer among the artifacts" in facts.missing["decisions/000001-promoted.json"]
-    assert not check(file).wrong
+    assert not verify(file).wrong
 
 
 def test_a_damaged_model_stops_it(published: Published, client: MlflowClient, tmp_path: Path) -> None:

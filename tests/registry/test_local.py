@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from morphad import batch
-from morphad.errors import BadInputError
-from morphad.params import resolve
+from morphad.base.errors import BadInputError
+from morphad.jobs import batch
 from morphad.registry import DatasetFacts, Registration, Registry
 from morphad.registry.local import LocalRegistry
 from morphad.settings import RegisterSettings
+from morphad.settings.reading import resolve
 
 STRANGE = "jürgen's #1 %41 50%?a=b&c;d:e+f@[g]"
 

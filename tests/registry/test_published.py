@@ -17,9 +17,9 @@ import pytest
 from PIL import Image
 
 import morphad
+from morphad.base.errors import BadInputError, ServiceError
+from morphad.base.files import sha256_json
 from morphad.cli import main
-from morphad.errors import BadInputError, ServiceError
-from morphad.files import sha256_json
 from morphad.inspection import DetectorModel, score_files
 from morphad.model.detector import FORMAT_VERSION, Detector
 from morphad.registry import DatasetFacts, Registry, published, worker

@@ -12,7 +12,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 import morphad
-from morphad.errors import BadInputError, ServiceError
+from morphad.base.errors import BadInputError, ServiceError
 from morphad.registry import DatasetFacts, Registration, Registry, detector_hash
 from morphad.registry.publishing import REQUIREMENTS
 from morphad.settings import RegisterSettings
@@ -52,9 +52,9 @@ def test_publishing_again_leaves_a_version_as_it_was_decided_on(
     registry: Registry, line: str, publish: Callable[..., Registration]
 ) -> None:
     yes = {"reasons": ["good"]}
-    registry.promote(line, publish("a").version, yes, "anna")
-    registry.promote(line, publish("b").version, yes, "anna")
-    registry.rollback(line, "misses scratches", "anna")
+    registry.promote(line, publish("a").version, yes, "berta")
+    registry.promote(line, publish("b").version, yes, "berta")
+    registry.rollback(line, "misses scratches", "berta")
     waiting = publish("c")  # of a colleague, say
     assert publish("b").version == 2  # as every `dvc repro` does
     assert [version.aliases for version in registry.history(line)] == [("champion",), (), ("challenger",)]

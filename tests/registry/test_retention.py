@@ -7,7 +7,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
 from morphad.registry import Registry, Retention
 from morphad.registry.changes import Found
 from morphad.registry.records import Actor, Version

@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from morphad.base.errors import ServiceError
 from morphad.cli import main
 from morphad.data.images import decode
-from morphad.errors import ServiceError
 from morphad.model.detector import Detector
 from morphad.registry import Registration, Registry, Version, serving
 from morphad.settings import RegisterSettings

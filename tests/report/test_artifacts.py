@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from morphad.base.files import write_json
 from morphad.decision.metrics import roc_points
-from morphad.files import write_json
 from morphad.report.artifacts import confusion_matrix, roc_with_thresholds, single_figures
 
 FIGURES: dict[str, Any] = {

@@ -15,11 +15,11 @@ from morphad.data.manifest import SCHEMA
 from morphad.decision.calibration import Calibration, calibrate
 from morphad.decision.grounds import Grounds, RoleFacts
 from morphad.decision.metrics import evaluate
-from morphad.params import resolve
 from morphad.report.card import MOST_KINDS, CardFacts, card
 from morphad.report.markdown import code, prose
 from morphad.report.verdict import verdict
 from morphad.settings import EvaluateSettings, LineSettings
+from morphad.settings.reading import resolve
 
 TRAINING = {"backbone": "efficientnet_lite0", "weights": "packaged", "image_size": [224, 224], "colour": "rgb"}
 render = mistune.create_markdown(escape=False, plugins=["table", "url", "strikethrough"])

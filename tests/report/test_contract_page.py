@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from morphad.base.errors import BadInputError
 from morphad.data.contract import check_manifest
-from morphad.data.snapshot import Reject
-from morphad.errors import BadInputError
+from morphad.data.snapshot.copying import Reject
 from morphad.report.contract_page import write_contract_page
 from morphad.settings import ValidateSettings
 from tests.data.contract_rows import clean

@@ -4,10 +4,10 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from morphad.base.errors import BadInputError
 from morphad.decision.calibration import calibrate
 from morphad.decision.grounds import Grounds, RoleFacts
 from morphad.decision.metrics import evaluate, histogram_rows, roc_points
-from morphad.errors import BadInputError
 from morphad.report.page import DataFacts, Example, IndexEntry, PageData, example_indices, write_index, write_page
 from morphad.report.verdict import verdict
 from morphad.settings import CostSettings, EvaluateSettings

@@ -6,7 +6,7 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
-from morphad.errors import ServiceError
+from morphad.base.errors import ServiceError
 from stack.object_store import ObjectStore
 from stack.ports import HOST, is_free
 

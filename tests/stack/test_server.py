@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from morphad.errors import BadInputError, ServiceError
+from morphad.base.errors import BadInputError, ServiceError
 from stack.ports import free_port
 from stack.server import Server
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
 from stack import database, object_store
 from stack.__main__ import main
 from stack.ports import HOST, free_port

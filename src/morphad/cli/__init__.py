@@ -5,9 +5,9 @@ import os
 import sys
 
 from morphad import __version__
-from morphad.cli import bucket, check, cluster, decisions, papers, results, steps, versions
-from morphad.cli.shared import Verbs
-from morphad.errors import MorphadError
+from morphad.base.errors import MorphadError
+from morphad.base.verbs import Parser, Verbs
+from morphad.cli import bucket, check, cluster, decisions, papers, results, start, steps, versions
 
 EPILOG = """\
 The steps of a line, in order: ingest, validate, split, train, calibrate, evaluate, register, promote.
@@ -15,6 +15,13 @@ The steps of a line, in order: ingest, validate, split, train, calibrate, evalua
 
 exit codes: 0 done, 1 a gate or check said no, 2 wrong use or bad input, 3 a service did not answer
 """
+
+
+# Packages that come with an extra, and with which.
+EXTRAS = {
+    **dict.fromkeys(("boto3", "botocore", "great_expectations", "matplotlib", "mlflow", "sklearn"), "pipeline"),
+    **dict.fromkeys(("docker", "kfp", "kfp_server_api", "psutil"), "kubeflow"),
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -43,13 +50,19 @@ def _run(arguments: list[str]) -> int:
     except MorphadError as error:
         print(f"morphad {name}: {error}", file=sys.stderr)
         return error.exit_code
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        print(f'morphad {name}: needs {error.name}; run: pip install "morphad[{extra}]"', file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(f"morphad {name}: interrupted; run it again to go on", file=sys.stderr)
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="morphad",
         description="From a folder of good pictures to a promoted, explainable inspection model.",
         epilog=EPILOG,
@@ -57,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"morphad {__version__}")
     verbs = Verbs(parser)
-    for module in (steps, results, decisions, papers, check, versions, bucket):
+    for module in (start, steps, results, decisions, papers, check, versions, bucket):
         module.add_verbs(verbs)
     for word, about in cluster.WORDS.items():
         verbs.list_only(word, about)

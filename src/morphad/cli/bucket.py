@@ -3,20 +3,28 @@
 import argparse
 from pathlib import Path
 
-from morphad.cli.shared import Verbs, open_line
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
+from morphad.base.verbs import Verbs
+from morphad.cli.shared import open_line
 
 
 def add_verbs(verbs: Verbs) -> None:
     """Add upload and demo."""
-    upload = verbs.add_for_line("upload", _upload, "send a line's page, figures and detector to a bucket")
+    upload = verbs.add_for_line(
+        "upload", _upload, "send a line's page, figures and detector to a bucket", "pv-mono s3://models/pv-mono"
+    )
     upload.add_argument("url", metavar="S3_URL", help="where to: s3://bucket/prefix")
-    demo = verbs.add_for_project("demo", _demo, "put the demonstration's images into a bucket and take them from there")
+    demo = verbs.add_for_project(
+        "demo",
+        _demo,
+        "put the demonstration's images into a bucket and take them from there",
+        "--source s3://parts/demo",
+    )
     demo.add_argument("--source", required=True, metavar="S3_URL", help="the bucket: s3://bucket/prefix")
 
 
 def _upload(options: argparse.Namespace) -> None:
-    from morphad.data.uploading import upload_folder
+    from morphad.data.source.uploading import upload_folder
 
     _, _, place = open_line(options)
     folders = {"report": place.report, "detector": place.detector}
@@ -30,7 +38,7 @@ def _upload(options: argparse.Namespace) -> None:
 
 
 def _demo(options: argparse.Namespace) -> None:
-    from morphad.demo import move_to_bucket
+    from morphad.jobs.demo import move_to_bucket
 
     params: Path = options.params
     for line, (sent, images) in move_to_bucket(params, options.source).items():

@@ -4,20 +4,26 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from morphad.cli.shared import Verbs, add_data_docs
+from morphad.base.verbs import Verbs
+from morphad.cli.shared import add_data_docs
 
 if TYPE_CHECKING:
-    from morphad.check import Rules
+    from morphad.jobs.check_folder import Rules
 
 
 def add_verbs(verbs: Verbs) -> None:
     """Add the verb."""
-    check = verbs.add_for_project("check", _check, "hold any folder of images against the data contract")
+    check = verbs.add_for_project(
+        "check",
+        _check,
+        "hold any folder of images against the data contract",
+        "camera/today --line pv-mono --page today.html",
+    )
     check.add_argument(
         "place",
         metavar="FOLDER",
         type=Path,
-        help="images in MVTec AD layout or flat; or a listing (.csv), or a manifest (.parquet)",
+        help="images in MVTec AD layout, in good/ and defect/, or flat; or a listing (.csv), or a manifest (.parquet)",
     )
     check.add_argument("--line", metavar="LINE", help="take limits, and the reference, of this line of the settings")
     check.add_argument("--reference", metavar="MANIFEST|LINE", help="compare with these data: a manifest, or a line's")
@@ -27,13 +33,15 @@ def add_verbs(verbs: Verbs) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from morphad.check import check
-    from morphad.files import check_writable
+    from morphad.base.files import check_writable
+    from morphad.jobs.check_folder import check_folder
 
     for file in (options.json, options.page):
         if file is not None:
             check_writable(file)
-    result = check(options.place, _rules(options), json=options.json, page=options.page, data_docs=options.data_docs)
+    result = check_folder(
+        options.place, _rules(options), json=options.json, page=options.page, data_docs=options.data_docs
+    )
     for finding in result.findings:
         print(f"{finding.severity}: {finding.name}: {finding.sentence}")
     errors, warnings = len(result.errors), len(result.warnings)
@@ -46,17 +54,17 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _rules(options: argparse.Namespace) -> "Rules":
-    from morphad.check import Rules, reference_of
     from morphad.data.manifest import read_manifest
-    from morphad.params import load_settings
+    from morphad.jobs.check_folder import Rules, reference_of
     from morphad.settings import IngestSettings, ValidateSettings
-    from morphad.workspace import Workspace
+    from morphad.settings.reading import load_settings
+    from morphad.steps.paths import LinePaths
 
     reference = reference_of(options.reference) if options.reference else None
     if options.line is None:
         return Rules("", ValidateSettings(), IngestSettings(path=str(options.place)), reference)
     settings = load_settings(options.params).line(options.line)
-    stored = Workspace(Path(), options.line).reference
+    stored = LinePaths.checkout(Path(), options.line).reference
     if reference is None and stored.exists():
         reference = read_manifest(stored)
     return Rules(options.line, settings.validate_, settings.ingest, reference)

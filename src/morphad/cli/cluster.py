@@ -1,11 +1,8 @@
-"""The verbs for Kubeflow. Their code is in the project's folder `pipelines/`: morphad itself does not import kfp."""
+"""The words that begin a command about Kubeflow; kfp takes seconds to import, so its verbs wait for them."""
 
-import importlib
-import importlib.util
-import sys
-from pathlib import Path
+from importlib.util import find_spec
 
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
 
 WORDS = {
     "pipeline": "run the pipeline here in containers or processes, or upload, submit and watch it in Kubeflow",
@@ -14,17 +11,13 @@ WORDS = {
 
 
 def run(arguments: list[str]) -> int:
-    """Hand a command that begins with one of `WORDS` to the project in the current folder; give the exit code.
+    """Run a command that begins with one of `WORDS`; give the exit code.
 
     Raises:
-        BadInputError: The current folder has no pipelines, or kfp is not installed.
+        BadInputError: kfp is not installed.
     """
-    project = Path.cwd()
-    if not (project / "pipelines" / "cli.py").is_file():
-        raise BadInputError(f"{project}: has no folder pipelines/; run it in the project's folder")
-    if importlib.util.find_spec("kfp") is None:
-        raise BadInputError("kfp is not installed; install morphad with its extra `kubeflow`")
-    if str(project) not in sys.path:
-        sys.path.insert(0, str(project))
-    face = importlib.import_module("pipelines.cli")
-    return int(face.main(arguments))
+    if find_spec("kfp") is None:
+        raise BadInputError('kfp is not installed; run: pip install "morphad[kubeflow]"')
+    from morphad.kubeflow.cli import main
+
+    return main(arguments)

@@ -5,8 +5,9 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from morphad.cli.shared import Verbs, actor, add_actor, open_line
-from morphad.errors import BadInputError, CheckFailedError
+from morphad.base.errors import BadInputError, CheckFailedError
+from morphad.base.verbs import Verbs
+from morphad.cli.shared import actor, add_actor, open_line
 
 if TYPE_CHECKING:
     from morphad.registry import Entry, Registry, Trail
@@ -14,15 +15,40 @@ if TYPE_CHECKING:
 
 def add_verbs(verbs: Verbs) -> None:
     """Add the verbs."""
-    rollback = verbs.add_for_line("rollback", _rollback, "put an earlier champion back in service")
+    rollback = verbs.add_for_line(
+        "rollback",
+        _rollback,
+        "put an earlier champion back in service",
+        'pv-mono --why "rejects good parts since Monday"',
+    )
     rollback.add_argument("--to", type=int, metavar="VERSION", help="which; default: the one before")
-    approve = verbs.add_for_line("approve", _approve, "put the version in service that passed the gate and waits")
-    decline = verbs.add_for_line("decline", _decline, "send the version away that passed the gate and waits")
-    withdraw = verbs.add_for_line("withdraw", _withdraw, "take the champion out of service; the line has none then")
+    approve = verbs.add_for_line(
+        "approve",
+        _approve,
+        "put the version in service that passed the gate and waits",
+        'pv-mono --why "heatmaps reviewed"',
+    )
+    decline = verbs.add_for_line(
+        "decline",
+        _decline,
+        "send the version away that passed the gate and waits",
+        'pv-mono --why "trained on a wrong lot"',
+    )
+    withdraw = verbs.add_for_line(
+        "withdraw",
+        _withdraw,
+        "take the champion out of service; the line has none then",
+        'pv-mono --why "the product has changed"',
+    )
     for parser in (rollback, approve, decline, withdraw):
         parser.add_argument("--why", required=True, help="the reason, for the record")
         add_actor(parser)
-    prune = verbs.add_for_line("prune", _prune, "remove old versions for good; what is needed or wanted stays")
+    prune = verbs.add_for_line(
+        "prune",
+        _prune,
+        "remove old versions for good; what is needed or wanted stays",
+        'pv-mono --newest 5 --apply --why "disk space"',
+    )
     for name, about in (
         ("newest", "youngest versions that stay"),
         ("former", "former champions that stay, to roll back to"),
@@ -33,15 +59,26 @@ def add_verbs(verbs: Verbs) -> None:
     prune.add_argument("--apply", action="store_true", help="do it; without this the plan is shown")
     prune.add_argument("--why", help="the reason, for the record; needed with --apply")
     add_actor(prune)
-    history = verbs.add_for_line("history", _history, "tell every decision about a line, oldest first")
+    history = verbs.add_for_line(
+        "history", _history, "tell every decision about a line, oldest first", "pv-mono --json"
+    )
     history.add_argument("--json", action="store_true", help="as JSON")
-    champion = verbs.add_for_line("champion", _champion, "which version decides, since when, and what it guarantees")
+    champion = verbs.add_for_line(
+        "champion", _champion, "which version decides, since when, and what it guarantees", "pv-mono --at 2026-03-01"
+    )
     champion.add_argument("--at", metavar="DATE", help="then: 2026-03-01 (all of that day) or 2026-03-01T14:05 (UTC)")
-    status = verbs.add_for_project("status", _status, "all lines of the registry in one table")
+    status = verbs.add_for_project("status", _status, "all lines of the registry in one table", "")
     status.add_argument("--json", action="store_true", help="as JSON")
-    registry = verbs.group("registry", "the registry itself: prepare a line, repair what was changed behind its back")
+    registry = verbs.group(
+        "registry", "the registry itself: prepare a line, repair what was changed behind its back", "repair pv-mono"
+    )
     registry.add_for_line("prepare", _prepare, "make what a new line needs; by an approver, where accounts have roles")
-    repair = registry.add_for_line("repair", _repair, "settle what differs between records and aliases")
+    repair = registry.add_for_line(
+        "repair",
+        _repair,
+        "settle what differs between records and aliases",
+        'pv-mono --apply --why "alias set by hand"',
+    )
     repair.add_argument("--apply", action="store_true", help="do it; without this the plan is shown")
     repair.add_argument("--accept", action="store_true", help="take the version that MLflow's alias names now")
     repair.add_argument("--to", type=int, metavar="VERSION", help="take this version, of those that served before")
@@ -136,10 +173,10 @@ def _prune(options: argparse.Namespace) -> None:
 
 def _follow(options: argparse.Namespace) -> None:
     """Bring the data that new images are compared with in line with the champion."""
-    from morphad import steps
+    from morphad.steps.reference import follow_champion
 
-    _, settings, place = open_line(options)
-    if warning := steps.follow_champion(options.line, settings.register_, reference=place.reference):
+    _, settings, paths = open_line(options)
+    if warning := follow_champion(settings, paths):
         print(f"{options.line}: warning: {warning}")
 
 
@@ -221,8 +258,8 @@ def _time(text: str) -> datetime:
 
 
 def _status(options: argparse.Namespace) -> None:
-    from morphad.params import load_settings
     from morphad.registry import Registry
+    from morphad.settings.reading import load_settings
 
     project = load_settings(options.params)
     rows: list[dict[str, Any]] = []

@@ -4,23 +4,29 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from morphad.cli.shared import Verbs, actor, add_actor, open_line
-from morphad.errors import CheckFailedError
+from morphad.base.errors import CheckFailedError
+from morphad.base.verbs import Verbs
+from morphad.cli.shared import actor, add_actor, open_line
 
 if TYPE_CHECKING:
-    from morphad.registry.dossier_check import Checked, Finding
+    from morphad.registry.dossier_check import Checked, DossierFinding
 
 
 def add_verbs(verbs: Verbs) -> None:
     """Add the verbs."""
     dossier = verbs.add_for_line(
-        "dossier", _dossier, "write all that was decided about a version, and on what, to a zip"
+        "dossier",
+        _dossier,
+        "write all that was decided about a version, and on what, to a zip",
+        "pv-mono 3 --out pv-mono-3.zip",
     )
     dossier.add_argument("version", metavar="VERSION", type=int)
     dossier.add_argument("--out", type=Path, required=True, metavar="FILE.zip")
     dossier.add_argument("--with-model", action="store_true", help="the model itself as well, with its weights")
     add_actor(dossier)
-    verify = verbs.add_for_project("verify", _verify, "check that a dossier is as it was written")
+    verify = verbs.add_for_project(
+        "verify", _verify, "check that a dossier is as it was written", "pv-mono-3.zip --against pv-mono"
+    )
     verify.add_argument("file", metavar="FILE.zip", type=Path)
     verify.add_argument("--against", metavar="LINE", help="hold it against this line's registry as well")
 
@@ -38,13 +44,13 @@ def _dossier(options: argparse.Namespace) -> None:
         print(f"  missing: {what}: {printable(why)}")
     for told in facts.differences:
         print(f"  warning: {told}")
-    print(f"fingerprint {fingerprint}: note it elsewhere; `morphad verify` tells it again")
+    print(f"fingerprint {fingerprint}: note it elsewhere; `morphad verify` shows it again")
 
 
 def _verify(options: argparse.Namespace) -> None:
-    from morphad.registry.dossier_check import check
+    from morphad.registry.dossier_check import verify
 
-    checked = check(options.file)
+    checked = verify(options.file)
     findings, now = list(checked.findings), list[str]()
     if options.against is not None:
         against, now = _against(options, checked)
@@ -67,12 +73,12 @@ def _verify(options: argparse.Namespace) -> None:
         raise CheckFailedError(f"{options.file}: not as it was written: {wrong[0].said}")
 
 
-def _against(options: argparse.Namespace, checked: "Checked") -> "tuple[list[Finding], list[str]]":
+def _against(options: argparse.Namespace, checked: "Checked") -> "tuple[list[DossierFinding], list[str]]":
     """What the registry says of a dossier, and of its version now."""
-    from morphad.params import load_settings
     from morphad.registry import Registry
     from morphad.registry.dossier_check import hold_against
     from morphad.registry.wording import printable, state
+    from morphad.settings.reading import load_settings
 
     registry = Registry(load_settings(options.params).line(options.against).register_)
     trail = registry.trail(options.against)

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from morphad.cli.shared import Verbs, open_line
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
+from morphad.base.verbs import Verbs
+from morphad.cli.shared import open_line
 
 if TYPE_CHECKING:
     from morphad.inspection import Model
@@ -18,21 +19,36 @@ if TYPE_CHECKING:
 
 def add_verbs(verbs: Verbs) -> None:
     """Add the verbs."""
-    predict = verbs.add_for_line("predict", _predict, "score images with the champion of a line or a model folder")
+    predict = verbs.add_for_line(
+        "predict",
+        _predict,
+        "score images with the champion of a line or a model folder",
+        "pv-mono camera/today --heatmaps heatmaps",
+    )
     predict.add_argument("images", metavar="IMAGE", nargs="+", type=Path, help="an image file or a folder of such")
     predict.add_argument("--model", type=Path, metavar="FOLDER", help="a detector folder in place of the champion")
     predict.add_argument("--heatmaps", type=Path, metavar="FOLDER", help="write a heatmap PNG for each image here")
-    batch = verbs.add_for_line("batch-predict", _batch_predict, "score any number of images into one table")
+    batch = verbs.add_for_line(
+        "batch-predict",
+        _batch_predict,
+        "score any number of images into one table",
+        "pv-mono camera/today --out today.csv",
+    )
     batch.add_argument("images", metavar="IMAGES", help="a folder, s3://bucket/prefix, or a .csv or .parquet of paths")
     batch.add_argument("--out", type=Path, required=True, metavar="FILE", help="the table: .parquet or .csv")
     batch.add_argument("--root", default="", metavar="FOLDER", help="where a table's paths begin; default: its folder")
     batch.add_argument("--shards", type=int, default=1, help="parts; run again after a kill, whole ones are kept")
     batch.add_argument("--model", type=Path, metavar="FOLDER", help="a detector folder in place of the champion")
-    serve = verbs.add_for_line("serve", _serve, "answer over HTTP with the champion of a line")
+    serve = verbs.add_for_line("serve", _serve, "answer over HTTP with the champion of a line", "pv-mono --port 8080")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen at; default: this machine only")
     serve.add_argument("--port", type=int, default=8080)
-    verbs.add_for_project("summary", _summary, "what happened to every line, and what to do next")
-    benchmark = verbs.add("benchmark", _benchmark, "fit and score every set in MVTec AD layout")
+    verbs.add_for_project("summary", _summary, "what happened to every line, and what to do next", "")
+    benchmark = verbs.add(
+        "benchmark",
+        _benchmark,
+        "fit and score every set in MVTec AD layout",
+        "mvtec --sets bottle,grid --out figures.json",
+    )
     benchmark.add_argument("root", metavar="ROOT", type=Path, help="a folder of sets, or one set")
     benchmark.add_argument("--sets", metavar="a,b", help="only these folders of ROOT")
     benchmark.add_argument("--preset", choices=("default", "fast", "paper"), default="default")
@@ -41,14 +57,14 @@ def add_verbs(verbs: Verbs) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
-    from morphad import steps
+    from morphad.jobs.predict import find_to_predict, predict
 
     _, settings, _ = open_line(options)
-    images = steps.find_to_predict(options.images, options.heatmaps)
+    images = find_to_predict(options.images, options.heatmaps)
     unreadable = 0
     with _champion(options.line, settings) if options.model is None else _detector(options.model) as model:
         print("verdict\tp_value\tscore\timage")
-        for path, answer in steps.predict(model, images, settings.ingest):
+        for path, answer in predict(model, images, settings.ingest):
             if answer.score is None:
                 unreadable += 1
                 print(f"{path}: {answer.error}", file=sys.stderr)
@@ -57,7 +73,7 @@ def _predict(options: argparse.Namespace) -> None:
             p_value = "-" if answer.p_value is None else f"{answer.p_value:.4f}"
             print(f"{verdict}\t{p_value}\t{answer.score:.4f}\t{path}")
     if unreadable:
-        raise BadInputError(f"no verdict on {unreadable} of {len(images)} images, each named above; take them again")
+        raise BadInputError(f"no verdict on {unreadable} of {len(images)} images, each named above; replace them")
 
 
 @contextmanager
@@ -89,7 +105,7 @@ def _detector(folder: Path) -> "Iterator[Model]":
 
 
 def _batch_predict(options: argparse.Namespace) -> None:
-    from morphad import batch
+    from morphad.jobs import batch
 
     _, settings, _ = open_line(options)
     figures = batch.predict(
@@ -122,14 +138,14 @@ def _serve(options: argparse.Namespace) -> None:
 
 
 def _summary(options: argparse.Namespace) -> None:
-    from morphad.params import load_settings
-    from morphad.summary import summarise
+    from morphad.jobs.summary import summarise
+    from morphad.settings.reading import load_settings
 
     print(summarise(load_settings(options.params), Path()))
 
 
 def _benchmark(options: argparse.Namespace) -> None:
-    from morphad.benchmark import run
+    from morphad.jobs.benchmark import run
 
     names = options.sets.split(",") if options.sets else None
     print(run(options.root, names, options.preset, options.seed, options.out))

@@ -5,32 +5,37 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from morphad.cli.shared import Verbs, actor, add_actor
+from morphad.base.verbs import Verbs
+from morphad.cli.shared import actor, add_actor
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from morphad.data.versioning import Address
+    from morphad.data.versions import Address
 
 
 def add_verbs(verbs: Verbs) -> None:
     """Add the verbs."""
-    data = verbs.group("data", "versions of a line's data: make, bring back, compare, list")
-    version = data.add("version", _version, "make the line's snapshot a version that can be brought back anywhere")
+    data = verbs.group("data", "versions of a line's data: make, bring back, compare, list", "log pv-mono")
+    version = data.add(
+        "version", _version, "make the line's snapshot a version that can be brought back anywhere", "pv-mono"
+    )
     version.add_argument("line", metavar="LINE", help="a product line, ingested")
     version.add_argument("--remote", metavar="URL", help="where a new registry keeps the bytes; default: data.remote")
     add_actor(version)
-    get = data.add("get", _get, "bring a version back: the same bytes, checked")
+    get = data.add("get", _get, "bring a version back: the same bytes, checked", "pv-mono@latest")
     get.add_argument(
         "version", metavar="LINE@VERSION", help="as `data log` shows it; LINE@latest; LINE@ and some digits"
     )
     get.add_argument("--out", type=Path, metavar="FOLDER", help="default: data/LINE of this project")
     get.add_argument("--replace", action="store_true", help="another snapshot that is there may be lost")
-    diff = data.add("diff", _diff, "what came, went and is said otherwise from one version to another")
+    diff = data.add(
+        "diff", _diff, "what came, went and is said otherwise from one version to another", "pv-mono@latest pv-mono"
+    )
     diff.add_argument("before", metavar="A", help="LINE@VERSION, or LINE for the snapshot in data/LINE")
     diff.add_argument("after", metavar="B", help="the same")
     diff.add_argument("--json", type=Path, metavar="FILE", help="write the whole difference here")
-    log = data.add("log", _log, "list the versions of a line")
+    log = data.add("log", _log, "list the versions of a line", "pv-mono")
     log.add_argument("line", metavar="LINE")
     for parser in (version, get, diff, log):
         parser.add_argument("--registry", metavar="URL", help="git repository of the versions; default: data.registry")
@@ -38,10 +43,10 @@ def add_verbs(verbs: Verbs) -> None:
 
 
 def _version(options: argparse.Namespace) -> None:
-    from morphad.data.versioning import make_version
-    from morphad.workspace import Workspace
+    from morphad.data.versions import make_version
+    from morphad.steps.paths import LinePaths
 
-    place = Workspace(Path(), _line(options.line))
+    place = LinePaths.checkout(Path(), _line(options.line))
     version, new = make_version(
         options.line,
         _address(options, options.remote),
@@ -58,19 +63,19 @@ def _version(options: argparse.Namespace) -> None:
 
 
 def _get(options: argparse.Namespace) -> None:
-    from morphad.data.versioning import get_version, parse_version
-    from morphad.workspace import Workspace
+    from morphad.data.versions import get_version, parse_version
+    from morphad.steps.paths import LinePaths
 
     line, name = parse_version(options.version)
-    out = options.out or Workspace(Path(), line).manifest.parent
+    out = options.out or LinePaths.checkout(Path(), line).manifest.parent
     version, brought = get_version(_address(options), line, name, out, options.replace)
     told = f"{version.good} good and {version.defect} defect images" if brought else "is there already"
     print(f"{version.spelling}: {told}, in {out}")
 
 
 def _diff(options: argparse.Namespace) -> None:
-    from morphad.data.versioning import compare
-    from morphad.files import write_json
+    from morphad.base.files import write_json
+    from morphad.data.versions import compare
 
     before, after = (_manifest(text, options) for text in (options.before, options.after))
     difference = compare(before, after)
@@ -81,7 +86,7 @@ def _diff(options: argparse.Namespace) -> None:
 
 
 def _log(options: argparse.Namespace) -> None:
-    from morphad.data.versioning import list_versions
+    from morphad.data.versions import list_versions
 
     address = _address(options)
     with tempfile.TemporaryDirectory() as work:
@@ -97,20 +102,20 @@ def _log(options: argparse.Namespace) -> None:
 
 def _manifest(text: str, options: argparse.Namespace) -> "pd.DataFrame":
     from morphad.data.manifest import read_manifest
-    from morphad.data.versioning import parse_version, read_version_manifest
-    from morphad.workspace import Workspace
+    from morphad.data.versions import parse_version, read_version_manifest
+    from morphad.steps.paths import LinePaths
 
     if "@" not in text:
-        return read_manifest(Workspace(Path(), _line(text)).manifest)
+        return read_manifest(LinePaths.checkout(Path(), _line(text)).manifest)
     with tempfile.TemporaryDirectory() as work:
         return read_version_manifest(_address(options), *parse_version(text), Path(work))[1]
 
 
 def _address(options: argparse.Namespace, remote: str | None = None) -> "Address":
     """Registry and remote; without a params.yaml, such as on another machine, the options and the environment do."""
-    from morphad.data.versioning import find_address
-    from morphad.params import load_settings
+    from morphad.data.versions import find_address
     from morphad.settings import DataSettings
+    from morphad.settings.reading import load_settings
 
     there = options.params.exists() or options.params != Path("params.yaml")
     settings = load_settings(options.params).data if there else DataSettings()
@@ -118,7 +123,7 @@ def _address(options: argparse.Namespace, remote: str | None = None) -> "Address
 
 
 def _line(name: str) -> str:
-    from morphad.errors import BadInputError
+    from morphad.base.errors import BadInputError
     from morphad.settings import LINE_NAME
 
     if not LINE_NAME.fullmatch(name):

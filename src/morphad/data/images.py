@@ -13,7 +13,7 @@ from PIL import ExifTags, UnidentifiedImageError
 from PIL import Image as Pillow
 from PIL.ImageFile import ImageFile
 
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
 from morphad.settings import Decoding
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
@@ -24,6 +24,7 @@ warnings.filterwarnings("ignore", category=Pillow.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\..*")
 
 _DEFAULT = Decoding()
+_STRIP = 1 << 22  # pixels copied at a time
 
 _GREY = {"1", "L", "LA"}
 _COLOUR = {"P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr"}
@@ -251,7 +252,19 @@ def _to_8_bit(image: ImageFile, is_grey: bool, grey: bool) -> NDArray[np.uint8]:
         return _over_black(rgba[..., 0] if is_grey else rgba[..., :3], rgba[..., 3])
     mode = "L" if is_grey or image.mode == "L" else "RGB"
     plain = image if image.mode == mode else image.convert(mode)  # to convert is to copy
-    return np.asarray(plain.convert("L") if grey and plain.mode != "L" else plain)
+    if grey:
+        return np.asarray(plain.convert("L") if plain.mode != "L" else plain)
+    return _copied(plain)
+
+
+def _copied(image: Pillow.Image) -> NDArray[np.uint8]:
+    """The pixels as an array of its own, strip by strip: Pillow hands out a picture as a second copy."""
+    pixels = np.empty((image.height, image.width, *(() if image.mode == "L" else (3,))), np.uint8)
+    rows = max(1, _STRIP // image.width)
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        pixels[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)))
+    return pixels
 
 
 def _over_black(pixels: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:

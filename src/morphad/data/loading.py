@@ -11,9 +11,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from morphad.base.progress import track
 from morphad.data.images import UnreadableImageError, decode
-from morphad.progress import track
 from morphad.settings import Decoding
+
+_DRAWN_LEVELS = 16  # at most, in a mask that was drawn or numbered and not blurred since
+_JPEG = b"\xff\xd8\xff"
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -64,13 +67,26 @@ def read_pixels(rows: pd.DataFrame, snapshot_dir: Path, decoding: Decoding, what
 
 
 def read_mask(source: Path | bytes, max_megapixels: float = 100.0) -> NDArray[np.bool_]:
-    """Read a defect mask: bool [H, W], true where the file is not black.
+    """Read a defect mask: bool [H, W], true where it marks a defect.
+
+    A file of few levels is a drawing, or holds a number for each kind: all that is not black is marked. One of many
+    levels shows two that are blurred, by compression (JPEG) or at soft edges: what is above their middle is marked.
 
     Raises:
         UnreadableImageError: The file is missing or not an image.
     """
     pixels = decode(source, Decoding(max_megapixels=max_megapixels)).pixels
-    return np.asarray(pixels > 0 if pixels.ndim == 2 else (pixels > 0).any(axis=-1))
+    levels = pixels if pixels.ndim == 2 else pixels.max(axis=-1)
+    used = np.flatnonzero(np.bincount(levels.ravel(), minlength=256))
+    blurred = len(used) > _DRAWN_LEVELS or _is_jpeg(source)
+    return np.asarray(levels > (used[-1] // 2 if blurred else 0))
+
+
+def _is_jpeg(source: Path | bytes) -> bool:
+    if isinstance(source, bytes):
+        return source.startswith(_JPEG)
+    with source.open("rb") as stream:
+        return stream.read(len(_JPEG)) == _JPEG
 
 
 def read_masks(

@@ -9,8 +9,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from morphad.errors import BadInputError
-from morphad.files import atomic_file, sha256_json
+from morphad.base.errors import BadInputError
+from morphad.base.files import atomic_file, sha256_json
 
 SCHEMA = pa.schema(
     [
@@ -38,6 +38,7 @@ SCHEMA = pa.schema(
         ("entropy", pa.float64()),  # of the grey levels' histogram, 0..8 bits
         ("dark", pa.float64()),  # fraction of pixels at 0
         ("saturated", pa.float64()),  # fraction of pixels at 255
+        ("peak", pa.int64()),  # highest grey level, 0..255
         ("masked", pa.float64()),  # fraction of pixels under the mask; 0 without a mask
         ("perceptual_hash", pa.string()),  # 256 bits, hexadecimal
     ]
@@ -46,9 +47,12 @@ SCHEMA = pa.schema(
 # What follows from an image's bytes, and what later steps add: no part of a snapshot's identity.
 DERIVED = {
     "bytes", "height", "width", "mode", "bit_depth", "brightness", "contrast", "sharpness", "entropy", "dark",
-    "saturated", "masked", "perceptual_hash", "role", "reason",
+    "saturated", "peak", "masked", "perceptual_hash", "role", "reason",
 }  # fmt: skip
 
+
+# Columns that manifests of an earlier morphad, such as those in a registry, do not have, with what they mean then.
+_LATER = {"peak": 255}
 
 _ROWS_HASH = b"morphad.rows.sha256"
 
@@ -82,6 +86,8 @@ def read_manifest(path: Path) -> pd.DataFrame:
         raise BadInputError(f"{path}: not a parquet file; remove it and run the step that writes it") from error
     for field in SCHEMA:
         if field.name not in table.column_names:
+            if field.name in _LATER:
+                continue
             raise BadInputError(f"{path}: column {field.name!r} is missing; run `morphad ingest` again")
         try:
             column = table[field.name].cast(field.type)
@@ -98,7 +104,8 @@ def read_manifest(path: Path) -> pd.DataFrame:
             f"{path}: its rows are not those that morphad wrote (hash mismatch): it was edited or damaged; remove it "
             "and run the step that writes it; labels are corrected at their source"
         )
-    return to_frame(table)
+    frame = to_frame(table)
+    return frame.assign(**{name: value for name, value in _LATER.items() if name not in frame})
 
 
 def to_frame(table: pa.Table) -> pd.DataFrame:

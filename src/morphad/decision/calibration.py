@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from morphad.base.errors import BadInputError
+from morphad.base.wording import checked_fraction, counted, exact_percent, percent
+from morphad.decision.attainable import images_for
 from morphad.decision.resampling import Interval, binomial_interval
-from morphad.decision.wording import checked_fraction, counted, exact_percent, percent
-from morphad.errors import BadInputError
 from morphad.settings import CostSettings
 
 
@@ -35,7 +36,7 @@ def finite_scores(scores: ArrayLike, what: str = "scores") -> NDArray[np.float64
         first = values.reshape(-1)[wrong[0]]
         raise BadInputError(
             f"{what}: {wrong.size} of {values.size} are not finite (the first is number {wrong[0]}, {first}); "
-            "look for black images or a training that diverged"
+            "check for black images or a training that diverged"
         )
     return values
 
@@ -91,8 +92,7 @@ class Calibration:
     @property
     def images_needed(self) -> int:
         """The least number of good calibration images with which the rate is attainable."""
-        needed = math.ceil(1 / Fraction(str(self.false_reject_rate))) - 1
-        return needed - 1 if needed > 1 and 1 / needed <= self.false_reject_rate else needed
+        return images_for(self.false_reject_rate)
 
     @property
     def expected_rate(self) -> float | None:

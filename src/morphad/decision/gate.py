@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from morphad.base.errors import BadInputError, CheckFailedError
 from morphad.decision import gate_checks
 from morphad.decision.calibration import finite_scores
 from morphad.decision.comparison import Difference, paired_differences
 from morphad.decision.gate_checks import MIN_KIND, Check
 from morphad.decision.gate_reasons import explain
 from morphad.decision.metrics import image_metrics, is_defect, rate_of
-from morphad.errors import BadInputError, CheckFailedError
 from morphad.settings import PromoteSettings
 
 Images = NDArray[np.bool_]

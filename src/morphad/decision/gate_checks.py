@@ -7,9 +7,9 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from morphad.base.wording import counted, exact_percent, percent, points
 from morphad.decision.comparison import Difference, chance_of_as_many
 from morphad.decision.resampling import one_sided_bounds
-from morphad.decision.wording import counted, exact_percent, percent, points
 from morphad.settings import PromoteSettings
 
 # Below it a kind of defect is not judged apart: among several kinds, nearly all its images would have to turn.

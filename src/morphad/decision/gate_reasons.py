@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from morphad.base.wording import counted
 from morphad.decision.gate_checks import MIN_KIND, Check
-from morphad.decision.wording import counted
 
 _NAMED = 5  # kinds of defect that one sentence names
 

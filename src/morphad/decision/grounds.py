@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from morphad.base.errors import BadInputError
+from morphad.base.wording import counted, exact_percent, percent
 from morphad.decision.calibration import Calibration
-from morphad.decision.wording import counted, exact_percent, percent
-from morphad.errors import BadInputError
 
 FEW_SESSIONS = 3  # fewer are called few
 CLEAR_SHIFT = 0.3  # Kolmogorov-Smirnov distance; smaller ones are told, but are no reason to doubt
@@ -32,7 +32,7 @@ class RoleFacts:
 
 
 @dataclass(frozen=True)
-class Shift:
+class RoleShift:
     """A statistic that tells calibration images from training images.
 
     Attributes:
@@ -79,7 +79,7 @@ class Grounds:
     roles: Mapping[str, RoleFacts]
     shared_sessions: int
     shared_images: int
-    shifts: tuple[Shift, ...]
+    shifts: tuple[RoleShift, ...]
     dependence: Dependence | None = None
 
     @property
@@ -194,7 +194,9 @@ class Grounds:
                 value["shared_sessions"],
                 value["shared_images"],
                 tuple(
-                    sorted((Shift(name, **shift) for name, shift in value["shifts"].items()), key=lambda s: -s.distance)
+                    sorted(
+                        (RoleShift(name, **shift) for name, shift in value["shifts"].items()), key=lambda s: -s.distance
+                    )
                 ),
                 None if value["dependence"] is None else Dependence(**value["dependence"]),
             )

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import roc_curve
 
+from morphad.base.errors import BadInputError
 from morphad.decision.calibration import finite_scores, operating_point
 from morphad.decision.pixels import PixelScores, aupro, pixel_auroc
 from morphad.decision.resampling import Interval, binomial_interval, percentile_interval, stratified_counts
-from morphad.errors import BadInputError
 from morphad.settings import EvaluateSettings
 
 __all__ = [

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
 
 _EIGHT = np.ones((3, 3), dtype=bool)  # pixels that touch at a corner belong to one region
 

@@ -12,7 +12,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
 from morphad.model.weights import HEADS, load_weights, packaged_lite0, read_weights
 
 _IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))  # mean and deviation of R, G, B in grey levels

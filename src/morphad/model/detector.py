@@ -1,8 +1,8 @@
 """Decoding, preprocessing, network, scorer and threshold of one line as one object and one folder."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self
@@ -17,40 +17,25 @@ from torch.nn import functional as torch_functional
 from torchvision.transforms.v2 import functional as transforms
 
 from morphad import __version__
+from morphad.base.errors import BadInputError
+from morphad.base.files import atomic_directory, cannot_write, read_json, sha256_file, sha256_json
+from morphad.base.progress import Progress, silent
+from morphad.decision.attainable import tightest_rate
 from morphad.decision.calibration import Calibration, calibrate
-from morphad.errors import BadInputError
-from morphad.files import atomic_directory, cannot_write, read_json, sha256_file, sha256_json
-from morphad.model.density_scorer import DensityScorer
-from morphad.model.device import Placement, place_training, scoring_device, within_gpu_memory
+from morphad.model.device import Placement, scoring_device, within_gpu_memory
 from morphad.model.morphology import Case, case_table, parse_case
 from morphad.model.network import MorphologyNetwork
-from morphad.model.scorer import BATCH, Scored, Scorer
-from morphad.model.training import TrainingResult, train_network
-from morphad.model.transformation_scorer import TransformationScorer
-from morphad.progress import counter
+from morphad.model.records import Prediction, TrainingResult
+from morphad.model.scoring.base import BATCH, Scored, Scorer
+from morphad.model.scoring.patches import DensityScorer
+from morphad.model.scoring.transformation import TransformationScorer
 from morphad.settings import CalibrateSettings, Decoding, ScoreSettings, TrainSettings
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 _NETWORK, _SCORER, _DESCRIPTION = "network.safetensors", "scorer.safetensors", "detector.json"
 _OWN_HASH = "own_sha256"  # of detector.json without this key
+_STRIP = 512  # rows that are turned to grey at a time
 _PRECISIONS = {None: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the detector says of one image.
-
-    Attributes:
-        score: Higher for more abnormal; unbounded, comparable within one model only.
-        heatmap: [H, W] float32 at the image's own size, in the unit of the score for a density score.
-        rejected: Whether the score is above the threshold; None where there is no threshold.
-        p_value: Share of good calibration images that look at least as abnormal, in (0, 1]; None before calibration.
-    """
-
-    score: float
-    heatmap: NDArray[np.float32]
-    rejected: bool | None
-    p_value: float | None
 
 
 class Detector:
@@ -65,8 +50,23 @@ class Detector:
     Attributes:
         decoding: As above.
         training_: How the self-supervised training went; None before `fit`.
-        calibration: Scores of good calibration images and the threshold; None before `calibrate`.
-        heatmap_scale: Map values shown as lowest and highest colour, fixed for the line; None before `calibrate`.
+        calibration_: Scores of good calibration images and the threshold; None before `calibrate`.
+        heatmap_scale_: Map values shown as lowest and highest colour, fixed for the line; None before `calibrate`.
+
+    Example:
+        >>> import numpy as np
+        >>> from morphad import Detector
+        >>> from morphad.settings import CalibrateSettings
+        >>> from morphad.settings.presets import train_settings
+        >>> rng = np.random.default_rng(0)
+        >>> good = [rng.integers(100, 140, (64, 64, 3), dtype=np.uint8) for _ in range(40)]
+        >>> settings = train_settings({"image_size": [64, 64], "optimiser": {"steps": 2, "batch_size": 4}})
+        >>> detector = Detector(settings).fit(good[:20]).calibrate(good[20:], CalibrateSettings(false_reject_rate=0.1))
+        >>> part = good[0].copy()
+        >>> part[20:44, 20:44] = 255  # a defect
+        >>> [prediction] = detector.predict([part])
+        >>> prediction.rejected, prediction.heatmap.shape
+        (True, (64, 64))
     """
 
     def __init__(
@@ -80,44 +80,47 @@ class Detector:
         self.seed = seed
         self.decoding = decoding or Decoding()
         self.table = case_table(settings.cases)
-        self._placement = placement or place_training(settings)
+        self._placement = placement or _place(settings)
         self.device = self._placement.device
         self.training_: TrainingResult | None = None
-        self.calibration: Calibration | None = None
-        self.heatmap_scale: tuple[float, float] | None = None
+        self.calibration_: Calibration | None = None
+        self.heatmap_scale_: tuple[float, float] | None = None
         self._scorer = self._make_scorer()
         self._network: MorphologyNetwork | None = None
 
-    def fit(self, images: Iterable[NDArray[np.uint8]], checkpoint: Path | None = None, what: str = "model") -> Self:
+    def fit(
+        self, images: Iterable[NDArray[np.uint8]], *, checkpoint: Path | None = None, progress: Progress = silent
+    ) -> Self:
         """Train the network on transformed good images, then learn what good images look like to it.
 
         Args:
             images: Good images, uint8 [H, W] or [H, W, 3], of any size; kept resized in memory.
             checkpoint: Where training keeps its state to resume from; left in place.
-            what: Name for the progress display.
+            progress: Called as the work goes on: stages "training" and "fitting scores".
 
         Raises:
             BadInputError: Too few images, or a setting that does not fit the network.
         """
+        from morphad.model.training.fit import train_network  # noqa: PLC0415 -- who only scores does not train
+
         prepared = [prepare(image, self.settings) for image in images]
         if not prepared:
-            raise BadInputError(f"{what}: no good images to train on; add images to the line")
+            raise BadInputError("no good images to train on; add images to the line")
         self._scorer = self._make_scorer()
         self._scorer.check_count(len(prepared))  # before minutes of training
         good = torch.stack(prepared)
         network = MorphologyNetwork(self.settings, self.table, self.seed)
         self.training_ = train_network(
-            network, good, self.settings, self.table, self.seed, checkpoint, what, self._placement
+            network, good, self.settings, self.table, self.seed, checkpoint, self._placement, progress
         )
         self._network = network.eval()
         remedy = "lower train.image_size, train.score.channels or train.score.memory"
         with (
-            within_gpu_memory(f"fitting scores of {what} to {len(good)} images", remedy),
+            within_gpu_memory(f"fitting scores to {len(good)} images", remedy),
             torch.inference_mode(),
-            counter(f"fitting scores of {what}", len(good)) as report,
         ):
-            self._scorer.fit(network, good.to(self.device), report)
-        self.calibration = self.heatmap_scale = None
+            self._scorer.fit(network, good.to(self.device), _counted(progress, "fitting scores", len(good)))
+        self.calibration_ = self.heatmap_scale_ = None
         return self
 
     def calibrate(self, images: Iterable[NDArray[np.uint8]], settings: CalibrateSettings) -> Self:
@@ -135,27 +138,29 @@ class Detector:
         if not scores:
             raise BadInputError("no good images to calibrate on; add images to the line")
         values = torch.cat(scores).cpu().numpy()
-        self.calibration = calibrate(values, settings.false_reject_rate, settings.confidence)
+        asked = settings.false_reject_rate
+        rate = tightest_rate(len(values)) if isinstance(asked, str) else asked
+        self.calibration_ = calibrate(values, rate, settings.confidence)
         foot = float(torch.cat(means).mean())
-        middle = self.calibration.threshold if self.calibration.threshold is not None else float(values.max())
+        middle = self.calibration_.threshold if self.calibration_.threshold is not None else float(values.max())
         if self.settings.score.kind == "transformation":
             middle = foot + 3.0  # its maps are z-scores, not in the unit of the image's score
-        self.heatmap_scale = (foot, foot + 2 * max(middle - foot, 1e-6))
+        self.heatmap_scale_ = (foot, foot + 2 * max(middle - foot, 1e-6))
         return self
 
-    def score(self, images: Iterable[NDArray[np.uint8]]) -> NDArray[np.float64]:
+    def score_samples(self, images: Iterable[NDArray[np.uint8]]) -> NDArray[np.float64]:
         """Scores [N], higher for more abnormal; an image's score does not depend on the others."""
         scores = [scored.scores.cpu().numpy() for _, scored in self._scored(images)]
         return np.concatenate(scores) if scores else np.empty(0)
 
     def predict(self, images: Iterable[NDArray[np.uint8]]) -> Iterator[Prediction]:
         """Score, heatmap and verdict of each image, streamed in order."""
-        for originals, scored in self._scored(images):
+        for sizes, scored in self._scored(images):
             values = scored.scores.cpu().numpy()
             verdicts = self.verdicts(values)
-            for i, image in enumerate(originals):
+            for i, size in enumerate(sizes):
                 full = torch_functional.interpolate(
-                    scored.maps[i][None, None].float(), size=image.shape[:2], mode="bilinear", align_corners=False
+                    scored.maps[i][None, None].float(), size=size, mode="bilinear", align_corners=False
                 )
                 yield Prediction(float(values[i]), full[0, 0].cpu().numpy(), *verdicts[i])
 
@@ -163,9 +168,9 @@ class Detector:
         """Whether an image is rejected, and its p-value, for each score [N]; None for a score that is no number."""
         known = np.flatnonzero(np.isfinite(scores))
         verdicts: list[tuple[bool | None, float | None]] = [(None, None)] * len(scores)
-        if self.calibration is None:
+        if self.calibration_ is None:
             return verdicts
-        rejected, p_values = self.calibration.rejected(scores[known]), self.calibration.p_values(scores[known])
+        rejected, p_values = self.calibration_.rejected(scores[known]), self.calibration_.p_values(scores[known])
         for i, place in enumerate(known):
             verdicts[place] = (None if rejected is None else bool(rejected[i]), float(p_values[i]))
         return verdicts
@@ -192,8 +197,8 @@ class Detector:
                 "precision": _PRECISIONS[self._placement.dtype],
                 "cases": [case.name for case in self.table],
                 "training": _told(self.training_) if self.training_ else None,
-                "calibration": self.calibration.to_json() if self.calibration else None,
-                "heatmap_scale": self.heatmap_scale,
+                "calibration": self.calibration_.to_json() if self.calibration_ else None,
+                "heatmap_scale": self.heatmap_scale_,
                 "sha256": {name: sha256_file(temporary / name) for name in (_NETWORK, _SCORER)},
             }
             description = json.loads(json.dumps(description, allow_nan=False))
@@ -244,18 +249,24 @@ class Detector:
                 **{**description["training"], "history": tuple(description["training"]["history"])}
             )
         if description["calibration"] is not None:
-            detector.calibration = Calibration.from_json(description["calibration"])
+            detector.calibration_ = Calibration.from_json(description["calibration"])
             low, high = description["heatmap_scale"]
-            detector.heatmap_scale = (low, high)
+            detector.heatmap_scale_ = (low, high)
         return detector
 
-    def _scored(self, images: Iterable[NDArray[np.uint8]]) -> Iterator[tuple[list[NDArray[np.uint8]], Scored]]:
+    def _scored(self, images: Iterable[NDArray[np.uint8]]) -> Iterator[tuple[list[tuple[int, int]], Scored]]:
+        """Height and width of some images, and their scores; no image is kept once it is prepared."""
         network = self._fitted()
-        for originals in _batches(images):
+
+        def sized(image: NDArray[np.uint8]) -> tuple[tuple[int, int], Tensor]:
+            prepared = prepare(image, self.settings)
+            return (image.shape[0], image.shape[1]), prepared
+
+        stream = map(sized, images)
+        while batch := list(islice(stream, BATCH)):
             with within_gpu_memory("scoring images"), torch.inference_mode():
-                prepared = torch.stack([prepare(image, self.settings) for image in originals]).to(self.device)
-                scored = self._scorer.score(network, prepared)
-            yield originals, scored
+                scored = self._scorer.score(network, torch.stack([prepared for _, prepared in batch]).to(self.device))
+            yield [size for size, _ in batch], scored
 
     def _fitted(self) -> MorphologyNetwork:
         if self._network is None:
@@ -281,9 +292,29 @@ def prepare(image: NDArray[np.uint8], settings: TrainSettings) -> Tensor:
     tensor = torch.from_numpy(np.ascontiguousarray(image))
     tensor = tensor[None] if tensor.ndim == 2 else tensor.permute(2, 0, 1)
     if settings.colour == "grey" and tensor.shape[0] == 3:
-        tensor = transforms.rgb_to_grayscale(tensor)
+        strips = torch.split(tensor, _STRIP, 1)  # as the arithmetic is in float: four times the picture's own bytes
+        tensor = torch.cat([transforms.rgb_to_grayscale(strip) for strip in strips], 1)
     resized: Tensor = transforms.resize(tensor, list(settings.image_size), antialias=True)
     return resized.expand(1 if settings.colour == "grey" else 3, -1, -1).contiguous()
+
+
+def _counted(progress: Progress, stage: str, total: int) -> Callable[[int], object]:
+    """A callback that is told how many more items are done."""
+    done = 0
+
+    def more(count: int) -> None:
+        nonlocal done
+        done += count
+        progress(stage, done, total)
+
+    return more
+
+
+def _place(settings: TrainSettings) -> Placement:
+    """Where the settings want the training."""
+    from morphad.model.training.placing import place_training  # noqa: PLC0415 -- who only scores does not train
+
+    return place_training(settings)
 
 
 def make_scorer(settings: ScoreSettings, table: Sequence[Case], seed: int, dtype: torch.dtype | None) -> Scorer:
@@ -296,10 +327,3 @@ def make_scorer(settings: ScoreSettings, table: Sequence[Case], seed: int, dtype
 def _told(training: TrainingResult) -> dict[str, Any]:
     """How a training went, without what an interruption changes: a detector that was resumed is the same detector."""
     return {key: value for key, value in asdict(training).items() if key != "resumed_from"}
-
-
-def _batches(images: Iterable[NDArray[np.uint8]]) -> Iterator[list[NDArray[np.uint8]]]:
-    """`BATCH` images at a time."""
-    stream = iter(images)
-    while batch := list(islice(stream, BATCH)):
-        yield batch

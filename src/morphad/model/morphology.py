@@ -15,7 +15,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
 from morphad.settings import CaseSettings
 
 IDENTITY = "identity"

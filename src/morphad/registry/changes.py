@@ -21,7 +21,7 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from morphad.errors import BadInputError, CheckFailedError
+from morphad.base.errors import BadInputError, CheckFailedError
 from morphad.registry import trail as trails
 from morphad.registry import versions
 from morphad.registry.connection import Connection
@@ -253,9 +253,7 @@ def align(client: MlflowClient, line: str) -> None:
             if unfinished is not None:
                 trails.finish(client, found.trail, unfinished)
             return
-    raise OvertakenError(
-        f"line {line}: others keep deciding about it; look at `morphad history {line}`, then run again"
-    )
+    raise OvertakenError(f"line {line}: others keep deciding about it; see `morphad history {line}`, then run again")
 
 
 def _point(client: MlflowClient, line: str, alias: str, number: int | None) -> None:

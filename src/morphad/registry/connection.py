@@ -17,10 +17,10 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from morphad.errors import BadInputError, ServiceError
+from morphad.base.errors import BadInputError, ServiceError
+from morphad.base.text import has_secret, masked
 from morphad.registry.local import LocalRegistry
 from morphad.settings import RegisterSettings
-from morphad.text import has_secret, masked
 
 _SERVERS = {"http", "https"}
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
@@ -44,6 +44,10 @@ _UNFIT = (
 _START = (
     "start the server or correct `register.tracking_uri` (MLFLOW_TRACKING_URI in the environment wins), then run again"
 )
+
+
+# So that MLflow's pages show an experiment's runs; left to themselves, they begin with traces of language models.
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
 
 
 class Connection:
@@ -101,7 +105,8 @@ class Connection:
             )
         if found is None:
             try:
-                return str(client.create_experiment(name, artifact_location=self.artifact_location(name)))
+                place = self.artifact_location(name)
+                return str(client.create_experiment(name, artifact_location=place, tags=_KIND))
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise

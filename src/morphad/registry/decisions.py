@@ -10,7 +10,8 @@ from typing import Any
 
 from mlflow.tracking import MlflowClient
 
-from morphad.errors import BadInputError, CheckFailedError
+from morphad.base.errors import BadInputError, CheckFailedError
+from morphad.base.text import masked, masked_settings
 from morphad.registry import changes, versions
 from morphad.registry import trail as trails
 from morphad.registry.changes import Found
@@ -18,7 +19,6 @@ from morphad.registry.connection import Connection
 from morphad.registry.records import CHAMPION, PREVIOUS, Actor, Version, model_name
 from morphad.registry.standing import Standing
 from morphad.registry.trail import Entry
-from morphad.text import masked, masked_settings
 
 Decision = dict[str, Any]
 

@@ -19,8 +19,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 import morphad
-from morphad.errors import BadInputError, CheckFailedError
-from morphad.files import atomic_file, check_writable, sha256_file, write_json, write_text
+from morphad.base.errors import BadInputError, CheckFailedError
+from morphad.base.files import atomic_file, check_writable, sha256_file, write_json, write_text
+from morphad.base.text import masked
 from morphad.model.saved import detector_files, detector_hash
 from morphad.registry import changes, publishing, versions
 from morphad.registry import trail as trails
@@ -28,7 +29,6 @@ from morphad.registry.connection import Connection
 from morphad.registry.records import PREFIX, Actor, Version, model_name
 from morphad.registry.trail import Entry, Trail
 from morphad.registry.wording import concerns, printable, sentence, state
-from morphad.text import masked
 
 FORMAT = 1
 README, FACTS, CARD, TRAIL, SUMS = "README.txt", "facts.json", "card.md", "trail.jsonl", "SHA256SUMS"

@@ -18,10 +18,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from morphad.data.holdout import FrozenHoldout
+from morphad.base.errors import BadInputError, CheckFailedError, MorphadError
+from morphad.base.wording import counted
 from morphad.data.manifest import manifest_id, read_manifest
-from morphad.decision.wording import counted
-from morphad.errors import BadInputError, CheckFailedError, MorphadError
+from morphad.data.split.holdout import FrozenHoldout
 from morphad.registry import publishing
 from morphad.registry import trail as trails
 from morphad.registry.dossier import (
@@ -58,7 +58,7 @@ _NOT_AS_WRITTEN = (*_DAMAGED, MorphadError, TypeError, KeyError, AttributeError,
 
 
 @dataclass(frozen=True)
-class Finding:
+class DossierFinding:
     """One check and its outcome.
 
     Attributes:
@@ -83,13 +83,13 @@ class Checked:
         fingerprint: SHA-256 of its SHA256SUMS; "" where there is none.
     """
 
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[DossierFinding] = field(default_factory=list)
     facts: Facts | None = None
     entries: tuple[Entry, ...] = ()
     fingerprint: str = ""
 
     @property
-    def wrong(self) -> list[Finding]:
+    def wrong(self) -> list[DossierFinding]:
         """The checks that failed."""
         return [finding for finding in self.findings if finding.passed is False]
 
@@ -112,7 +112,7 @@ class _SkippedError(Exception):
     """A check that cannot be made."""
 
 
-def check(path: Path) -> Checked:
+def verify(path: Path) -> Checked:
     """Check a dossier by itself, without a network.
 
     Raises:
@@ -127,7 +127,7 @@ def check(path: Path) -> Checked:
         return dossier.checked()
 
 
-def hold_against(checked: Checked, trail: Trail, version: Version | None) -> list[Finding]:
+def hold_against(checked: Checked, trail: Trail, version: Version | None) -> list[DossierFinding]:
     """Hold a dossier against the registry.
 
     Args:
@@ -140,7 +140,7 @@ def hold_against(checked: Checked, trail: Trail, version: Version | None) -> lis
     """
     facts = checked.facts
     if facts is None:
-        return [Finding("registry", None, f"{FACTS} cannot be read, so it is not known what to compare")]
+        return [DossierFinding("registry", None, f"{FACTS} cannot be read, so it is not known what to compare")]
     if facts.line != trail.line:
         raise BadInputError(f"the dossier is of line {facts.line}, not of {trail.line}; give that line with --against")
     return [
@@ -174,7 +174,7 @@ class _Dossier:
         findings += [_finding(what, function) for what, function in checks.items()]
         return Checked(findings, self._facts, tuple(self._entries), self._hashes.get(SUMS, ""))
 
-    def _check_files(self) -> list[Finding]:
+    def _check_files(self) -> list[DossierFinding]:
         """Every file has the hash that it should have, and there is none too few or too many."""
         wrong = []
         for name in sorted(self.names):
@@ -199,7 +199,7 @@ class _Dossier:
             wrong.append(f"{SUMS} is not as it was written")
         if wrong:
             return [_told("files", False, said) for said in wrong]
-        return [Finding("files", True, f"all {len(there)} have the hashes of {SUMS}")]
+        return [DossierFinding("files", True, f"all {len(there)} have the hashes of {SUMS}")]
 
     def _check_facts(self) -> str:
         values = self._json(FACTS)
@@ -368,7 +368,7 @@ class _Dossier:
             raise _WrongError(f"{name} is damaged ({_short(error)})") from error
 
 
-def _finding(what: str, function: Callable[[], str]) -> Finding:
+def _finding(what: str, function: Callable[[], str]) -> DossierFinding:
     try:
         return _told(what, True, function())
     except _WrongError as error:
@@ -379,9 +379,9 @@ def _finding(what: str, function: Callable[[], str]) -> Finding:
         return _told(what, False, f"not as morphad writes it ({_short(error)})")
 
 
-def _told(what: str, passed: bool | None, said: str) -> Finding:
+def _told(what: str, passed: bool | None, said: str) -> DossierFinding:
     """A finding that nothing in the dossier can make steer a terminal."""
-    return Finding(what, passed, printable(said))
+    return DossierFinding(what, passed, printable(said))
 
 
 def _compare_trails(facts: Facts, ours: tuple[Entry, ...], theirs: tuple[Entry, ...]) -> str:

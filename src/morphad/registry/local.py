@@ -17,8 +17,8 @@ from urllib.parse import quote, unquote, urlsplit
 
 import mlflow
 
-from morphad.errors import BadInputError, ServiceError
-from morphad.files import atomic_file
+from morphad.base.errors import BadInputError, ServiceError
+from morphad.base.files import atomic_file
 
 if TYPE_CHECKING:
     from alembic.script import ScriptDirectory

@@ -20,9 +20,9 @@ import numpy as np
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from morphad.base.errors import BadInputError, ServiceError
+from morphad.base.files import read_json
 from morphad.data.images import decode
-from morphad.errors import BadInputError, ServiceError
-from morphad.files import read_json
 from morphad.inspection import Answer
 from morphad.registry import worker
 from morphad.settings import Decoding

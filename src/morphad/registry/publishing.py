@@ -21,10 +21,12 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 import morphad
-from morphad.errors import BadInputError
-from morphad.files import read_json
+from morphad.base.errors import BadInputError
+from morphad.base.files import read_json
+from morphad.base.text import masked_settings
 from morphad.model.saved import detector_hash
 from morphad.registry import trail, versions
 from morphad.registry.account import authenticated_account
@@ -36,12 +38,11 @@ from morphad.registry.records import (
     DatasetFacts,
     Registration,
     Version,
+    as_params,
     code_revision,
     fit_names,
-    flattened,
     model_name,
 )
-from morphad.text import masked_settings
 
 # What the code that travels with a model imports, directly or through these. Pinned as installed at publication.
 REQUIREMENTS = (
@@ -131,6 +132,7 @@ def publish(
                 _log_report(client, run_id, report_folder)
                 if card:
                     client.log_text(run_id, card, f"{REPORT}/{CARD}")
+                    client.set_tag(run_id, MLFLOW_RUN_NOTE, _fitted(card))
                 _log_data(client, run_id, dataset)
                 model_uri = _log_model(line, detector_folder, all_tags)
                 version = _create_version(
@@ -190,7 +192,7 @@ def _log_facts(
         run_id,
         metrics=[Metric(name, float(value), now, 0) for name, value in fit_names(metrics).items()],
         # Settings hold addresses, and addresses may hold passwords.
-        params=[Param(name, value) for name, value in fit_names(flattened(masked_settings(params))).items()],
+        params=[Param(name, value) for name, value in fit_names(as_params(masked_settings(params))).items()],
     )
     facts = Dataset(
         name=dataset.manifest.parent.name or dataset.manifest.stem,

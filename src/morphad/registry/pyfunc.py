@@ -15,7 +15,7 @@ from mlflow.pyfunc.model import PythonModel
 from numpy.typing import NDArray
 from PIL import Image
 
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
 from morphad.inspection import DetectorModel
 from morphad.model.detector import Detector
 
@@ -26,7 +26,7 @@ class InspectionModel(PythonModel):
     def load_context(self, context: Any) -> None:
         """Load the detector, and with it the rules by which its images are decoded."""
         detector = Detector.load(Path(context.artifacts["detector"]))
-        self.has_scale = detector.heatmap_scale is not None
+        self.has_scale = detector.heatmap_scale_ is not None
         self.model = DetectorModel(detector)
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
@@ -86,8 +86,11 @@ def _encoded(image: Any, row: int) -> bytes:
 
 def _png(heatmap: NDArray[np.float32]) -> bytes:
     """Heatmap [H, W] as 8 bit grey: 0 is black, 1 is white."""
+    levels = np.empty(heatmap.shape, np.uint8)
+    for row, values in zip(levels, heatmap, strict=True):  # without a copy of the whole as float
+        row[:] = np.rint(values * 255)
     buffer = io.BytesIO()
-    Image.fromarray((heatmap * 255).round().astype(np.uint8)).save(buffer, format="PNG")
+    Image.fromarray(levels).save(buffer, format="PNG")
     return buffer.getvalue()
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from morphad import text
-from morphad.files import sha256_file, sha256_json
+from morphad.base import text
+from morphad.base.files import sha256_file, sha256_json
 
 T = TypeVar("T")
 
@@ -191,7 +191,7 @@ def _git(*arguments: str) -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def flattened(values: dict[str, Any]) -> dict[str, str]:
+def as_params(values: dict[str, Any]) -> dict[str, str]:
     """Nested settings as MLflow parameters: dotted keys, values as text (JSON for lists)."""
     return {
         name: value if isinstance(value, str) else json.dumps(value, default=str, sort_keys=True)

@@ -9,8 +9,9 @@ from typing import Any
 
 import mlflow
 
-from morphad.errors import BadInputError, ServiceError
-from morphad.files import atomic_directory
+from morphad.base.errors import BadInputError, ServiceError
+from morphad.base.files import atomic_directory
+from morphad.base.text import masked
 from morphad.model.saved import detector_hash
 from morphad.registry import changes, decisions, dossier, publishing, versions
 from morphad.registry import retention as retentions
@@ -25,7 +26,6 @@ from morphad.registry.retention import Pruning, Retention
 from morphad.registry.standing import Standing
 from morphad.registry.trail import Entry, Trail
 from morphad.settings import RegisterSettings
-from morphad.text import masked
 
 
 class Registry:

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import NoReturn
 
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
 from morphad.registry.records import Version
 from morphad.registry.registry import Registry
 

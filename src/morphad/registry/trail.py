@@ -26,7 +26,7 @@ from mlflow.entities import Experiment, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from morphad.errors import BadInputError, CheckFailedError
+from morphad.base.errors import BadInputError, CheckFailedError
 from morphad.registry.connection import Connection
 from morphad.registry.records import Actor
 
@@ -239,7 +239,7 @@ def append(client: MlflowClient, connection: Connection, trail: Trail, entry: En
     if written.sha256 != _sha256(text):
         raise OvertakenError(
             f"line {trail.line}: {written.by} was faster: {phrase(written)} at {written.at}. Nothing was changed "
-            f"here; look at `morphad history {trail.line}`, then run again if it is still wanted"
+            f"here; see `morphad history {trail.line}`, then run again if it is still wanted"
         )
     return written
 

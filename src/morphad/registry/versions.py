@@ -6,7 +6,7 @@ from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from morphad.errors import BadInputError
+from morphad.base.errors import BadInputError
 from morphad.registry.records import Version, model_name
 
 

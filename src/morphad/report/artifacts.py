@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_curve
 
-from morphad.files import read_json
+from morphad.base.files import read_json
 
 _SINGLE = ("image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "aupro", "threshold", "n_good", "n_defect")
 _RATES = ("overkill", "escape")

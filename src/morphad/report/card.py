@@ -9,10 +9,10 @@ from typing import Any
 
 import pandas as pd
 
+from morphad.base.wording import counted, exact_percent, percent
 from morphad.decision.calibration import Calibration
 from morphad.decision.gate_checks import MIN_KIND
 from morphad.decision.grounds import Grounds
-from morphad.decision.wording import counted, exact_percent, percent
 from morphad.report.markdown import code, prose
 from morphad.report.template import span
 from morphad.report.verdict import verdict
@@ -277,7 +277,7 @@ def _data(facts: CardFacts) -> list[str]:
 
 
 def _licences(training: Mapping[str, Any], facts: CardFacts) -> list[str]:
-    images = code(facts.licence, 300) if facts.licence else "nothing was told (`ingest.licence`)"
+    images = code(facts.licence, 300) if facts.licence else "not known (`ingest.licence` is empty)"
     weights = str(training.get("weights", ""))
     backbone = code(str(training.get("backbone", "unknown")))
     if weights == "packaged":

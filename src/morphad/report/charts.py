@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from morphad.decision.wording import exact_percent, percent
+from morphad.base.wording import exact_percent, percent
 
 Values = NDArray[np.float64]
 

@@ -12,14 +12,14 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from morphad import __version__
-from morphad.checks import CHECKS, STATISTICS
+from morphad.base.errors import MorphadError
+from morphad.base.files import write_text
+from morphad.base.wording import counted, percent
 from morphad.data.contract import CAMERA, Finding, Limits, Result, StatisticFacts, comparable
-from morphad.decision.wording import counted, percent
-from morphad.errors import MorphadError
-from morphad.files import write_text
 from morphad.report.charts import statistic_histogram
 from morphad.report.pictures import average, thumbnail
 from morphad.report.template import environment
+from morphad.settings.checks import CHECKS, STATISTICS
 
 Pixels = Callable[[str], NDArray[np.uint8]]
 

@@ -9,16 +9,16 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import ArrayLike
 
+from morphad.base.files import write_text
+from morphad.base.text import flattened, masked_settings
+from morphad.base.wording import percent
 from morphad.decision.calibration import Calibration, finite_scores
 from morphad.decision.grounds import Grounds
 from morphad.decision.metrics import is_defect
-from morphad.decision.wording import percent
-from morphad.files import write_text
 from morphad.report.charts import roc_chart, score_histogram
 from morphad.report.pictures import Example, colour_bar, overlay, picture
 from morphad.report.template import environment, span
 from morphad.report.verdict import Verdict, verdict
-from morphad.text import flattened, masked_settings
 
 __all__ = ["DataFacts", "Example", "IndexEntry", "PageData", "example_indices", "write_index", "write_page"]
 

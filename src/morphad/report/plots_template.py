@@ -8,7 +8,7 @@ Needs the extra `plots`; Vega, Vega-Lite and Vega-Embed (BSD-3-Clause) come out 
 import sys
 from pathlib import Path
 
-from morphad.files import write_text
+from morphad.base.files import write_text
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en">

@@ -6,7 +6,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from morphad.decision.wording import counted, exact_percent, percent
+from morphad.base.wording import counted, exact_percent, percent
 
 _HERE = Path(__file__).parent
 

@@ -1,11 +1,15 @@
 """What a quality engineer needs to know about a model, in one sentence, and what to do where something is wrong."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from morphad.base.errors import BadInputError
+from morphad.base.files import read_json
+from morphad.base.wording import counted, exact_percent, percent
 from morphad.decision.calibration import Calibration
 from morphad.decision.grounds import Grounds
-from morphad.decision.wording import counted, exact_percent, percent
+from morphad.model.saved import saved_calibration
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,15 @@ def _overkill_warning(metrics: dict[str, Any], calibration: Calibration) -> list
         f"what the calibration allows for ({percent(calibration.upper_bound)}): holdout and calibration images "
         "differ, for example in lot, light or camera. Do not rely on the guarantee before the reason is found."
     ]
+
+
+def read_verdict(report: Path, detector: Path) -> Verdict:
+    """The sentence at the head of a line's page."""
+    calibration, metrics = saved_calibration(detector), report / "metrics.json"
+    try:
+        return verdict(read_json(metrics), calibration)
+    except (KeyError, TypeError) as error:
+        raise BadInputError(f"{metrics}: not as morphad writes it; run `morphad evaluate` again") from error
 
 
 def _parts(number: float, what: str) -> str:

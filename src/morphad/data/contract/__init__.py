@@ -11,18 +11,18 @@ from pathlib import Path
 
 import pandas as pd
 
-from morphad.checks import CHECKS, SIZES, STATISTICS, Statistic, Weight
+from morphad.base.wording import counted
 from morphad.data.contract import engine, picture_rules
 from morphad.data.contract.drift import CAMERA, shifts, unlikeness
-from morphad.data.contract.findings import FORMAT_VERSION, Finding, Limits, Result, Shift, StatisticFacts
+from morphad.data.contract.findings import FORMAT_VERSION, Finding, Limits, Result, StatisticDrift, StatisticFacts
 from morphad.data.contract.limits import far_limits, line_limits
 from morphad.data.contract.rule import Rows, Rule
 from morphad.data.contract.rules import figures, rules
 from morphad.data.contract.table import comparable, with_derived
 from morphad.data.manifest import manifest_id
-from morphad.data.snapshot import Reject
-from morphad.decision.wording import counted
+from morphad.data.snapshot.copying import Reject
 from morphad.settings import ValidateSettings
+from morphad.settings.checks import CHECKS, SIZES, STATISTICS, Statistic, Weight
 
 __all__ = [
     "CAMERA", "FORMAT_VERSION", "Finding", "Limits", "Result", "Shift", "StatisticFacts", "check_manifest", "comparable"
@@ -38,6 +38,7 @@ def check_manifest(
     *,
     reference: pd.DataFrame | None = None,
     rejects: Sequence[Reject] = (),
+    white_level: int = 65535,
     now: datetime | None = None,
     data_docs: Path | None = None,
 ) -> Result:
@@ -51,6 +52,7 @@ def check_manifest(
         line: The product line that the manifest should describe.
         reference: Rows of the manifest of the champion's data; None, or no rows, where there is none.
         rejects: Images that could not be read and are no rows of the manifest.
+        white_level: The value of 16-bit files that was shown as white (`ingest.white_level`).
         now: Images taken later are from the future; None: now.
         data_docs: A folder for the pages of Great Expectations; None: they are not made.
     """
@@ -59,7 +61,7 @@ def check_manifest(
     broken: dict[str, tuple[Rule, tuple[str, ...]]] = {}
     applied: set[str] = {"empty", "unreadable"}
     limits: dict[Statistic, Limits] = {}
-    found: dict[str, Shift] = {}
+    found: dict[str, StatisticDrift] = {}
     new = known = None
     if rejects:
         broken["unreadable"] = (_unreadable(rejects), tuple(reject.name for reject in rejects))
@@ -74,7 +76,9 @@ def check_manifest(
             found = shifts(new, known, settings)
             comparison = [*picture_rules.shifts(new, known, found, _most_shifted(new, known, found))]
         far = far_limits(new, known, settings)
-        everything = rules(table, reference, limits, far, comparison=comparison, settings=settings, line=line)
+        everything = rules(
+            table, reference, limits, far, comparison=comparison, settings=settings, line=line, white_level=white_level
+        )
         switched_on = [rule for rule in everything if _weight(rule.name, settings) != "off"]
         applied |= {rule.name for rule in switched_on}
         tables = {**_tables(table), "figures": figures(table, found, settings)}
@@ -141,7 +145,9 @@ def _told_better(broken: Mapping[str, tuple[str, ...]]) -> list[str]:
     ]
 
 
-def _most_shifted(new: pd.DataFrame, reference: pd.DataFrame, found: Mapping[str, Shift]) -> dict[str, list[str]]:
+def _most_shifted(
+    new: pd.DataFrame, reference: pd.DataFrame, found: Mapping[str, StatisticDrift]
+) -> dict[str, list[str]]:
     """For each shift the new images that show it most."""
     most: dict[str, list[str]] = {}
     for name, shift in found.items():
@@ -176,7 +182,7 @@ def _facts(
     new: pd.DataFrame | None,
     known: pd.DataFrame | None,
     limits: Mapping[Statistic, Limits],
-    found: Mapping[str, Shift],
+    found: Mapping[str, StatisticDrift],
 ) -> StatisticFacts:
     now, before = (None if rows is None or rows.empty else float(rows[name].median()) for rows in (new, known))
     return StatisticFacts(name, now, before, limits.get(name), found.get(name))

@@ -8,10 +8,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from morphad.checks import STATISTICS
-from morphad.data.contract.findings import Shift
+from morphad.data.contract.findings import StatisticDrift
 from morphad.data.contract.limits import ENOUGH
 from morphad.settings import ValidateSettings
+from morphad.settings.checks import STATISTICS
 
 Values = NDArray[np.float64]
 Bits = NDArray[np.uint8]
@@ -30,7 +30,7 @@ class _Test:
     effect: float
 
 
-def shifts(new: pd.DataFrame, reference: pd.DataFrame, settings: ValidateSettings) -> dict[str, Shift]:
+def shifts(new: pd.DataFrame, reference: pd.DataFrame, settings: ValidateSettings) -> dict[str, StatisticDrift]:
     """Compare good images that the reference does not hold with those that it holds.
 
     Each statistic: two-sample Kolmogorov-Smirnov. The camera: for each of the 256 places of the perceptual hash,
@@ -59,7 +59,7 @@ def shifts(new: pd.DataFrame, reference: pd.DataFrame, settings: ValidateSetting
     adjusted = dict(zip(tests, _holm(np.array([test.p_value for test in tests.values()])), strict=True))
     between = _between_sessions(reference)
     by_chance = np.sqrt(1 / len(new) + 1 / len(reference))
-    found: dict[str, Shift] = {}
+    found: dict[str, StatisticDrift] = {}
     for name, test in tests.items():
         key = CAMERA if name in _CAMERA_TESTS else name
         floor = settings.camera_effect if key == CAMERA else settings.drift_effect
@@ -67,7 +67,7 @@ def shifts(new: pd.DataFrame, reference: pd.DataFrame, settings: ValidateSetting
         if name in between:
             allowed = max(floor, between[name] + _CHANCE[name == _CAMERA_TESTS[0]] * float(by_chance))
         drifted = bool(adjusted[name] < settings.drift_false_alarm and test.effect > allowed)
-        shift = Shift(test.effect, allowed, float(adjusted[name]), drifted)
+        shift = StatisticDrift(test.effect, allowed, float(adjusted[name]), drifted)
         if key not in found or (shift.drifted, shift.effect - shift.allowed) > (
             found[key].drifted,
             found[key].effect - found[key].allowed,

@@ -17,8 +17,8 @@ import pandas as pd  # noqa: E402
 from great_expectations.checkpoint.actions import UpdateDataDocsAction  # noqa: E402
 from great_expectations.data_context.types.base import ProgressBarsConfig  # noqa: E402
 
+from morphad.base.progress import track  # noqa: E402
 from morphad.data.contract.rule import Rows, Rule  # noqa: E402
-from morphad.progress import track  # noqa: E402
 
 Tables = Mapping[Rows, pd.DataFrame]
 
@@ -42,7 +42,7 @@ def run(rules: Sequence[Rule], tables: Tables) -> dict[str, Outcome]:
     """Hold tables against rules; by name of the rule."""
     context = _context()
     found: dict[str, Outcome] = {}
-    for name, table in track(tables.items(), "checking", total=len(tables), unit="group of rows"):
+    for name, table in track(tables.items(), "checking", total=len(tables)):
         own = [rule for rule in rules if rule.rows == name]
         if not own:
             continue

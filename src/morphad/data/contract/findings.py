@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from morphad.checks import Severity
+from morphad.settings.checks import Severity
 
 FORMAT_VERSION = 1
 NAMED = 5  # paths named in a sentence
@@ -54,7 +54,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Shift:
+class StatisticDrift:
     """How the new images as a whole differ from the reference in one respect.
 
     Attributes:
@@ -87,7 +87,7 @@ class StatisticFacts:
     median: float | None
     reference_median: float | None
     limits: Limits | None
-    shift: Shift | None
+    shift: StatisticDrift | None
 
 
 @dataclass(frozen=True)
@@ -99,9 +99,9 @@ class Result:
         data_hash: Of the manifest.
         counts: images, good, defect, and new_good: good images that the reference does not hold.
         reference: data_hash and good (how many good images) of the reference; None without one.
-        findings: Errors first, then in the order of `morphad.checks.CHECKS`.
+        findings: Errors first, then in the order of `morphad.settings.checks.CHECKS`.
         states: For each check "met", "broken", "off", or "not applicable".
-        statistics: In the order of `morphad.checks.STATISTICS`.
+        statistics: In the order of `morphad.settings.checks.STATISTICS`.
         camera: How far the pictures as a whole moved against the reference; None where it was not tested.
     """
 
@@ -112,7 +112,7 @@ class Result:
     findings: tuple[Finding, ...]
     states: Mapping[str, str]
     statistics: tuple[StatisticFacts, ...]
-    camera: Shift | None
+    camera: StatisticDrift | None
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -160,7 +160,7 @@ class Result:
         }
 
 
-def _shift(shift: Shift | None) -> dict[str, Any] | None:
+def _shift(shift: StatisticDrift | None) -> dict[str, Any] | None:
     if shift is None:
         return None
     return {

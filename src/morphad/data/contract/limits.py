@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from morphad.checks import SIZES, STATISTICS, Statistic
 from morphad.data.contract.findings import Limits
 from morphad.settings import ValidateSettings
+from morphad.settings.checks import SIZES, STATISTICS, Statistic
 
 ENOUGH = 20  # images to draw limits from, or to compare
 

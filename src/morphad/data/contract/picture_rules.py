@@ -4,14 +4,16 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
-from morphad.checks import Statistic
+from morphad.base.wording import counted, exact_percent, percent
 from morphad.data.contract.drift import CAMERA
-from morphad.data.contract.findings import Limits, Shift
+from morphad.data.contract.findings import Limits, StatisticDrift
 from morphad.data.contract.limits import LEAST_CONTRAST, least_sharpness
 from morphad.data.contract.rule import Rule, between, flag
 from morphad.data.contract.table import channels, sizes
-from morphad.decision.wording import counted, exact_percent, percent
 from morphad.settings import ValidateSettings
+from morphad.settings.checks import Statistic
+
+_WHITE_LEVELS = (1023, 4095, 16383)  # of cameras of 10, 12 and 14 bits
 
 _WHENCE = {"settings": "validate.limits.{name}", "reference": "from the reference", "set": "from the others"}
 _REMEDIES: dict[Statistic, str] = {
@@ -71,6 +73,23 @@ def one_camera(table: pd.DataFrame, reference: pd.DataFrame | None) -> Iterator[
         )  # fmt: skip
 
 
+def bits_in_use(table: pd.DataFrame, white_level: int) -> Iterator[Rule]:
+    """A camera of 12 bits that saves files of 16 is told from a dark picture by the line's highest value."""
+    deep = table[table["bit_depth"] == 16]
+    if deep.empty:
+        return
+    highest = int(deep["peak"].max())
+    levels = {level: round(level * 255 / white_level) for level in _WHITE_LEVELS if level < white_level}
+    fits = next((level for level, shown in levels.items() if highest <= shown), None)
+    yield Rule(
+        "white_level", "ExpectColumnMaxToBeBetween", between("peak", 0 if fits is None else levels[fits] + 1),
+        f"the {counted(len(deep), '16-bit image')} use {highest + 1} of 256 grey levels: no value is above {fits}",
+        f"if the camera has {0 if fits is None else fits.bit_length()} bits, set ingest.white_level: {fits} and ingest "
+        "again",
+        rows="images", paths=(),
+    )  # fmt: skip
+
+
 def statistics(
     table: pd.DataFrame,
     limits: Mapping[Statistic, Limits],
@@ -96,7 +115,7 @@ def statistics(
             )  # fmt: skip
         yield Rule(
             f"{name}_outliers", "ExpectColumnValuesToBeBetween", arguments,
-            f"{{n}} of {held:,} with {what} {outside}", f"look at them; {_REMEDIES[name]}", "good image", "new",
+            f"{{n}} of {held:,} with {what} {outside}", f"check them; {_REMEDIES[name]}", "good image", "new",
         )  # fmt: skip
         if name in far:
             yield Rule(
@@ -106,7 +125,10 @@ def statistics(
 
 
 def shifts(
-    new: pd.DataFrame, reference: pd.DataFrame, found: Mapping[str, Shift], most_shifted: Mapping[str, Sequence[str]]
+    new: pd.DataFrame,
+    reference: pd.DataFrame,
+    found: Mapping[str, StatisticDrift],
+    most_shifted: Mapping[str, Sequence[str]],
 ) -> Iterator[Rule]:
     """Whether new images as a whole are like the reference; both are results of `comparable`."""
     images = counted(len(new), "new good image")

@@ -14,7 +14,7 @@ class Rule:
     """One expectation on some of the rows.
 
     Attributes:
-        name: Of the check, one of `morphad.checks.CHECKS`.
+        name: Of the check, one of `morphad.settings.checks.CHECKS`.
         expectation: Its class in Great Expectations.
         arguments: What it is given.
         message: What is wrong when it is not met; "{n}" becomes how many images do not meet it, with `noun`.

@@ -4,13 +4,13 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import pandas as pd
 
-from morphad.checks import Statistic
+from morphad.base.wording import counted
 from morphad.data.contract import picture_rules
-from morphad.data.contract.findings import Limits, Shift
+from morphad.data.contract.findings import Limits, StatisticDrift
 from morphad.data.contract.rule import Rule, between, flag
 from morphad.data.contract.table import KNOWN_BESIDE
-from morphad.decision.wording import counted
 from morphad.settings import ValidateSettings
+from morphad.settings.checks import Statistic
 
 _AGAIN = "ingest again"
 
@@ -24,6 +24,7 @@ def rules(
     comparison: Iterable[Rule],
     settings: ValidateSettings,
     line: str,
+    white_level: int,
 ) -> list[Rule]:
     """What applies to these images.
 
@@ -35,6 +36,7 @@ def rules(
         comparison: Result of `picture_rules.shifts`.
         settings: Limits.
         line: The product line that the manifest should describe.
+        white_level: The value of 16-bit files that was shown as white (`ingest.white_level`).
     """
     return [
         *_rows(line),
@@ -42,6 +44,7 @@ def rules(
         *_counts(table, settings),
         *picture_rules.usable(table),
         *picture_rules.one_camera(table, reference),
+        *picture_rules.bits_in_use(table, white_level),
         *picture_rules.statistics(table, limits, far, settings),
         *comparison,
         *picture_rules.copies(table, settings),
@@ -50,7 +53,7 @@ def rules(
     ]
 
 
-def figures(table: pd.DataFrame, shifts: Mapping[str, Shift], settings: ValidateSettings) -> pd.DataFrame:
+def figures(table: pd.DataFrame, shifts: Mapping[str, StatisticDrift], settings: ValidateSettings) -> pd.DataFrame:
     """Figures of the whole that rules look at: one row.
 
     Columns: the effect of each shift where it counts as one, else 0; masks and groups, how many images have one; roles,
@@ -147,6 +150,13 @@ def _labels(table: pd.DataFrame, reference: pd.DataFrame | None, settings: Valid
         "{n} with a mask that marks nothing", "correct the masks; pixel figures count these images as all good",
         "defect image", "masked",
     )  # fmt: skip
+    most = (table.loc[table["mask"] != "", "masked"] > 0.5).mean() > 0.5
+    yield Rule(
+        "inverted_masks", "ExpectColumnValuesToBeBetween", between("masked", high=0.5 if most else 1),
+        "{n} with a mask that marks more than half of the picture",
+        "if black marks the defect in them, invert the masks: a defect is white, all else is black",
+        "defect image", "masked",
+    )  # fmt: skip
 
 
 def _kinds(reference: pd.DataFrame | None) -> tuple[str, ...]:
@@ -196,7 +206,7 @@ def _beside(table: pd.DataFrame) -> Iterator[Rule]:
         yield flag("acquired_format", "{n} whose time (acquired) is none", "write it as 2025-03-01T14:05:00Z")
         yield flag("acquired_future", "{n} from the future", clock)
         yield flag("acquired_implausible", "{n} from before the year 2000", clock)
-        yield flag("time_order", "{n} whose time breaks the order of their names", f"look at their times; {clock}")
+        yield flag("time_order", "{n} whose time breaks the order of their names", f"check their times; {clock}")
 
 
 def _leakage(table: pd.DataFrame) -> Iterator[Rule]:
@@ -209,7 +219,7 @@ def _leakage(table: pd.DataFrame) -> Iterator[Rule]:
     )  # fmt: skip
     yield flag(
         "leakage_near", f"{{n}} that are near copies of one in another of the {parts}",
-        "look whether they show one part twice, and keep these together", column="leak_near", noun="good image",
+        "check whether they show one part twice, and keep these together", column="leak_near", noun="good image",
     )  # fmt: skip
     yield flag(
         "leakage_group", f"{{n}} whose group is in two {parts}",

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from morphad.checks import STATISTICS
 from morphad.data.contract.limits import LEAST_CONTRAST, MOST_AT_AN_END, least_sharpness
-from morphad.data.duplicates import Indices, components, near_pairs
-from morphad.data.layouts import SPLITS
+from morphad.data.source.layouts import SPLITS
+from morphad.data.split.near_copies import Indices, components, near_pairs
 from morphad.settings import ValidateSettings
+from morphad.settings.checks import STATISTICS
 
 KNOWN_BESIDE = ("group", "lot", "shift", "camera", "acquired")  # facts that some images may have and others not
 _GREY = ("1", "L", "LA", "I;16")

@@ -1,0 +1,73 @@
+"""The verbs to begin with: a trial on a folder of pictures, a project, a line."""
+
+import argparse
+from pathlib import Path
+
+from morphad.base.verbs import Verbs
+
+
+def add_verbs(verbs: Verbs) -> None:
+    """Add the verbs."""
+    trying = verbs.add(
+        "try",
+        _try,
+        "learn from a folder of good pictures and show what that finds; keeps nothing else",
+        "caps/good --also caps/new",
+    )
+    trying.add_argument("folder", metavar="FOLDER", type=Path, help="good pictures, or an MVTec AD layout")
+    trying.add_argument(
+        "--also", metavar="PICTURE", nargs="+", type=Path, default=[], help="pictures or folders to give verdicts on"
+    )
+    trying.add_argument("--page", type=Path, default=Path("try.html"), metavar="FILE", help="default: try.html")
+    trying.add_argument("--preset", choices=("default", "fast"), default="default", help="fast: half the time")
+    trying.add_argument("--seed", type=int, default=0)
+    init = verbs.add(
+        "init",
+        _init,
+        "make a project in this folder, with a first line if you name its pictures",
+        "/data/caps --line caps",
+    )
+    init.add_argument("pictures", metavar="PICTURES", nargs="?", help="a folder, s3://bucket/prefix or a table (.csv)")
+    init.add_argument("--line", metavar="NAME", help="of the line; default: the folder's")
+    line = verbs.add("add-line", _add_line, "add a line to params.yaml", "lids s3://cameras/lids")
+    line.add_argument("line", metavar="NAME", help="a-z, 0-9 and inner hyphens")
+    line.add_argument("pictures", metavar="PICTURES", help="a folder, s3://bucket/prefix or a table (.csv, .parquet)")
+
+
+def _try(options: argparse.Namespace) -> int:
+    from morphad.jobs.trial import try_folder
+    from morphad.report.trial_page import headline
+
+    trial = try_folder(options.folder, options.also, options.page, seed=options.seed, preset=options.preset)
+    for name, reason in trial.unreadable:
+        print(f"{name}: {reason}")
+    print(headline(trial.good, trial.calibration))
+    for example in trial.verdicts:
+        print(f"{'reject' if example.rejected else 'accept'}\t{example.p_value:.4f}\t{example.name}")
+    print(f"page: {options.page}")
+    print(f"next: in an empty folder, morphad init {options.folder.resolve()} --line NAME")
+    return 2 if trial.unanswered else 0
+
+
+def _init(options: argparse.Namespace) -> None:
+    from morphad.jobs.project import make_project
+
+    made = make_project(Path(), options.pictures, options.line)
+    print(f"made {', '.join(made.files)}")
+    _say(made.line, made.says)
+    if made.line is None:
+        print("next: morphad add-line NAME PICTURES")
+
+
+def _add_line(options: argparse.Namespace) -> None:
+    from morphad.jobs.project import add_line
+
+    _say(options.line, add_line(Path(), options.line, options.pictures))
+
+
+def _say(line: str | None, says: list[str]) -> None:
+    if line is None:
+        return
+    for sentence in says:
+        print(f"{line}: {sentence}")
+    print("next: dvc repro")

@@ -1,0 +1,1 @@
+"""What people start that is no step of a line: one image or many, a check, a benchmark, a summary."""

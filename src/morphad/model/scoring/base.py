@@ -1,0 +1,76 @@
+"""From a trained network to a score and a map for each image: what both ways to do it have in common."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from morphad.base.errors import BadInputError
+from morphad.model.network import MorphologyNetwork
+
+BATCH = 16  # images a forward pass
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A batch of scored images.
+
+    Attributes:
+        scores: [B] float64, higher for more abnormal.
+        maps: [B, H, W] float32 at the network's input size, higher for more abnormal.
+    """
+
+    scores: Tensor
+    maps: Tensor
+
+
+class Scorer(ABC):
+    """A way to score images with a trained network.
+
+    Args:
+        dtype: What the network's forward passes are computed in; None for float32. All else is float32.
+    """
+
+    MIN_IMAGES: ClassVar[int]
+
+    def __init__(self, dtype: torch.dtype | None) -> None:
+        self._dtype = dtype
+
+    def check_count(self, count: int) -> None:
+        """Refuse too few good training images.
+
+        Raises:
+            BadInputError: There are fewer than `MIN_IMAGES`.
+        """
+        if count < self.MIN_IMAGES:
+            raise BadInputError(
+                f"this score (train.score.kind) needs at least {self.MIN_IMAGES} good training images, got {count}; "
+                "add images to the line"
+            )
+
+    @abstractmethod
+    def fit(self, network: MorphologyNetwork, images: Tensor, report: Callable[[int], object]) -> Self:
+        """Learn what good images [N, C, H, W] uint8 look like; `report` is told how many more are worked through.
+
+        Raises:
+            BadInputError: Too few images.
+        """
+
+    @abstractmethod
+    def score(self, network: MorphologyNetwork, images: Tensor) -> Scored:
+        """Score images [B, C, H, W] uint8."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """Tensors that `load_state` takes back."""
+
+    @abstractmethod
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what `state` gave."""
+
+    def _autocast(self, images: Tensor) -> torch.autocast:
+        """The context for a forward pass of `images`."""
+        return torch.autocast(images.device.type, dtype=self._dtype or torch.bfloat16, enabled=self._dtype is not None)

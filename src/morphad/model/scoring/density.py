@@ -1,0 +1,80 @@
+"""What every density of patch features has in common: a distance from good patches, fitted in one pass.
+
+`update` is called with the features of good images, batch by batch; `finish` then fixes the density. Memory does not
+grow with the number of images.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+SHRINKAGE = 0.01  # added to the variance of every channel, so that one that never varies does not decide alone
+
+
+class Density(ABC):
+    """A distance from good patches, larger for more abnormal.
+
+    Attributes:
+        neighbourhoods: Whether layers coarser than the grid are to be averaged over neighbouring places beforehand.
+    """
+
+    neighbourhoods = False
+
+    @abstractmethod
+    def update(self, features: Tensor) -> None:
+        """Take in features [B, C, h, w] of good images."""
+
+    @abstractmethod
+    def finish(self) -> "Density":
+        """Fix the density from all that was taken in so far; more may be taken in afterwards and `finish` called again.
+
+        Raises:
+            BadInputError: Too little was taken in.
+        """
+
+    @abstractmethod
+    def distances(self, features: Tensor) -> Tensor:
+        """Distances [B, h, w] >= 0 of features [B, C, h, w], float32."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """What `load_state` needs to give the same distances."""
+
+    @abstractmethod
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what `state` gave."""
+
+
+class UniformSample:
+    """A uniform sample of all rows [N, D] that were added, `size` at most, in one pass.
+
+    Args:
+        size: Rows kept.
+        seed: Of the random keys: a row stays if its key is among the smallest.
+    """
+
+    def __init__(self, size: int, seed: int) -> None:
+        self._size = size
+        self._generator = torch.Generator().manual_seed(seed)
+        self._rows = self._keys = torch.empty(0)
+
+    def add(self, rows: Tensor) -> None:
+        """Take in rows."""
+        keys = torch.rand(len(rows), generator=self._generator).to(rows.device)
+        if self._rows.numel():
+            rows, keys = torch.cat([self._rows, rows]), torch.cat([self._keys, keys])
+        self._rows, self._keys = rows, keys
+        if len(keys) > 2 * self._size:  # not every time: moving the rows takes long
+            self._thin()
+
+    def rows(self) -> Tensor:
+        """The sample of what was added so far; more may be added afterwards."""
+        self._thin()
+        return self._rows
+
+    def _thin(self) -> None:
+        if len(self._keys) > self._size:
+            self._keys, kept = self._keys.topk(self._size, largest=False)
+            self._rows = self._rows[kept]

@@ -1,0 +1,268 @@
+"""The score by densities of patch features: how far each place of an image lies from good ones."""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from itertools import chain
+from typing import Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torchvision.transforms.v2 import functional as transforms
+
+from morphad.model.morphology import Case, parse_case, transform
+from morphad.model.network import MorphologyNetwork
+from morphad.model.scoring.base import BATCH, Scored, Scorer
+from morphad.model.scoring.density import Density
+from morphad.model.scoring.gaussian import GaussianDensity
+from morphad.model.scoring.memory_bank import MemoryDensity
+from morphad.model.scoring.subspace import SubspaceDensity
+from morphad.model.scoring.synthetic import with_anomalies
+from morphad.settings import ScoreSettings
+
+EDGE = 3  # places from the edge of the grid where the padding is felt
+
+
+class DensityScorer(Scorer):
+    """Distance of patch features from those of good images, seen in one or more morphological views.
+
+    A view is a case that train and test images alike are transformed by; each view and kind of density is a component
+    with a map, the memory beside other kinds with the first view alone. There are two memories, of features as they
+    are, which is sharp, and averaged over neighbours, which is steady; the component is their mean. The others blur and
+    take on its contours: they are multiplied by how far it stands out from its surroundings. Good images that
+    the densities were not fitted on set how much places near the edge count in each density, the scale of each
+    component (the deviation of its maps' peaks) and, once more with synthetic anomalies, its weight: by how many such
+    deviations these raise the peak, which is the linear discriminant's weight for independent components. The
+    fused map is the weighted mean, and the image's score is its peak: the mean of the most abnormal hundredth of it.
+    """
+
+    HELD_OUT = 5  # one image in so many sets scales and weights, before it joins the others
+    MIN_IMAGES = 2 * HELD_OUT
+    SYNTHETIC = 128  # images with synthetic anomalies behind the weights, at least
+    SMOOTHING = 2 / 224  # standard deviation of the map's smoothing as a share of its shorter side
+    PEAK = 0.01  # share of a map whose mean is its peak: a maximum alone follows the noise of single places
+
+    def __init__(self, settings: ScoreSettings, seed: int, dtype: torch.dtype | None) -> None:
+        super().__init__(dtype)
+        self._seed = seed
+        self._layers = settings.layers
+        self._views = [parse_case(name) for name in settings.views]
+        self._components = [self._make_components(settings, seed, first=i == 0) for i in range(len(self._views))]
+        self._edge_gains = self._centres = self._scales = self._weights = torch.empty(0)
+
+    @staticmethod
+    def _make_components(settings: ScoreSettings, seed: int, *, first: bool) -> dict[str, list[Density]]:
+        """The densities of a view by kind; beside others, the memory goes with the first view alone: it is slowest."""
+        made: dict[str, list[Density]] = {}
+        if "gaussian" in settings.densities:
+            made["gaussian"] = [GaussianDensity(settings.channels, seed)]
+        if "subspace" in settings.densities:
+            made["subspace"] = [SubspaceDensity(seed)]
+        if "memory" in settings.densities and (first or len(settings.densities) == 1):
+            made["memory"] = [
+                MemoryDensity(settings.memory, settings.neighbours, seed, neighbourhoods=averaged)
+                for averaged in (False, True)
+            ]
+        return made
+
+    def fit(self, network: MorphologyNetwork, images: Tensor, report: Callable[[int], object]) -> Self:
+        """As in `Scorer`."""
+        self.check_count(len(images))
+        held_out = torch.arange(len(images)) % self.HELD_OUT == self.HELD_OUT - 1
+        self._take_in(network, images[~held_out], report)
+        unseen = images[held_out]
+        distances = self._distances(network, unseen)
+        self._edge_gains = edge_gains(distances)
+        clean = self._peaks(distances)
+        self._centres = clean.mean(0)
+        self._scales = clean.std(0).clamp_min(1e-3 * self._centres.abs().max()).clamp_min(1e-6)
+        rounds = -(-self.SYNTHETIC // len(unseen))
+        spoilt = [self._peaks(self._distances(network, with_anomalies(unseen, self._seed + i))) for i in range(rounds)]
+        self._weights = component_weights(clean, torch.stack(spoilt).mean(0), self._scales)
+        self._take_in(network, unseen, report)
+        return self
+
+    def score(self, network: MorphologyNetwork, images: Tensor) -> Scored:
+        """As in `Scorer`."""
+        maps = self._component_maps(self._distances(network, images))
+        fused = self._smoothed(((maps - self._centres) / self._scales) @ self._weights)
+        return Scored(self._peak(fused).double(), fused)
+
+    def state(self) -> dict[str, Tensor]:
+        """As in `Scorer`."""
+        tensors = {
+            f"{prefix}{name}": tensor for prefix, density in self._named() for name, tensor in density.state().items()
+        }
+        return tensors | {
+            "edge_gains": self._edge_gains,
+            "centres": self._centres,
+            "scales": self._scales,
+            "weights": self._weights,
+        }
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """As in `Scorer`."""
+        for prefix, density in self._named():
+            density.load_state({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        self._edge_gains = state["edge_gains"]
+        self._centres, self._scales, self._weights = state["centres"], state["scales"], state["weights"]
+
+    def _named(self) -> Iterator[tuple[str, Density]]:
+        """All densities and what their tensors' names start with."""
+        for i, components in enumerate(self._components):
+            for kind, densities in components.items():
+                for j, density in enumerate(densities):
+                    yield f"view{i}.{kind}{j}.", density
+
+    def _take_in(self, network: MorphologyNetwork, images: Tensor, report: Callable[[int], object]) -> None:
+        for batch in torch.split(images, BATCH):
+            for view, components in zip(self._views, self._components, strict=True):
+                features = self._features(network, batch, view)
+                for density in chain(*components.values()):
+                    density.update(features(density.neighbourhoods))
+            report(len(batch))
+        for _, density in self._named():
+            density.finish()
+
+    def _features(self, network: MorphologyNetwork, images: Tensor, view: Case) -> Callable[[bool], Tensor]:
+        """Gives features [B, C, h, w] float32 of all layers on one grid of 8 px, with `neighbourhoods` or not."""
+        height, width = self._input_size = tuple(images.shape[-2:])
+        with self._autocast(images):
+            layers = network.features(transform(images, view), self._layers)
+        grid = (max(1, height // 8), max(1, width // 8))
+
+        @cache
+        def on_grid(neighbourhoods: bool) -> Tensor:
+            return torch.cat(
+                [_to_grid(layers[name].float(), grid, neighbourhoods=neighbourhoods) for name in self._layers], 1
+            )
+
+        return on_grid
+
+    def _distances(self, network: MorphologyNetwork, images: Tensor) -> Tensor:
+        """[N, h, w, densities] on the grid, view by view, kind by kind: an eighth of the images' own bytes."""
+        batches = []
+        for batch in torch.split(images, BATCH):
+            maps = []
+            for view, components in zip(self._views, self._components, strict=True):
+                features = self._features(network, batch, view)
+                maps += [d.distances(features(d.neighbourhoods)) for d in chain(*components.values())]
+            batches.append(torch.stack(maps, -1))
+        return torch.cat(batches)
+
+    def _component_maps(self, distances: Tensor) -> Tensor:
+        """[N, h, w, components]: the edge brought down, distances of one kind averaged, others by the contrast."""
+        components = [item for of_view in self._components for item in of_view.items()]
+        parts = torch.split(distances * self._edge_gains, [len(densities) for _, densities in components], -1)
+        maps = [(kind, part.mean(-1)) for (kind, _), part in zip(components, parts, strict=True)]
+        memory = next((m for kind, m in maps if kind == "memory"), None)  # one at most beside others
+        contrast = 1 if memory is None else contrast_with_surroundings(memory)
+        return torch.stack([m if kind == "memory" else m * contrast for kind, m in maps], -1)
+
+    def _peaks(self, distances: Tensor) -> Tensor:
+        """[N, components]: the peak of each component's smoothed map."""
+        return torch.cat(
+            [
+                torch.stack([self._peak(self._smoothed(m)) for m in self._component_maps(batch).unbind(-1)], 1)
+                for batch in torch.split(distances, BATCH)
+            ]
+        )
+
+    def _peak(self, maps: Tensor) -> Tensor:
+        """[B]: the mean of the highest `PEAK` of each map [B, H, W]."""
+        pixels = maps.flatten(1)
+        return pixels.topk(max(1, round(self.PEAK * pixels.shape[1])), 1).values.mean(1)
+
+    def _smoothed(self, maps: Tensor) -> Tensor:
+        """Maps [B, h, w] brought to input size [B, H, W] and smoothed."""
+        height, width = self._input_size
+        sigma = max(0.5, self.SMOOTHING * min(height, width))
+        return _smoothing(maps.shape[1], height, sigma, maps) @ maps @ _smoothing(maps.shape[2], width, sigma, maps).T
+
+
+def edge_gains(distances: Tensor) -> Tensor:
+    """What brings distances near the edge down to those of the inner places.
+
+    The network pads with zeros and finds structure at the edge, most of all in the corners, where there is none. Good
+    places lie further from each other there, and without this the most abnormal place of a good surface is one of them.
+
+    Args:
+        distances: Of good images [N, h, w, K], by K densities.
+
+    Returns:
+        [h, w, K] in (0, 1], one value a density and zone of `_zones`: how high distances go in the inner zone by how
+        high they go in this one, each the mean and two deviations. None is above 1, for a bland rim is not to be made
+        loud.
+    """
+    zones = _zones(*distances.shape[1:3]).to(distances.device)
+    high = torch.empty_like(distances[0])
+    for zone in set(zones.flatten().tolist()):
+        deviation, mean = torch.std_mean(distances[:, zones == zone].double(), (0, 1), correction=0)
+        high[zones == zone] = (mean + 2 * deviation).float()
+    high = high.clamp_min(1e-6)
+    return (high[high.shape[0] // 2, high.shape[1] // 2] / high).clamp_max(1)
+
+
+def contrast_with_surroundings(maps: Tensor) -> Tensor:
+    """How far each place of a sharp map stands out from its surroundings.
+
+    A Gaussian sees averaged features, principal components whole cells: both say well how much is wrong and blur where.
+    Multiplied by this, they keep their level over the surroundings and take on the sharp map's contours.
+
+    Args:
+        maps: Distances [N, h, w], none below zero.
+
+    Returns:
+        [N, h, w]: each by the mean over a window of half the map's sides around it; all ones where there is nothing.
+    """
+    radii = [side // 4 for side in maps.shape[1:]]
+    window = [2 * radius + 1 for radius in radii]
+    around = functional.avg_pool2d(maps[:, None], window, 1, radii, count_include_pad=False)[:, 0]
+    return (maps + 1e-6) / (around + 1e-6)
+
+
+def component_weights(clean: Tensor, spoilt: Tensor, scales: Tensor) -> Tensor:
+    """How much each of several scores counts: by how many of its deviations synthetic anomalies raise it.
+
+    Args:
+        clean: Scores [N, K] of good images.
+        spoilt: Scores [N, K] of the same images with synthetic anomalies.
+        scales: Deviations [K] of the clean ones.
+
+    Returns:
+        [K], none below zero, their sum 1; all alike where anomalies raise nothing, for then none is to be preferred.
+    """
+    raised = ((spoilt - clean).mean(0) / scales).clamp_min(0)
+    return raised / raised.sum() if raised.sum() > 0 else torch.full_like(raised, 1 / len(raised))
+
+
+def _zones(height: int, width: int) -> Tensor:
+    """[height, width]: which places lie alike to the edge, by rows and columns between, `EDGE` and more being one."""
+    rows, columns = (
+        torch.arange(count).minimum(torch.arange(count).flip(0)).clamp_max(EDGE) for count in (height, width)
+    )
+    return rows[:, None] * (EDGE + 1) + columns
+
+
+def _smoothing(places: int, size: int, sigma: float, like: Tensor) -> Tensor:
+    """[size, places]: what interpolates and then smooths one side of a map; far faster than smoothing all pixels."""
+    rows = torch.eye(places, dtype=like.dtype, device=like.device)[None]
+    rows = functional.interpolate(rows, size=size, mode="linear", align_corners=False)
+    smoothed: Tensor = transforms.gaussian_blur(rows, [2 * round(3 * sigma) + 1, 1], [sigma, sigma])
+    return smoothed[0].T
+
+
+def _to_grid(features: Tensor, grid: tuple[int, int], *, neighbourhoods: bool) -> Tensor:
+    """Features [B, C, h, w] averaged down or interpolated up to the grid.
+
+    Args:
+        features: Of one layer.
+        grid: Rows and columns.
+        neighbourhoods: Average a layer that is coarser than the grid over 3 x 3 of its places first, zeros beyond the
+            edge among them: they set the places there apart, so that a memory compares them with each other.
+    """
+    if features.shape[-2] >= grid[0] and features.shape[-1] >= grid[1]:
+        return functional.adaptive_avg_pool2d(features, grid)
+    if neighbourhoods:
+        features = functional.avg_pool2d(features, 3, 1, 1)
+    return functional.interpolate(features, size=grid, mode="bilinear", align_corners=False)

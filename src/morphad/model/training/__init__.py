@@ -1,0 +1,1 @@
+"""How a detector comes to be: the self-supervised training, in one process or several."""

@@ -1,0 +1,127 @@
+"""Section `train`: network, task and score."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from morphad.settings.base import Settings
+
+Pixels = Annotated[int, Field(ge=1, le=64)]
+
+
+class CaseSettings(Settings):
+    """The table of morphological cases that the network learns to tell apart."""
+
+    operators: tuple[
+        Literal["erosion", "dilation", "gradient", "opening", "closing", "white_tophat", "black_tophat"], ...
+    ] = Field(default=("erosion", "dilation", "gradient"), min_length=1, strict=False)
+    heights: tuple[Pixels, ...] = Field(default=(1, 2, 3, 4, 5, 6, 7), min_length=1, strict=False)
+    widths: tuple[Pixels, ...] = Field(default=(1, 2, 3, 4, 5, 6, 7), min_length=1, strict=False)
+    square: bool = Field(default=False, description="only h = w instead of every h x w")
+
+
+class MarginSettings(Settings):
+    """The angular-margin loss: logit = scale * (cos(m1 * theta + m2) - m3) for the true class."""
+
+    kind: Literal["additive_angular", "additive_cosine", "multiplicative", "softmax"] = "additive_angular"
+    scale: float = Field(default=16.0, gt=0, le=256)
+    margin: float = Field(default=0.2, ge=0, le=4, description="rad (angular), cosine units, or a factor >= 1")
+    warmup: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.2, description="share of the steps over which the margin grows to its full value"
+    )
+
+    @model_validator(mode="after")
+    def _margin_fits_kind(self) -> Self:
+        if self.kind == "multiplicative" and self.margin < 1:
+            raise ValueError(f"`margin` {self.margin} of a multiplicative margin is a factor and must be >= 1")
+        if self.kind == "additive_angular" and self.margin >= 3.1:
+            raise ValueError(f"`margin` {self.margin} of an additive angular margin is in rad and must be below 3.1")
+        if self.kind == "additive_cosine" and self.margin >= 2:
+            raise ValueError(f"`margin` {self.margin} of an additive cosine margin must be below 2")
+        return self
+
+
+class OptimiserSettings(Settings):
+    """How the network is trained."""
+
+    steps: int = Field(default=150, ge=0, le=1_000_000)
+    batch_size: int = Field(default=32, ge=2, le=4096)
+    learning_rate: float = Field(default=1e-3, gt=0, le=1)
+    weight_decay: float = Field(default=1e-4, ge=0, le=1)
+    warmup_steps: int = Field(default=20, ge=0)
+    gradient_clip: float = Field(default=1.0, gt=0)
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto", description="auto: bfloat16 where the device is fast with it, else float32"
+    )
+    checkpoint_every: int = Field(default=50, ge=1, description="steps between checkpoints")
+
+
+class ScoreSettings(Settings):
+    """How the trained network scores an image."""
+
+    kind: Literal["transformation", "density"] = Field(
+        default="density", description="transformation: how well cases are recognised; density: of patch features"
+    )
+    cases: int = Field(default=48, ge=1, description="transformation: how many cases of the table are used")
+    layers: tuple[str, ...] = Field(default=("blocks.1", "blocks.2", "blocks.4"), min_length=1, strict=False)
+    views: tuple[str, ...] = Field(
+        default=("identity",),
+        min_length=1,
+        strict=False,
+        description="density: cases that images are seen through, a view each",
+    )
+    densities: tuple[Literal["gaussian", "subspace", "memory"], ...] = Field(
+        default=("gaussian", "subspace", "memory"),
+        min_length=1,
+        strict=False,
+        description="density: a Gaussian a position, principal components of whole images, a memory of patches",
+    )
+    channels: int = Field(default=176, ge=1, description="gaussian: random channels kept per position")
+    memory: int = Field(default=2000, ge=1, description="memory: patches kept by each of its two, chosen by coverage")
+    neighbours: int = Field(default=1, ge=1, description="memory: neighbours averaged in a distance")
+
+    @model_validator(mode="after")
+    def _memory_holds_the_neighbours(self) -> Self:
+        if self.neighbours > self.memory:
+            raise ValueError(f"`neighbours` {self.neighbours} must be at most `memory` {self.memory}")
+        return self
+
+
+def _processes(value: Any) -> Any:
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 64):
+        return value
+    raise ValueError("expected a whole number of 1 to 64, or auto")
+
+
+class TrainSettings(Settings):
+    """Network, self-supervised task and score of one line."""
+
+    preset: Literal["default", "fast", "paper"] = Field(
+        default="default",
+        description="values that the other keys override; fast: as default, in one forward pass an image",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="auto: CUDA where it works, else the CPU, with a warning where a GPU was expected"
+    )
+    processes: Annotated[int | Literal["auto"], BeforeValidator(_processes)] = Field(
+        default=1,
+        description="that share each batch, a GPU each or all on the CPU; auto: one for each visible GPU",
+    )
+    image_size: tuple[Annotated[int, Field(ge=32, le=1024)], Annotated[int, Field(ge=32, le=1024)]] = Field(
+        default=(224, 224), strict=False, description="height, width in px that every image is resized to"
+    )
+    colour: Literal["rgb", "grey"] = "rgb"
+    backbone: str = Field(
+        default="efficientnet_lite0", description="efficientnet_lite0, resnet18, small, or timm:NAME / torchvision:NAME"
+    )
+    weights: str = Field(default="packaged", description="packaged (EfficientNet-Lite0), none, or a local file")
+    frozen: tuple[str, ...] = Field(default=(), strict=False, description="backbone modules that are not trained")
+    backbone_rate: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0, description="learning rate of the backbone as a share of the heads'"
+    )
+    embedding_layer: str = Field(default="", description="backbone layer pooled into the embedding; empty: the last")
+    kernel_size_weight: float = Field(default=0.5, ge=0, description="weight of the kernel-size prediction loss")
+    cases: CaseSettings = CaseSettings()
+    margin: MarginSettings = MarginSettings()
+    optimiser: OptimiserSettings = OptimiserSettings()
+    score: ScoreSettings = ScoreSettings()

@@ -1,0 +1,134 @@
+"""Step `evaluate`: what the detector is worth on the frozen holdout, and the page that says so."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from morphad import __version__
+from morphad.base.errors import BadInputError
+from morphad.base.files import read_json, write_json, write_text
+from morphad.base.spool import MapSpool
+from morphad.base.text import harmless_cell
+from morphad.data.loading import read_mask, read_masks, read_pixels
+from morphad.data.manifest import manifest_id, read_manifest
+from morphad.data.source.finding import licence
+from morphad.data.split.holdout import frozen_rows
+from morphad.data.split.sessions import session_facts
+from morphad.decision import metrics as measures
+from morphad.model.detector import Detector
+from morphad.model.saved import detector_hash
+from morphad.report.page import DataFacts, Example, PageData, example_indices, write_page
+from morphad.report.pictures import write_contact_sheet
+from morphad.settings import LineSettings
+from morphad.steps.common import Figures, check_decoding, frozen_holdout, label_counts, training_facts
+from morphad.steps.paths import LinePaths
+from morphad.steps.reads import read_by
+
+
+def evaluate(settings: LineSettings, paths: LinePaths, seed: int) -> Figures:
+    """Measure the detector on the frozen holdout and write figures, curves, predictions and the page.
+
+    Raises:
+        BadInputError: The detector has no calibration, or was trained on images that were decoded otherwise than now.
+    """
+
+    frozen = frozen_holdout(paths.holdout)
+    everyone = read_manifest(paths.split)
+    rows = frozen_rows(everyone, frozen, paths.split, paths.line)
+    model = Detector.load(paths.detector)
+    if model.calibration_ is None or model.heatmap_scale_ is None:
+        raise BadInputError(f"{paths.detector}: has no calibration; run `morphad calibrate {paths.line}` first")
+    check_decoding(paths.line, model, rows, settings.ingest)
+    with MapSpool() as maps:
+        pixels = read_pixels(rows, paths.snapshot, model.decoding, f"evaluating {paths.line}")
+        scored = _score_holdout(model, rows, pixels, maps)
+        figures = measures.evaluate(
+            scored["label"],
+            scored["score"],
+            settings=settings.evaluate,
+            threshold=model.calibration_.threshold,
+            kinds=scored["defect"].tolist(),
+            masks=read_masks(rows, paths.snapshot, model.decoding.max_megapixels),
+            maps=maps,
+            seed=seed,
+        )
+    roc = measures.roc_points(scored["label"], scored["score"])
+    histogram = measures.histogram_rows(scored["label"], scored["score"])
+    scores_by_path = scored.set_index("path")["score"]
+    grounds = session_facts(everyone, settings.split.by, np.asarray(model.calibration_.scores), scores_by_path)
+    figures["grounds"] = grounds.to_json()
+    figures["pending_verdicts"] = int((everyone["pending"] != "").sum()) if "pending" in everyone else 0
+    figures["detector_hash"] = detector_hash(paths.detector)
+    figures["holdout_id"] = frozen.id
+    page = PageData(
+        line=paths.line,
+        created=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        metrics=figures,
+        roc=roc,
+        histogram=histogram,
+        calibration=model.calibration_,
+        heatmap_scale=model.heatmap_scale_,
+        examples=_examples(model, rows, scored, paths.snapshot),
+        data=DataFacts(
+            data_hash=manifest_id(everyone),
+            holdout_id=frozen.id,
+            counts=_role_counts(everyone),
+            licence=licence(settings.ingest),
+            rejects=[(reject["name"], reject["reason"]) for reject in read_json(paths.rejects)],
+        ),
+        training=training_facts(model),
+        settings=read_by("evaluate", settings, seed),
+        code_version=__version__,
+    )
+    write_json(paths.report / "metrics.json", figures)
+    write_json(paths.report / "roc.json", roc)
+    write_json(paths.report / "histogram.json", histogram)
+    _write_predictions(scored, paths.report / "predictions.csv")
+    write_contact_sheet(paths.report / "examples.png", page.examples, page.heatmap_scale)
+    write_page(paths.report, page)
+    return figures
+
+
+def _score_holdout(
+    model: Detector, rows: pd.DataFrame, pixels: Iterator[NDArray[np.uint8]], maps: MapSpool
+) -> pd.DataFrame:
+    """Rows of path, label, defect, score, rejected, p_value; heatmaps go to `maps`."""
+    predictions = []
+    for prediction in model.predict(pixels):
+        maps.append(prediction.heatmap)
+        predictions.append((prediction.score, prediction.rejected, prediction.p_value))
+    scored = pd.DataFrame(predictions, columns=["score", "rejected", "p_value"])
+    return pd.concat([rows[["path", "label", "defect"]], scored], axis=1)
+
+
+def _examples(model: Detector, rows: pd.DataFrame, scored: pd.DataFrame, snapshot_dir: Path) -> list[Example]:
+    """The images that the page shows, predicted once more: they are few."""
+    chosen = rows.iloc[example_indices(scored["label"], scored["score"])]
+    pixels = list(read_pixels(chosen, snapshot_dir, model.decoding, "drawing examples"))
+    return [
+        Example(
+            image=image,
+            heatmap=prediction.heatmap,
+            mask=read_mask(snapshot_dir / str(row.mask)) if row.mask else None,
+            name=str(row.path),
+            label=str(row.label),
+            defect=str(row.defect),
+            score=prediction.score,
+            p_value=prediction.p_value,
+            rejected=prediction.rejected,
+        )
+        for row, image, prediction in zip(chosen.itertuples(), pixels, model.predict(iter(pixels)), strict=True)
+    ]
+
+
+def _write_predictions(scored: pd.DataFrame, path: Path) -> None:
+    texts = {name: scored[name].map(harmless_cell) for name in ("path", "label", "defect")}
+    write_text(path, scored.assign(**texts).to_csv(index=False))
+
+
+def _role_counts(rows: pd.DataFrame) -> dict[str, dict[str, int]]:
+    return {str(role): label_counts(group) for role, group in rows.groupby("role")}

@@ -1,0 +1,122 @@
+"""Where the files of a line lie: in a project's folder, or in the pods of a cluster."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Self
+
+from morphad.base.errors import BadInputError
+from morphad.settings import LINE_NAME
+
+# Where nothing can be: a step that reads or writes what its component does not give it fails, and says this.
+_NOT_GIVEN = Path("/dev/null/not-given-by-the-component")
+
+
+@dataclass(frozen=True)
+class LinePaths:
+    """The files of one line.
+
+    Attributes:
+        line: The line's name.
+        settings: Folder of what each step reads of the settings, JSON.
+        snapshot: Folder of the images as they came.
+        manifest: One row an image, parquet.
+        rejects: Files that were left out, JSON.
+        memory: Folder of what ingest remembers between runs; may be lost.
+        feedback: What became of operators' verdicts, JSON.
+        version: Which version of the data registry the snapshot is, JSON; need not exist.
+        validation: Findings of the data contract, JSON.
+        contract_page: The page of the data contract, HTML.
+        reference: The champion's data: the manifest, with roles, that it was made from, parquet; without rows before
+            the first champion.
+        split: The manifest with roles, parquet.
+        holdout: The frozen holdout, JSON.
+        fitted: Folder of the detector without a threshold.
+        checkpoint: State of a training under way; gone when the fitted detector is there.
+        detector: Folder of the detector with its threshold.
+        report: Folder of page and figures.
+        registration: Where the detector is in the registry, JSON.
+        decision: What the gate decided, JSON.
+    """
+
+    line: str
+    settings: Path = _NOT_GIVEN
+    snapshot: Path = _NOT_GIVEN
+    manifest: Path = _NOT_GIVEN
+    rejects: Path = _NOT_GIVEN
+    memory: Path = _NOT_GIVEN
+    feedback: Path = _NOT_GIVEN
+    version: Path = _NOT_GIVEN
+    validation: Path = _NOT_GIVEN
+    contract_page: Path = _NOT_GIVEN
+    reference: Path = _NOT_GIVEN
+    split: Path = _NOT_GIVEN
+    holdout: Path = _NOT_GIVEN
+    fitted: Path = _NOT_GIVEN
+    checkpoint: Path = _NOT_GIVEN
+    detector: Path = _NOT_GIVEN
+    report: Path = _NOT_GIVEN
+    registration: Path = _NOT_GIVEN
+    decision: Path = _NOT_GIVEN
+
+    @classmethod
+    def checkout(cls, root: Path, line: str) -> Self:
+        """The files of a line in a project's folder."""
+        data, models, report = root / "data" / line, root / "models" / line, root / "reports" / line
+        return cls(
+            line,
+            settings=data / "settings",
+            snapshot=data / "images",
+            manifest=data / "manifest.parquet",
+            rejects=data / "rejects.json",
+            memory=data / "memory",
+            feedback=data / "feedback.json",
+            version=data / "version.json",
+            validation=data / "validation.json",
+            contract_page=report / "contract.html",
+            reference=data / "reference.parquet",
+            split=data / "split.parquet",
+            holdout=data / "holdout.json",
+            fitted=models / "fitted",
+            checkpoint=models / "checkpoint.safetensors",
+            detector=models / "detector",
+            report=report,
+            registration=models / "registration.json",
+            decision=models / "decision.json",
+        )
+
+    @classmethod
+    def pod(cls, line: str, state_root: str, *, data: str = "", roles: str = "", **given: str) -> Self:
+        """The files of a line in a pod: artifacts of the run, and the line's state, which outlives runs.
+
+        Args:
+            line: The line's name.
+            state_root: Where the lines' state is mounted; one folder a line.
+            data: Folder of the artifact that `ingest` makes.
+            roles: Folder of the artifact that `split` makes; it holds the holdout that the run uses.
+            given: Paths of other artifacts, by attribute. What is not given cannot be read or written.
+
+        Raises:
+            BadInputError: The line's name is none that can be a folder.
+        """
+        if not LINE_NAME.fullmatch(line):
+            raise BadInputError(f"line {line!r}: a line's name holds a-z, 0-9 and inner hyphens, at most 63 characters")
+        state = Path(state_root) / line
+        paths = {
+            "memory": state / "memory",
+            "reference": state / "reference.parquet",
+            "holdout": state / "holdout.json",
+            "checkpoint": state / "checkpoint.safetensors",
+            "version": state / "version.json",
+        }
+        if data:
+            paths |= {
+                "snapshot": Path(data) / "images",
+                "manifest": Path(data) / "manifest.parquet",
+                "rejects": Path(data) / "rejects.json",
+                "feedback": Path(data) / "feedback.json",
+            }
+        if roles:
+            paths |= {"split": Path(roles) / "split.parquet", "holdout": Path(roles) / "holdout.json"}
+        known = {field.name for field in fields(cls)}
+        assert given.keys() <= known, given.keys() - known  # noqa: S101 -- a component that misspells one
+        return cls(line, **paths, **{name: Path(path) for name, path in given.items()})

@@ -1,0 +1,34 @@
+"""Step `train`: a detector learns from good images."""
+
+from morphad.base.progress import Display
+from morphad.data.loading import read_pixels
+from morphad.model.detector import Detector
+from morphad.model.training.placing import place_training
+from morphad.settings import LineSettings
+from morphad.steps.common import Figures, training_facts, with_role
+from morphad.steps.paths import LinePaths
+
+
+def train(settings: LineSettings, paths: LinePaths, seed: int, *, gpus: int = 0) -> Figures:
+    """Fit a detector on the training images; a killed run resumes from its checkpoint.
+
+    Args:
+        settings: Of the line.
+        paths: Where its files are.
+        seed: Of the training.
+        gpus: How many GPUs were asked for on behalf of this step: more than one means so many processes, and if none
+            of them works, the figures hold a warning.
+
+    Raises:
+        BadInputError: Too few training images, settings that do not fit network, device or its memory; nothing is
+            read where the device is not there.
+    """
+
+    unfitted = Detector(settings.train, seed, place_training(settings.train, gpus), settings.ingest.decoding)
+    rows = with_role(paths.split, "train")
+    pixels = read_pixels(rows, paths.snapshot, unfitted.decoding, f"reading {paths.line}")
+    detector = unfitted.fit(pixels, checkpoint=paths.checkpoint, progress=Display(paths.line))
+    detector.save(paths.fitted)
+    paths.checkpoint.unlink(missing_ok=True)
+    begun = detector.training_.resumed_from if detector.training_ else 0
+    return {**training_facts(detector), "resumed_from": begun}

@@ -1,0 +1,119 @@
+"""`morphad init` and `morphad add-line`: a project in an empty folder, and what is said of its pictures."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from morphad.cli import main
+from morphad.jobs import project
+from morphad.settings.reading import load_settings
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    made = tmp_path / "project"
+    made.mkdir()
+    monkeypatch.chdir(made)
+    return made
+
+
+@pytest.fixture
+def pictures(tmp_path: Path, make_set: Callable[..., Path]) -> Path:
+    return make_set(tmp_path / "Cap 7", good=50, test_good=0, defects=2, side=16)
+
+
+def test_a_project_with_a_first_line(folder: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", str(pictures)]) == 0
+    said = capsys.readouterr().out
+    assert "cap-7: 50 good pictures and 2 defect pictures: at most 7.2 % of good parts rejected now" in said
+    assert "2 % takes about 194 good ones" in said
+    assert said.rstrip().endswith("next: dvc repro")
+    line = load_settings(folder / "params.yaml").line("cap-7")
+    assert (line.ingest.source, line.ingest.path) == ("folder", str(pictures))
+    assert line.calibrate.false_reject_rate == "attainable"
+    assert (folder / ".git").is_dir()
+    done = subprocess.run(["dvc", "stage", "list"], cwd=folder, capture_output=True, text=True, check=True)
+    assert "promote@cap-7" in done.stdout
+    ignored = subprocess.run(
+        ["git", "check-ignore", "data/cap-7/images/1.png", "data/cap-7/settings/train.json", "mlflow.db"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert len(ignored.stdout.split()) == 3
+
+
+def test_a_second_time_nothing_is_touched(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init"]) == 0
+    before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    assert main(["init"]) == 2
+    assert "there is a project here" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+
+
+def test_lines_are_added_and_comments_stay(
+    folder: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["init"]) == 0
+    inside = folder / "camera"
+    pictures.rename(inside)
+    table = tmp_path / "parts.csv"
+    table.write_text(f"path\n{inside / 'train' / 'good' / '000.png'}\n")
+    assert main(["add-line", "caps", "camera"]) == 0
+    assert main(["add-line", "lids", "s3://plant/lids"]) == 0
+    assert main(["add-line", "tabs", str(table)]) == 0
+    assert "tabs: 1 good picture and 0 defect pictures: too few good ones" in capsys.readouterr().out
+    text = (folder / "params.yaml").read_text()
+    assert "# the lowest that the pictures allow" in text
+    lines = load_settings(folder / "params.yaml").lines
+    assert [(name, line.ingest.source, line.ingest.path) for name, line in lines.items()] == [
+        ("caps", "folder", "camera"),
+        ("lids", "s3", "s3://plant/lids"),
+        ("tabs", "listing", str(table)),
+    ]
+    assert "/camera/" in (folder / ".gitignore").read_text().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["add-line", "Cap", "."], "line 'Cap': expected a-z"),
+        (["add-line", "cap", "nowhere"], "nowhere: not found; give a folder of pictures"),
+        (["add-line", "cap", "empty"], "no images found"),
+        (["init", "--line", "cap"], "give their folder, too"),
+    ],
+)
+def test_what_is_wrong_is_said_and_nothing_is_written(
+    folder: Path, arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "empty").mkdir()
+    if arguments[0] == "add-line":
+        assert main(["init"]) == 0
+    before = sorted(path.name for path in folder.iterdir())
+    params = (folder / "params.yaml").read_text() if arguments[0] == "add-line" else ""
+    capsys.readouterr()
+    assert main(arguments) == 2
+    assert says in capsys.readouterr().err
+    assert sorted(path.name for path in folder.iterdir()) == before
+    if params:
+        assert (folder / "params.yaml").read_text() == params
+
+
+def test_a_line_is_added_to_a_project_only(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["add-line", "cap", "."]) == 2
+    assert "run morphad init" in capsys.readouterr().err
+
+
+def test_the_template_is_the_repositorys_own() -> None:
+    template = Path(project.__file__).with_name("template")
+    assert (template / "dvc.yaml").read_text() == (REPO / "dvc.yaml").read_text()
+    settings = YAML(typ="safe").load(template / "params.yaml")
+    assert settings["lines"] == {}
+    own = set((template / "gitignore").read_text().splitlines())
+    assert own <= set((REPO / ".gitignore").read_text().splitlines())
