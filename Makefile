@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: setup demo test check unit compile results images stack stack-down clean
+.PHONY: setup demo test check unit coverage compile results images stack stack-down clean
 
 setup: .venv/.ready
 
@@ -30,6 +30,11 @@ check: setup
 
 unit: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+
+# All tests with branch coverage of src: the figure in README.md.
+coverage: setup
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/coverage run -m pytest
+	$(BIN)/coverage report --format=total
 
 compile: setup
 	env -u MORPHAD_IMAGE $(BIN)/morphad pipeline compile
