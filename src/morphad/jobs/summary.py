@@ -71,7 +71,7 @@ def summarise(project: ProjectSettings, root: Path) -> str:
 
 def _contract(place: LinePaths) -> list[str]:
     """What the data contract stopped the line for; [] where it did not."""
-    found = read_json(place.validation) if place.validation.exists() else {"passed": True}
+    found: Any = read_json(place.validation) if place.validation.exists() else {"passed": True}
     try:
         errors = [finding for finding in found.get("findings", ()) if finding["severity"] == "error"]
         said = [f"The data break their contract: {finding['name']}: {finding['message']}." for finding in errors]

@@ -70,8 +70,8 @@ class IngestSettings(Settings):
 
     source: Literal["folder", "s3", "listing", "demo"] = Field(
         default="folder",
-        description="folder or s3 (MVTec AD layout, good/ and defect/, flat, or by metadata), listing (CSV or parquet), "
-        "demo (packaged)",
+        description="folder or s3 (MVTec AD layout, good/ and defect/, flat, or by metadata), listing (CSV or "
+        "parquet), demo (packaged)",
     )
     path: str = Field(
         min_length=1, description="the folder, s3://bucket/prefix, the listing, or the demo line (mono, poly)"
