@@ -175,7 +175,7 @@ def test_licence_and_origin_are_told_or_called_unknown() -> None:
     assert f"Container image: `sha256:{'0' * 64}`" in text
     assert "Code revision: `0123abc`" in text
     bare = made(code_revision="")
-    assert "Images: nothing was told" in bare
+    assert "Images: not known" in bare
     assert "Code revision: not known" in bare
     assert "Container image: not known" in bare
 

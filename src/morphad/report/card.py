@@ -40,7 +40,7 @@ class CardFacts:
         data_hash: Of the manifest.
         holdout_id: Of the frozen holdout.
         data_version: The same data as a version of the data registry; "" where it is none.
-        licence: Of the images, as told; "" where nothing was told.
+        licence: Of the images; "" where it is not known.
         morphad: Its version.
         code_revision: Of the code; "" where it is not known.
         image_digest: Of the container image; "" where it is not known.

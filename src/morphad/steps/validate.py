@@ -45,6 +45,8 @@ def validate(settings: LineSettings, paths: LinePaths, seed: int = 0, *, data_do
     write_contract_page(paths.contract_page, result, rows, known, pixels=pixels)
     if result.errors:
         listed = "\n".join(f"  {finding.name}: {finding.sentence}" for finding in result.errors)
+        # A warning may say why: a white level that is not the camera's makes images all black.
+        listed += "".join(f"\n  warning: {finding.name}: {finding.sentence}" for finding in result.warnings)
         raise CheckFailedError(f"{paths.line}: the data breaks its contract:\n{listed}\nsee {paths.contract_page}")
     good = int((rows["label"] == "good").sum())
     ahead = outlook(good, settings.split.calibration, settings.calibrate.false_reject_rate)
