@@ -153,7 +153,7 @@ class TestFit:
         def train(*_: object) -> None:
             raise AssertionError("trained in vain")
 
-        monkeypatch.setattr(module, "train_network", train)
+        monkeypatch.setattr("morphad.model.training.fit.train_network", train)
         with pytest.raises(BadInputError, match="at least 10 good training images, got 9; add images"):
             Detector(settings()).fit(parts(9, 0))
         with pytest.raises(BadInputError, match="no good images to train on"):

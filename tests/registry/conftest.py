@@ -20,7 +20,7 @@ from morphad.settings import RegisterSettings
 _numbers = itertools.count(1)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("store")
     LocalRegistry(folder / "mlflow.db").open(make=True)
