@@ -38,6 +38,8 @@ def test_what_dvc_keeps_is_not_for_git_and_the_rest_is(ignored: Any) -> None:
     found = outputs()
     assert ("data/b/images", True) in found
     assert ("data/b/holdout.json", False) in found
+    assert ignored("data/b/settings/train.json")  # they follow from params.yaml, which is in git
+    found.remove(("data/b/settings", False))
     for path, kept in found:
         inside = f"{path}/1.png" if Path(path).suffix == "" else path
         assert ignored(inside) is kept, path
