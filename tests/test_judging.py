@@ -1,6 +1,7 @@
 """The gate judges what it promotes: files, registry and frozen holdout have to belong together."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -183,11 +184,16 @@ def test_rollback_brings_back_the_data_that_new_images_are_compared_with(
     assert read_manifest(promoted.place.reference).empty
 
 
+def without_time(said: str) -> str:
+    """What a verb says, but for the seconds that it took."""
+    return re.sub(r" \(\d+\.\d s\)", "", said)
+
+
 def test_four_eyes(copy: Project) -> None:
     copy.configure(promote={"mode": "four-eyes"})
     code, out, _ = copy.run("promote", "--actor", "schedule")
     assert (code, "Version 1 passed the gate and awaits approval" in out) == (0, True)
-    assert copy.run("promote", "--actor", "schedule")[1] == out
+    assert without_time(copy.run("promote", "--actor", "schedule")[1]) == without_time(out)
     assert copy.registry.champion(LINE) is None
     assert "awaits approval" in copy.run("summary")[1]
     trainer = copy.registry.version(LINE, 1).trained_by.name
@@ -232,8 +238,8 @@ def test_a_kind_of_defect_of_any_name_is_registered(
         (project.camera / folder / "spot").rename(project.camera / folder / "Riss (tief)")
     project.configure()
     project.done(*VERBS)
-    run = client(project).get_run(json.loads(project.place.registration.read_text())["run_id"])
-    assert any("Riss _tief_" in name for name in run.data.metrics), sorted(run.data.metrics)
+    [version] = client(project).search_model_versions(f"name='morphad-{LINE}'")
+    assert "Riss (tief)" in version.description
 
 
 def test_promote_before_register_and_after_a_kill(copy: Project, monkeypatch: pytest.MonkeyPatch) -> None:

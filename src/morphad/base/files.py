@@ -69,7 +69,9 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def working_folder(path: Path) -> Iterator[Path]:
-    """Give a folder that one process at a time may work in; it is gone when the block ends well, and else stays.
+    """Give a folder that one process at a time may work in.
+
+    It is gone when the block ends well. Otherwise it stays, unless there is nothing in it to go on with.
 
     Raises:
         BadInputError: Another process works in it, or it cannot be made.
@@ -79,6 +81,8 @@ def working_folder(path: Path) -> Iterator[Path]:
         yield path
         shutil.rmtree(path, ignore_errors=True)
     finally:
+        with suppress(OSError):  # there is something in it
+            path.rmdir()
         os.close(descriptor)
 
 

@@ -10,7 +10,7 @@ from morphad.settings.base import Fraction, Settings
 def _rate(value: Any) -> Any:
     if value == "attainable" or (isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1):
         return value
-    raise ValueError("expected a number above 0 and below 1, such as 0.02, or attainable")
+    raise ValueError("expected a number > 0 and < 1, such as 0.02, or attainable")
 
 
 class CalibrateSettings(Settings):
