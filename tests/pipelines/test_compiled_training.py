@@ -77,7 +77,7 @@ def test_a_stale_file_is_told_and_left_alone(tmp_path: Path) -> None:
     before = stale.read_text()
     done = compile_with("--check", "--out", str(stale))
     assert done.returncode == 1
-    assert "make compile" in done.stderr
+    assert "morphad pipeline compile" in done.stderr
     assert stale.read_text() == before
 
 
@@ -119,7 +119,7 @@ def test_an_image_of_a_step_goes_before_that_with_cuda(tmp_path: Path) -> None:
     assert set(re.findall(r"image: (\S+)", out.read_text())) == {"plant/python@sha256:0", "plant/own-python:1"}
     done = compile_with("--out", str(tmp_path / "other.yaml"), MORPHAD_IMAGE="plant/python@sha256:0")
     assert done.returncode == 2
-    assert "compile: image 'plant/python@sha256:0': " in done.stderr
+    assert "morphad pipeline: image 'plant/python@sha256:0': " in done.stderr
 
 
 def test_both_documents_are_what_kubeflow_reads(

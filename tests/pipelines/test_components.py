@@ -19,6 +19,7 @@ from morphad.model.training import loop
 from morphad.settings.line_json import line_to_json
 from morphad.settings.reading import resolve
 from morphad.steps.line_state import LineState
+from morphad.steps.paths import LinePaths
 from tiny import TRAIN
 
 
@@ -78,7 +79,7 @@ def test_a_training_that_was_killed_goes_on_in_another_pod_and_ends_as_if_it_had
         return fitted
 
     unbroken = fit("unbroken")
-    state = LineState(tmp_path / "state", "weave")
+    state = LinePaths.pod("weave", str(tmp_path / "state"))
     save = loop.save_checkpoint
 
     def save_and_die(*arguments: Any, **named: Any) -> None:

@@ -204,5 +204,6 @@ def test_no_secret_of_the_settings_gets_onto_the_page(tmp_path):
         "ingest": {"path": "s3://KEY:hush@bucket/x", "verdicts": "https://h/v.csv?X-Amz-Signature=hush"},
     }
     text = _written(tmp_path, _page(settings=settings, training={"from": "http://u:hush@h"}))
+    text = re.sub(r'"data:image/[^"]*"', "", text)  # where any three letters can stand
     assert "hush" not in text and "KEY" not in text and "anna" not in text
     assert "postgresql://***@db.plant/mlflow" in text
