@@ -62,7 +62,7 @@ def test_nothing_there_is_told_at_once_with_exit_code_3(command: Command, fake: 
     for words in (("pipeline", "status"), ("schedule", "plan"), ("schedule", "apply"), ("pipeline", "upload")):
         began = time.monotonic()
         code, said = command(*words, "--host", nobody)
-        assert (code, time.monotonic() - began < 5) == (3, True)
+        assert (code, time.monotonic() - began < 15) == (3, True)
         assert nobody in said
         assert "Connection refused" in said
         assert "port-forward" in said

@@ -338,4 +338,4 @@ def test_outside_of_a_project_there_is_nothing_to_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["schedule", "plan"]) == 2
-    assert "run it in the project's folder" in capsys.readouterr().err
+    assert "run in the project's folder" in capsys.readouterr().err
