@@ -27,6 +27,7 @@ from morphad.steps.calibrate import calibrate as calibrate_step
 from morphad.steps.evaluate import evaluate as evaluate_step
 from morphad.steps.ingest import ingest as ingest_step
 from morphad.steps.paths import LinePaths
+from morphad.steps.reference import follow_champion
 from morphad.steps.register import register
 from morphad.steps.split import split as split_step
 from morphad.steps.train import train as train_step
@@ -314,3 +315,12 @@ def test_a_white_level_that_changes_no_image_stops_nothing(camera: Path, place: 
     train(place, settings)
     calibrate(place, settings_of(camera, ingest={"path": str(camera), "white_level": 4095}))
     assert Detector.load(place.detector).decoding.white_level == 65535
+
+
+def test_before_the_first_registration_no_champion_is_known(place: LinePaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    address = f"sqlite:///{place.manifest.parents[2] / 'mlflow.db'}"
+    settings = resolve({"lines": {LINE: {"ingest": {"path": "x"}, "register": {"tracking_uri": address}}}}).line(LINE)
+    assert follow_champion(settings, place) is None
+    assert len(read_manifest(place.reference)) == 0
+    assert not (place.manifest.parents[2] / "mlflow.db").exists()

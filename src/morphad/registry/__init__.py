@@ -6,6 +6,7 @@ a tracking server are all the one address `register.tracking_uri`, or MLFLOW_TRA
 
 from morphad.model.saved import detector_hash
 from morphad.registry.decisions import blocked
+from morphad.registry.local import NoRegistryError
 from morphad.registry.records import Actor, DatasetFacts, Registration, Version, code_revision, model_sha256
 from morphad.registry.registry import Registry
 from morphad.registry.retention import Pruning, Retention
@@ -16,6 +17,7 @@ __all__ = [
     "Actor",
     "DatasetFacts",
     "Entry",
+    "NoRegistryError",
     "OvertakenError",
     "Pruning",
     "Registration",

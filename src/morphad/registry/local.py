@@ -38,6 +38,10 @@ _BUSY_SECONDS = 30  # longer than any transaction of MLflow
 _ELSEWHERE = "correct `register.tracking_uri` (MLFLOW_TRACKING_URI in the environment wins)"
 
 
+class NoRegistryError(BadInputError):
+    """There is no registry yet: whoever only reads makes none."""
+
+
 class LocalRegistry:
     """The SQLite file of a local registry.
 
@@ -76,12 +80,13 @@ class LocalRegistry:
             make: Make the registry if there is none. It appears whole or not at all; two who make it at once share it.
 
         Raises:
-            BadInputError: There is no registry, or the file is none; the message says what it is and what to do.
+            NoRegistryError: There is no registry.
+            BadInputError: The file is none; the message says what it is and what to do.
             ServiceError: Another process keeps the file locked.
         """
         if not self.path.exists():
             if not make:
-                raise BadInputError(
+                raise NoRegistryError(
                     f"there is no registry at {self.shown_uri}: run `dvc repro`, or `morphad register LINE` and then "
                     f"`morphad promote LINE` for a line that is evaluated; where one should be, {_ELSEWHERE}"
                 )

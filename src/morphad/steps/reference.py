@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 from morphad.data.manifest import empty_manifest, manifest_id, read_manifest, write_manifest
-from morphad.registry import Registry
+from morphad.registry import NoRegistryError, Registry
 from morphad.settings import LineSettings
 from morphad.steps.paths import LinePaths
 
@@ -19,7 +19,10 @@ def follow_champion(settings: LineSettings, paths: LinePaths) -> str | None:
         ServiceError: MLflow did not answer.
     """
     registry = Registry(settings.register_)
-    champion = registry.champion(paths.line)
+    try:
+        champion = registry.champion(paths.line)
+    except NoRegistryError:  # the first run of all: `register` makes it
+        champion = None
     known = read_manifest(paths.reference) if paths.reference.exists() else None
     if champion is None:
         if known is None or len(known):
