@@ -40,13 +40,7 @@ class Project:
                 "promote": {"bootstrap": 100, "min_auroc": 0},
             }
             | {section: {} for section in ("ingest", "split", "register")},
-            "lines": {
-                "weave": {"ingest": {"source": "folder", "path": str(images)}}
-                | {
-                    section: {}
-                    for section in ("validate", "split", "train", "calibrate", "evaluate", "register", "promote")
-                }
-            },
+            "lines": {"weave": {"ingest": {"source": "folder", "path": str(images)}}},
         }
         self.set("validate", "min_good", 100_000)
 
