@@ -87,6 +87,7 @@ def test_lines_are_added_and_comments_stay(
         (["add-line", "cap", "nowhere"], "nowhere: not found; give a folder of pictures"),
         (["add-line", "cap", "empty"], "no images found"),
         (["init", "--line", "cap"], "give their folder, too"),
+        (["init", "empty", "--line", "cap"], "no images found"),
     ],
 )
 def test_what_is_wrong_is_said_and_nothing_is_written(
@@ -103,6 +104,16 @@ def test_what_is_wrong_is_said_and_nothing_is_written(
     assert sorted(path.name for path in folder.iterdir()) == before
     if params:
         assert (folder / "params.yaml").read_text() == params
+
+
+def test_the_rate_in_reach_is_that_of_the_projects_own_split(
+    folder: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["init"]) == 0
+    params = folder / "params.yaml"
+    params.write_text(params.read_text().replace("defaults:\n", "defaults:\n  split: {calibration: 0.5}\n"))
+    assert main(["add-line", "caps", str(pictures)]) == 0
+    assert "at most 3.9 % of good parts rejected now; 2 % takes about 97 good ones" in capsys.readouterr().out
 
 
 def test_a_line_is_added_to_a_project_only(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

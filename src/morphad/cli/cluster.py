@@ -1,9 +1,5 @@
 """The words that begin a command about Kubeflow; kfp takes seconds to import, so its verbs wait for them."""
 
-from importlib.util import find_spec
-
-from morphad.base.errors import BadInputError
-
 WORDS = {
     "pipeline": "run the pipeline here in containers or processes, or upload, submit and watch it in Kubeflow",
     "schedule": "hold the recurring runs in Kubeflow to pipelines/schedules.yaml",
@@ -11,13 +7,7 @@ WORDS = {
 
 
 def run(arguments: list[str]) -> int:
-    """Run a command that begins with one of `WORDS`; give the exit code.
-
-    Raises:
-        BadInputError: kfp is not installed.
-    """
-    if find_spec("kfp") is None:
-        raise BadInputError('kfp is not installed; run: pip install "morphad[kubeflow]"')
+    """Run a command that begins with one of `WORDS`; give the exit code."""
     from morphad.kubeflow.cli import main
 
     return main(arguments)

@@ -17,7 +17,7 @@ from morphad.base.files import write_text
 from morphad.base.wording import counted, exact_percent
 from morphad.data.source.finding import find_images
 from morphad.decision.attainable import calibration_images, good_for, tightest_rate
-from morphad.settings import LINE_NAME, IngestSettings, LineSettings
+from morphad.settings import LINE_NAME, LineSettings
 from morphad.settings.reading import load_settings, resolve
 
 PARAMS = "params.yaml"
@@ -63,15 +63,19 @@ def make_project(root: Path, pictures: str | None, line: str | None) -> Made:
         if shutil.which(command) is None:
             raise BadInputError(f'{command} is not installed; install it, or: pip install "morphad[pipeline]"')
     first = line or (_named_after(pictures) if pictures else None)
-    block = _block(root, first, pictures) if first and pictures else None  # before anything is written
-    done = []
-    for template, target in _TEMPLATES.items():
-        text = (files("morphad.jobs") / "template" / template).read_text(encoding="utf-8")
-        there = root / target
-        if target == ".gitignore" and there.exists():
-            text = there.read_text(encoding="utf-8").rstrip("\n") + "\n" + text
-        write_text(there, text)
-        done.append(target)
+    texts = {
+        target: (files("morphad.jobs") / "template" / template).read_text(encoding="utf-8")
+        for template, target in _TEMPLATES.items()
+    }
+    says: list[str] = []
+    if first and pictures:  # refused before anything is written
+        texts[PARAMS], says = _with_line(texts[PARAMS], root, first, _block(root, first, pictures))
+    ignored = root / ".gitignore"
+    if ignored.exists():
+        texts[".gitignore"] = ignored.read_text(encoding="utf-8").rstrip("\n") + "\n" + texts[".gitignore"]
+    for target, text in texts.items():
+        write_text(root / target, text)
+    done = list(texts)
     if not _inside_git(root):
         _run(root, "git", "init", "--quiet")
         done.append("a git repository")
@@ -79,10 +83,9 @@ def make_project(root: Path, pictures: str | None, line: str | None) -> Made:
         _run(root, "dvc", "init", "--quiet", *([] if (root / ".git").exists() else ["--subdir"]))
         _run(root, "dvc", "config", "core.analytics", "false")
         done.append("a DVC project")
-    write_text(
-        root / ".dvcignore", "# What ingest remembers between runs: it is this machine's alone.\n/data/*/memory\n"
-    )
-    says = _add(root, first, block) if first and block else []
+    write_text(root / ".dvcignore", _DVCIGNORE)
+    if first:
+        _settled(root, first)
     return Made(done, first, says)
 
 
@@ -104,7 +107,11 @@ def add_line(root: Path, name: str, pictures: str) -> list[str]:
         raise BadInputError(
             f"{root.resolve() / PARAMS}: not found; run morphad init first, or go to the project's folder"
         )
-    return _add(root, name, _block(root, name, pictures))
+    file = root / PARAMS
+    text, says = _with_line(file.read_text(encoding="utf-8"), root, name, _block(root, name, pictures))
+    write_text(file, text)
+    _settled(root, name)
+    return says
 
 
 def _block(root: Path, name: str, pictures: str) -> dict[str, Any]:
@@ -121,34 +128,31 @@ def _block(root: Path, name: str, pictures: str) -> dict[str, Any]:
     return {"ingest": {"source": "folder" if path.is_dir() else "listing", "path": place}}
 
 
-def _add(root: Path, name: str, block: dict[str, Any]) -> list[str]:
-    says = _says(root, block)
+def _with_line(params: str, root: Path, name: str, block: dict[str, Any]) -> tuple[str, list[str]]:
+    """The text of params.yaml with one more line, and what is to be said of the line. Nothing is written."""
     yaml = YAML()
     yaml.width = 120
-    file = root / PARAMS
-    whole = yaml.load(file.read_text(encoding="utf-8"))
+    whole = yaml.load(params)
     if not isinstance(whole, dict):
-        raise BadInputError(f"{file}: expected keys `seed`, `defaults` and `lines`")
+        raise BadInputError(f"{root / PARAMS}: expected keys `seed`, `defaults` and `lines`")
     lines = whole.get("lines")
     if isinstance(lines, dict) and name in lines:
-        raise BadInputError(f"{file}: has a line {name} already; give another name, or change its block there")
+        raise BadInputError(f"{root / PARAMS}: has a line {name} already; give another name, or change its block there")
     if not lines:
         whole["lines"] = {name: block}
     else:
         lines[name] = block
     text = StringIO()
     yaml.dump(whole, text)
-    resolve(YAML(typ="safe").load(text.getvalue()))  # refused before it is written
-    write_text(file, text.getvalue())
-    load_settings(file)
-    _ignore(root, block["ingest"])
-    return says
+    settings = resolve(YAML(typ="safe").load(text.getvalue())).line(name)
+    return text.getvalue(), _says(root, settings)
 
 
-def _ignore(root: Path, ingest: dict[str, Any]) -> None:
-    """Keep pictures that lie in the project out of git: DVC versions what the steps make of them."""
-    place = Path(ingest["path"])
-    if ingest["source"] != "folder" or place.is_absolute():
+def _settled(root: Path, name: str) -> None:
+    """What follows a new line: a password is warned of, and pictures in the project are kept out of git."""
+    ingest = load_settings(root / PARAMS).line(name).ingest
+    place = Path(ingest.path)
+    if ingest.source != "folder" or place.is_absolute():
         return
     file = root / ".gitignore"
     text = file.read_text(encoding="utf-8") if file.exists() else ""
@@ -156,13 +160,11 @@ def _ignore(root: Path, ingest: dict[str, Any]) -> None:
         write_text(file, f"{text}{entry}\n")
 
 
-def _says(root: Path, block: dict[str, Any]) -> list[str]:
+def _says(root: Path, settings: LineSettings) -> list[str]:
     """How many pictures there are, and which rates they allow; nothing of a bucket, which would have to be fetched."""
-    if block["ingest"]["source"] == "s3":
+    if settings.ingest.source == "s3":
         return ["pictures in a bucket are counted by the first run"]
-    path = root / block["ingest"]["path"]
-    settings = LineSettings(ingest=IngestSettings(**{**block["ingest"], "path": str(path)}))
-    images = find_images(settings.ingest)
+    images = find_images(settings.ingest.model_copy(update={"path": str(root / settings.ingest.path)}))
     good = sum(image.label == "good" for image in images)
     share = settings.split.calibration
     calibration = calibration_images(good, share)

@@ -22,6 +22,7 @@ from morphad.report.pictures import Example
 from morphad.report.trial_page import TrialPage, write_trial_page
 from morphad.settings import CalibrateSettings, IngestSettings, SplitSettings
 from morphad.settings.presets import train_settings
+from morphad.steps.common import label_counts
 
 ODD, SHOWN = 6, 36  # pictures on the page: odd good ones, and of each other group
 _LEAST = 13  # good pictures: ten to learn from, three for a threshold that means something
@@ -64,10 +65,11 @@ def try_folder(folder: Path, also: Sequence[Path], page: Path, *, seed: int = 0,
     check_writable(page)
     ingest = IngestSettings(path=str(folder), max_rejects=1_000_000)
     asked = [file for file, _ in find_to_predict(also)] if also else []
-    sources = {image.name: image.file for image in find_images(ingest)}
-    rows, rejects = look(find_images(ingest), ingest, "trial")
+    found = find_images(ingest)
+    sources = {image.name: image.file for image in found}
+    rows, rejects = look(found, ingest, "trial")
     unreadable = [(reject.name, reject.reason) for reject in rejects]
-    good = int((rows["label"] == "good").sum())
+    good = label_counts(rows)["good"]
     if good < _LEAST:
         raise BadInputError(f"{folder}: {good} good pictures that can be read; a trial takes at least {_LEAST}")
     split = SplitSettings()
@@ -123,14 +125,4 @@ def _examples(
             unreadable.append((name, error.reason))
             continue
         [prediction] = detector.predict([image])
-        yield Example(
-            image=image,
-            heatmap=prediction.heatmap,
-            mask=None,
-            name=name,
-            label=label,
-            defect=defect,
-            score=prediction.score,
-            p_value=prediction.p_value,
-            rejected=prediction.rejected,
-        )
+        yield Example.of(image, prediction, name=name, label=label, defect=defect)

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from morphad.base.files import atomic_file
+from morphad.model.records import Prediction
 
 _SIDE = 256  # px of the longer side: 36 pictures make a page of about a megabyte
 _THUMBNAIL = 160  # px
@@ -46,6 +47,29 @@ class Example:
     score: float
     p_value: float | None
     rejected: bool | None
+
+    @staticmethod
+    def of(
+        image: NDArray[np.uint8],
+        prediction: Prediction,
+        *,
+        name: str,
+        label: str,
+        defect: str,
+        mask: NDArray[np.bool_] | None = None,
+    ) -> "Example":
+        """An image with what a detector says of it."""
+        return Example(
+            image=image,
+            heatmap=prediction.heatmap,
+            mask=mask,
+            name=name,
+            label=label,
+            defect=defect,
+            score=prediction.score,
+            p_value=prediction.p_value,
+            rejected=prediction.rejected,
+        )
 
 
 def picture(example: Example) -> str:

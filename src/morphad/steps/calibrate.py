@@ -15,7 +15,6 @@ def calibrate(settings: LineSettings, paths: LinePaths, seed: int = 0) -> Figure
     Raises:
         BadInputError: The images would be decoded otherwise now than those that the detector was trained on.
     """
-
     rows = with_role(paths.split, "calibration")
     model = Detector.load(paths.fitted)
     check_decoding(paths.line, model, rows, settings.ingest)

@@ -35,7 +35,6 @@ def evaluate(settings: LineSettings, paths: LinePaths, seed: int) -> Figures:
     Raises:
         BadInputError: The detector has no calibration, or was trained on images that were decoded otherwise than now.
     """
-
     frozen = frozen_holdout(paths.holdout)
     everyone = read_manifest(paths.split)
     rows = frozen_rows(everyone, frozen, paths.split, paths.line)
@@ -110,16 +109,13 @@ def _examples(model: Detector, rows: pd.DataFrame, scored: pd.DataFrame, snapsho
     chosen = rows.iloc[example_indices(scored["label"], scored["score"])]
     pixels = list(read_pixels(chosen, snapshot_dir, model.decoding, "drawing examples"))
     return [
-        Example(
-            image=image,
-            heatmap=prediction.heatmap,
-            mask=read_mask(snapshot_dir / str(row.mask)) if row.mask else None,
+        Example.of(
+            image,
+            prediction,
             name=str(row.path),
             label=str(row.label),
             defect=str(row.defect),
-            score=prediction.score,
-            p_value=prediction.p_value,
-            rejected=prediction.rejected,
+            mask=read_mask(snapshot_dir / str(row.mask)) if row.mask else None,
         )
         for row, image, prediction in zip(chosen.itertuples(), pixels, model.predict(iter(pixels)), strict=True)
     ]

@@ -1,7 +1,5 @@
 """Step `promote`: challenger against champion."""
 
-from pathlib import Path
-
 from morphad.base.files import write_json
 from morphad.data.manifest import read_manifest, write_manifest
 from morphad.data.split.holdout import frozen_rows
@@ -28,20 +26,19 @@ def promote(settings: LineSettings, paths: LinePaths, seed: int, *, actor: str) 
         CheckFailedError: The line's records and MLflow's aliases differ, or somebody else decided in the meantime.
         ServiceError: MLflow did not answer.
     """
-
     registry = Registry(settings.register_)
     version = registered_version(registry, paths.line, paths.registration, paths.detector)
     frozen = frozen_holdout(paths.holdout)
     rows = frozen_rows(read_manifest(paths.split), frozen, paths.split, paths.line)
     record = judge(registry, version, settings.promote, paths, seed, rows=rows, holdout=frozen, actor=actor)
-    _settle(record, paths.decision, paths.split, paths.reference)
+    _settle(record, paths)
     return record
 
 
-def _settle(record: Figures, decision: Path, split: Path, reference: Path) -> None:
+def _settle(record: Figures, paths: LinePaths) -> None:
     """Write the decision, and before it what follows from it: killed between them, the same call comes here again."""
     if record["outcome"] == "promoted":
-        write_manifest(read_manifest(split), reference)
-    elif not reference.exists():
-        no_reference(reference)  # an output of the stage in dvc.yaml: it is always there
-    write_json(decision, record)
+        write_manifest(read_manifest(paths.split), paths.reference)
+    elif not paths.reference.exists():
+        no_reference(paths.reference)  # an output of the stage in dvc.yaml: it is always there
+    write_json(paths.decision, record)

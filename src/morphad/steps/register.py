@@ -39,7 +39,6 @@ def register(
         BadInputError: The figures are of another detector or another holdout.
         ServiceError: MLflow did not answer; nothing is lost, the same call sends it later.
     """
-
     rows = read_manifest(paths.split)
     figures = read_json(paths.report / "metrics.json")
     frozen, registered = frozen_holdout(paths.holdout), detector_hash(paths.detector)

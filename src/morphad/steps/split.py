@@ -16,7 +16,6 @@ def split(settings: LineSettings, paths: LinePaths, seed: int) -> Figures:
         CheckFailedError: An image of the frozen holdout is gone, or copies contradict each other.
         BadInputError: Too few good images for three roles.
     """
-
     frozen = frozen_holdout(paths.holdout) if paths.holdout.exists() and not settings.split.renew_holdout else None
     rows, frozen = split_manifest(read_manifest(paths.manifest), settings.split, seed, frozen)
     write_manifest(rows, paths.split)

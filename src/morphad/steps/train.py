@@ -23,7 +23,6 @@ def train(settings: LineSettings, paths: LinePaths, seed: int, *, gpus: int = 0)
         BadInputError: Too few training images, settings that do not fit network, device or its memory; nothing is
             read where the device is not there.
     """
-
     unfitted = Detector(settings.train, seed, place_training(settings.train, gpus), settings.ingest.decoding)
     rows = with_role(paths.split, "train")
     pixels = read_pixels(rows, paths.snapshot, unfitted.decoding, f"reading {paths.line}")

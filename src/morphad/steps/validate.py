@@ -13,7 +13,7 @@ from morphad.data.manifest import read_manifest
 from morphad.decision.attainable import outlook
 from morphad.report.contract_page import write_contract_page
 from morphad.settings import LineSettings
-from morphad.steps.common import Figures
+from morphad.steps.common import Figures, label_counts
 from morphad.steps.paths import LinePaths
 
 
@@ -25,7 +25,6 @@ def validate(settings: LineSettings, paths: LinePaths, seed: int = 0, *, data_do
     Raises:
         CheckFailedError: A finding is an error; each is named. Findings and page are written all the same.
     """
-
     rows = read_manifest(paths.manifest)
     known = read_manifest(paths.reference) if paths.reference.exists() else None
     result = check_manifest(
@@ -48,8 +47,7 @@ def validate(settings: LineSettings, paths: LinePaths, seed: int = 0, *, data_do
         # A warning may say why: a white level that is not the camera's makes images all black.
         listed += "".join(f"\n  warning: {finding.name}: {finding.sentence}" for finding in result.warnings)
         raise CheckFailedError(f"{paths.line}: the data breaks its contract:\n{listed}\nsee {paths.contract_page}")
-    good = int((rows["label"] == "good").sum())
-    ahead = outlook(good, settings.split.calibration, settings.calibrate.false_reject_rate)
+    ahead = outlook(label_counts(rows)["good"], settings.split.calibration, settings.calibrate.false_reject_rate)
     return {
         "warnings": [
             *(f"{finding.name}: {finding.sentence}" for finding in result.warnings),
