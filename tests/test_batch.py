@@ -293,11 +293,11 @@ from morphad.jobs import batch
 from morphad.settings.reading import resolve
 from morphad.inspection import DetectorModel
 from morphad.model.detector import Detector
-slow = Detector.score
+slow = Detector.score_samples
 def scoring(self, images):
     time.sleep(0.1)
     return slow(self, images)
-Detector.score = scoring
+Detector.score_samples = scoring
 settings = resolve({"lines": {"weave": {"ingest": {"path": "x"}}}}).line("weave")
 batch.predict("weave", settings, sys.argv[1], out=Path(sys.argv[2]), shards=8, detector=Path(sys.argv[3]))
 """

@@ -272,7 +272,7 @@ class TestLaunched:
         killer = threading.Thread(target=kill, daemon=True)
         killer.start()
         handler = signal.getsignal(signal.SIGTERM)
-        with pytest.raises(BadInputError, match=r"pv-mono: process \d of 2 was ended by SIGKILL.* Run it again"):
+        with pytest.raises(BadInputError, match=r"process \d of 2 was ended by SIGKILL.* Run it again"):
             train(settings, checkpoint)
         killer.join()
         assert len(killed) == 2
