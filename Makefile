@@ -28,12 +28,15 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# As many at once as there are cores, each with one thread.
+PYTEST = PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup
+
 unit: setup
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+	$(PYTEST)
 
 # All tests with branch coverage of src: the figure in README.md.
 coverage: setup
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/coverage run -m pytest
+	$(PYTEST) --cov --cov-report=
 	$(BIN)/coverage report --format=total
 
 compile: setup
