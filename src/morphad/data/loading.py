@@ -1,6 +1,5 @@
 """Manifest rows to pixels: streamed in order, decoded by a few threads, never more than a few images in memory."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from morphad.base.cores import available_cores
 from morphad.base.progress import track
 from morphad.data.images import UnreadableImageError, decode
 from morphad.settings import Decoding
@@ -27,7 +27,7 @@ def in_order(function: Callable[[T], R], items: Iterable[T], workers: int | None
 
     Decoders, hashes and array arithmetic release the interpreter's lock, so threads are enough.
     """
-    workers = workers or os.cpu_count() or 1
+    workers = workers or available_cores()
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque[Future[R]] = deque()
         try:

@@ -1,14 +1,21 @@
 """On which device and in which precision the network runs."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
 import torch
 
+from morphad.base.cores import available_cores
 from morphad.base.errors import BadInputError
 
 DeviceName = Literal["auto", "cpu", "cuda"]
+
+# PyTorch takes a thread for each core of the machine, also in a container that may use two of 64. Set before anything
+# is computed. Who says how many threads there are to be keeps them.
+if "OMP_NUM_THREADS" not in os.environ:
+    torch.set_num_threads(min(torch.get_num_threads(), available_cores()))
 
 
 class Placement(NamedTuple):
