@@ -33,6 +33,7 @@ def batch_plan(
     from pathlib import Path
 
     from morphad.base.errors import BadInputError, ending_process
+    from morphad.base.patience import wait_out
     from morphad.jobs import batch as prediction
     from morphad.settings.line_json import line_from_json
 
@@ -42,13 +43,10 @@ def batch_plan(
             raise BadInputError(f"no line {line!r} in the parameter `lines`; it holds {', '.join(sorted(known))}")
         if not 1 <= shards <= prediction.MOST_SHARDS:
             raise BadInputError(f"{shards} shards: expected 1 to {prediction.MOST_SHARDS}")
-        figures = prediction.plan(
-            line,
-            line_from_json(known[line]),
-            images,
-            root,
-            model=Path(model.path),
-            batch=Path(batch.path) / "batch.parquet",
+        settings, listed = line_from_json(known[line]), Path(batch.path) / "batch.parquet"
+        figures = wait_out(
+            lambda: prediction.plan(line, settings, images, root, model=Path(model.path), batch=listed),
+            f"batch-predict {line}",
         )
     model.metadata["model"] = figures["model"]
     batch.metadata["images"] = figures["images"]

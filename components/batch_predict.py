@@ -23,15 +23,14 @@ def batch_predict(
     from pathlib import Path
 
     from morphad.base.errors import ending_process
+    from morphad.base.patience import wait_out
     from morphad.jobs import batch as prediction
 
-    with ending_process(f"batch-predict {line}, shard {shard}"):
-        figures = prediction.predict_shard(
-            shard,
-            shards,
-            model=Path(model.path),
-            batch=Path(batch.path) / "batch.parquet",
-            table=Path(predictions.path) / "shard.parquet",
+    what = f"batch-predict {line}, shard {shard}"
+    listed, table = Path(batch.path) / "batch.parquet", Path(predictions.path) / "shard.parquet"
+    with ending_process(what):
+        figures = wait_out(
+            lambda: prediction.predict_shard(shard, shards, model=Path(model.path), batch=listed, table=table), what
         )
     predictions.metadata.update(figures)
     print(f"{line}, shard {shard} of {shards}: {prediction.told(figures)}")

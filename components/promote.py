@@ -39,6 +39,7 @@ def promote(
     """
     from pathlib import Path
 
+    from morphad.base.patience import wait_out
     from morphad.settings.line_json import line_from_json
     from morphad.steps.line_state import LineState
     from morphad.steps.paths import LinePaths
@@ -55,7 +56,8 @@ def promote(
             registration=registration.path,
             decision=decision.path,
         )
-        decided = step(line_from_json(settings_json), paths, seed, actor=f"pipeline run {run} ({reason})")
+        settings, actor = line_from_json(settings_json), f"pipeline run {run} ({reason})"
+        decided = wait_out(lambda: step(settings, paths, seed, actor=actor), f"promote {line}")
         said = {"promoted": "is champion", "proposed": "awaits approval", "refused": "was refused"}
         outcome = f"version {decided['version']} {said[decided['outcome']]}"
         listed = "".join(f"- {reason}\n" for reason in decided["reasons"])

@@ -29,6 +29,7 @@ def register(
         report: Folder of figures and page.
         registration: Run, model and version, JSON.
     """
+    from morphad.base.patience import wait_out
     from morphad.settings.line_json import line_from_json
     from morphad.steps.line_state import LineState
     from morphad.steps.paths import LinePaths
@@ -43,6 +44,7 @@ def register(
             report=report.path,
             registration=registration.path,
         )
-        figures = step(line_from_json(settings_json), paths, reason=reason, actor=f"pipeline ({reason})")
+        settings, actor = line_from_json(settings_json), f"pipeline ({reason})"
+        figures = wait_out(lambda: step(settings, paths, reason=reason, actor=actor), f"register {line}")
     registration.metadata.update({key: str(figures[key]) for key in ("run_id", "model_name", "version", "model_uri")})
     print(f"{line}: {figures['model_name']} version {figures['version']}")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import botocore.auth
 import pytest
 
-from morphad.base.errors import BadInputError, ServiceError
+from morphad.base.errors import BadInputError, OutageError, ServiceError
 from morphad.data.index import open_memory
 from morphad.data.manifest import read_manifest
 from morphad.data.source.mirror import Mirror
@@ -290,7 +290,7 @@ def test_a_dead_server_is_given_up(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://user:pa55word@127.0.0.1:9")
-    with pytest.raises(ServiceError, match=r"S3 at http://127\.0\.0\.1:9: no answer for") as told:
+    with pytest.raises(OutageError, match=r"S3 at http://127\.0\.0\.1:9: no answer for") as told:
         ingest(place, settings_of(prefix, patience_seconds=1))
     assert "run again to go on" in str(told.value)
     said = capsys.readouterr().err + str(told.value)

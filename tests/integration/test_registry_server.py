@@ -8,11 +8,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import pytest
 from PIL import Image
 
 from morphad.base.errors import ServiceError
+from morphad.base.patience import wait_out
 from morphad.model.detector import Detector
 from morphad.registry import DatasetFacts, Registration, Registry, detector_hash
 from morphad.registry.account import authenticated_account
@@ -50,8 +52,13 @@ def _end(server: subprocess.Popen[bytes]) -> None:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    folder = tmp_path_factory.mktemp("server")
-    port = _free_port()
+    with _serving(tmp_path_factory.mktemp("server"), _free_port()) as server:
+        yield server
+
+
+@contextmanager
+def _serving(folder: Path, port: int) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """MLflow on a port, with its files in a folder, for a block."""
     uri = f"http://127.0.0.1:{port}"
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     environment.pop("MLFLOW_TRACKING_URI", None)
@@ -294,3 +301,32 @@ def test_server_that_dies_midway_is_told(
     with pytest.raises(ServiceError, match=server[0]):
         registry.champion(LINE)
     assert time.monotonic() - start < 20
+
+
+@pytest.mark.slow
+def test_a_server_that_is_away_for_a_while_is_waited_for(
+    detector_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    report, port, published = tmp_path / "report", _free_port(), threading.Event()
+    report.mkdir()
+    (report / "index.html").write_text("<h1>report</h1>")
+    with _serving(tmp_path, port) as (uri, _):
+        registry = Registry(RegisterSettings(tracking_uri=uri))
+        first = _publish(registry, detector_folder, report)
+
+    def come_back() -> None:
+        time.sleep(20)
+        with _serving(tmp_path, port):
+            published.wait(120)
+
+    back = threading.Thread(target=come_back)
+    back.start()
+    try:
+        again = wait_out(lambda: _publish(registry, detector_folder, report), f"register {LINE}", 3)
+        assert registry.champion(LINE) is None
+    finally:
+        published.set()
+        back.join()
+    assert again.version == first.version  # the same detector, found again
+    assert "next try in 5 s" in capfd.readouterr().err

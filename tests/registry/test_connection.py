@@ -12,7 +12,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from morphad.base.errors import BadInputError, ServiceError
+from morphad.base.errors import BadInputError, OutageError, ServiceError
 from morphad.registry import Registry
 from morphad.registry.connection import Connection, masked
 from morphad.settings import RegisterSettings
@@ -73,6 +73,7 @@ def test_refused_connection_is_told_in_seconds(closed_port: int) -> None:
     assert f"http://127.0.0.1:{closed_port}" in str(error)
     assert "Connection refused" in str(error)
     assert "start the server or correct `register.tracking_uri`" in str(error)
+    assert isinstance(error, OutageError)
     assert "\n" not in str(error)
     assert seconds < 15
     assert not list(Path.cwd().iterdir())
@@ -81,6 +82,7 @@ def test_refused_connection_is_told_in_seconds(closed_port: int) -> None:
 def test_server_that_never_answers_is_given_up(silent_port: int) -> None:
     error, seconds = _failure(f"http://127.0.0.1:{silent_port}", timeout_seconds=1, retries=1)
     assert "timed out" in str(error)
+    assert isinstance(error, OutageError)
     assert seconds < 10
 
 
@@ -94,12 +96,14 @@ def test_database_server_that_is_away_is_told_in_seconds(closed_port: int) -> No
     error, seconds = _failure(f"postgresql+psycopg2://anna:s3cret@127.0.0.1:{closed_port}/mlflow")
     assert "Connection refused" in str(error)
     assert "s3cret" not in str(error)
+    assert isinstance(error, OutageError)
     assert seconds < 5
 
 
 def test_refused_login_asks_for_credentials(refusing_server: str) -> None:
     error, _ = _failure(refusing_server)
     assert "MLFLOW_TRACKING_USERNAME" in str(error)
+    assert not isinstance(error, OutageError)  # waiting does not help
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,10 @@ class ServiceError(MorphadError):
     exit_code = 3
 
 
+class OutageError(ServiceError):
+    """A service did not answer, or cannot work just now: asked again later, it may."""
+
+
 @contextmanager
 def ending_process(doing: str) -> Iterator[None]:
     """Let an error of a block end the process with its message and exit code, in place of a traceback.

@@ -9,6 +9,7 @@ from kfp.dsl import PipelineTask
 from pydantic import Field, ValidationError, model_validator
 
 from components.image import IMAGE, with_cuda
+from morphad.base import patience
 from morphad.base.errors import BadInputError
 from morphad.kubeflow.project import project_file
 from morphad.settings import Settings
@@ -27,6 +28,15 @@ BATCH_STEPS: tuple[BatchStep, ...] = get_args(BatchStep)
 _LOOK_OUTSIDE: frozenset[Step] = frozenset(
     {"ingest", "validate", "split", "register", "promote", "notify", "batch_plan", "batch_predict"}
 )
+
+_PATIENCE = 10  # minutes
+
+# Steps that ask a service (S3, MLflow), and wait while it is away.
+_WAITING: frozenset[Step] = frozenset({"ingest", "register", "promote", "batch_plan", "batch_predict"})
+
+# What kfp calls the longest back-off is Argo's `maxDuration`: no repetition begins later after the step's first start,
+# and one that is under way then is ended. A week is longer than any step.
+_RETRY_WINDOW = "604800s"
 
 _SUFFIXES = {"": 1, "m": 1e-3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
@@ -96,7 +106,6 @@ class RetrySettings(Settings):
     times: int = Field(ge=1, le=20)
     wait_seconds: int = Field(default=30, ge=0, le=3600, description="before the first repetition")
     factor: float = Field(default=2.0, ge=1, le=10, description="by which each further wait is longer")
-    longest_wait_seconds: int = Field(default=600, ge=0, le=86400)
 
 
 class SecretSettings(Settings):
@@ -137,6 +146,9 @@ class StepSettings(Settings):
     secrets: tuple[str, ...] = Field(default=(), strict=False, description="names under `secrets`")
     volumes: tuple[str, ...] = Field(default=(), strict=False, description="names under `volumes`")
     retry: RetrySettings | None = None
+    patience_minutes: int | None = Field(
+        default=None, ge=0, le=24 * 60, description="how long to wait while S3 or MLflow is away; none: 10"
+    )
     cache: bool = Field(default=False, description="an earlier result for equal inputs may be taken")
 
     @property
@@ -164,6 +176,8 @@ class ClusterSettings(Settings):
                 unknown = [each for each in names if each not in known]
                 if unknown:
                     raise ValueError(f"steps.{name}.{key}: {unknown[0]!r} is not a name under `{key}`")
+            if step.patience_minutes is not None and name not in _WAITING:
+                raise ValueError(f"steps.{name}.patience_minutes: the step asks no service and never waits")
             if step.cache and name in _LOOK_OUTSIDE:
                 raise ValueError(f"steps.{name}.cache: the step reads what is outside of the run and cannot be cached")
         return self
@@ -233,8 +247,11 @@ def place(task: PipelineTask, name: Step, cluster: ClusterSettings) -> PipelineT
             step.retry.times,
             backoff_duration=f"{step.retry.wait_seconds}s",
             backoff_factor=step.retry.factor,
-            backoff_max_duration=f"{step.retry.longest_wait_seconds}s",
+            backoff_max_duration=_RETRY_WINDOW,
         )
+    if name in _WAITING:
+        minutes = _PATIENCE if step.patience_minutes is None else step.patience_minutes
+        task.set_env_variable(patience.VARIABLE, str(minutes))
     for key, value in step.node_selector.items():
         kubernetes.add_node_selector(task, label_key=key, label_value=value)
     for toleration in step.tolerations:

@@ -17,7 +17,7 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from morphad.base.errors import BadInputError, ServiceError
+from morphad.base.errors import BadInputError, OutageError, ServiceError
 from morphad.base.text import has_secret, masked
 from morphad.registry.local import LocalRegistry
 from morphad.settings import RegisterSettings
@@ -31,6 +31,9 @@ _CONTACT_RETRIES = 2
 
 # Files come and go through the server, unless the environment says otherwise. Left to itself, a client that finds S3
 # behind its server goes to S3 at the address that the server has for it, which it may not reach, for minutes.
+# What MLflow says of a server that does not answer, starts, or has lost its database; not of one that says no.
+_AWAY = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED"}
+_REFUSED = r"error code 4(?!08|29)\d\d\b"
 _PAST_THE_SERVER = ("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD")
 
 _EXPECTED = (
@@ -85,7 +88,8 @@ class Connection:
             except MlflowException as error:
                 raise self._told(error) from None
             except (SQLAlchemyError, OSError) as error:
-                raise ServiceError(f"MLflow at {self.shown_uri}: {_cause(str(error))}; {self._remedy()}") from None
+                kind = OutageError if self._local is None else ServiceError
+                raise kind(f"MLflow at {self.shown_uri}: {_cause(str(error))}; {self._remedy()}") from None
             finally:
                 mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # the way to unset it
                 mlflow.set_registry_uri(None)  # type: ignore[arg-type]
@@ -137,7 +141,7 @@ class Connection:
         try:
             socket.create_connection((host, port), timeout=_CONTACT_TIMEOUT_SECONDS).close()
         except OSError as error:
-            raise ServiceError(f"MLflow database at {self.shown_uri}: {error.strerror or error}; {_START}") from None
+            raise OutageError(f"MLflow database at {self.shown_uri}: {error.strerror or error}; {_START}") from None
 
     def _limits(self, *, contact: bool) -> dict[str, str | None]:
         timeout, retries = self._settings.timeout_seconds, self._settings.retries
@@ -175,7 +179,8 @@ class Connection:
             )
         else:
             remedy = self._remedy()
-        return ServiceError(f"MLflow at {self.shown_uri}: {text}; {remedy}")
+        away = not denied and self._local is None and error.error_code in _AWAY and not re.search(_REFUSED, text)
+        return (OutageError if away else ServiceError)(f"MLflow at {self.shown_uri}: {text}; {remedy}")
 
     def _remedy(self) -> str:
         if self._local is not None:

@@ -23,7 +23,7 @@ from botocore import exceptions as aws
 from botocore.config import Config
 
 from morphad import __version__
-from morphad.base.errors import BadInputError, ServiceError
+from morphad.base.errors import BadInputError, OutageError
 from morphad.base.files import cannot_write
 from morphad.base.text import masked
 from morphad.data.source.s3_errors import (
@@ -284,7 +284,7 @@ class Bucket:
                 return answer
             silent = time.monotonic() - max(begun, self._answered)
             if silent + pause > self._patience:
-                raise ServiceError(
+                raise OutageError(
                     f"S3 at {self.endpoint}: no answer for {silent:.0f} s about s3://{self.name}/{key} ({reason}); is "
                     "the server up and AWS_ENDPOINT_URL_S3 right? What was fetched is kept: run again to go on"
                 ) from failure

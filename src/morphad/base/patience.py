@@ -1,0 +1,61 @@
+"""Waiting out the outage of a service."""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exponential
+
+from morphad.base.errors import BadInputError, OutageError
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 60.0  # seconds
+
+VARIABLE = "MORPHAD_PATIENCE_MINUTES"
+
+T = TypeVar("T")
+
+
+def wait_out(
+    work: Callable[[], T], what: str, minutes: float | None = None, *, sleep: Callable[[float], None] = time.sleep
+) -> T:
+    """Do what may be begun again at any time, and begin again while a service is away.
+
+    Pauses grow to a minute, and each is one line on stderr. An answer that says no ends the work at once.
+
+    Args:
+        work: What to do; it is called anew after each outage.
+        what: What it is, for these lines.
+        minutes: How long the pauses may be together; 0: never wait; None: what MORPHAD_PATIENCE_MINUTES says, where
+            a pod has it, else 0.
+        sleep: How to wait.
+
+    Raises:
+        OutageError: The service is away still.
+        BadInputError: MORPHAD_PATIENCE_MINUTES is no such number.
+    """
+    if minutes is None:
+        given = os.environ.get(VARIABLE, "0")
+        if not given.isdecimal():
+            raise BadInputError(f"{VARIABLE}={given}: expected minutes, such as 10")
+        minutes = int(given)
+
+    longest = 60 * minutes
+
+    def tell(state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        sys.stderr.write(
+            f"morphad {what}: {error}\n  next try in {state.upcoming_sleep:.0f} s; with that, waited "
+            f"{state.idle_for:.0f} s of {longest:.0f} s\n"
+        )
+
+    attempts = Retrying(
+        retry=retry_if_exception_type(OutageError),
+        wait=wait_exponential(min=_FIRST_PAUSE, multiplier=_FIRST_PAUSE, max=_LONGEST_PAUSE),
+        stop=lambda state: state.idle_for + state.upcoming_sleep > longest,
+        before_sleep=tell,
+        sleep=sleep,
+        reraise=True,
+    )
+    return attempts(work)
