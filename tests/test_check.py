@@ -92,6 +92,13 @@ def test_a_clean_folder_is_exit_0_and_leaves_nothing_behind(
     assert out.startswith("warning: no_defects: there are no defect images; ")
 
 
+def test_files_that_are_no_images_are_counted(camera: Path, run: Callable[..., tuple[int, str, str]]) -> None:
+    for name in ("Thumbs.db", "notes.txt", "more.txt"):
+        (camera / "train" / "good" / name).write_text("x")
+    _, out, _ = run("check", camera)
+    assert f"{camera}: 3 files are no images: 2 .txt, 1 .db\n" in out
+
+
 def test_planted_faults_in_images_are_each_named(
     camera: Path, run: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:

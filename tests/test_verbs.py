@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from morphad.base.wording import did_you_mean
 from morphad.cli import _parser, main
 
 
@@ -69,3 +70,16 @@ def test_what_only_reads_makes_nothing(words: str, tmp_path: Path, monkeypatch: 
     Path("params.yaml").write_text("lines: {a: {ingest: {path: x}}}\n")
     assert main(words.split()) == (0 if words == "summary" else 2)
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("zone", "did you mean time_zone?"),
+        ("trian", "did you mean train?"),
+        ("Owner", "did you mean owner?"),
+        ("xyzzy", ""),
+    ],
+)
+def test_what_was_meant(typed: str, said: str) -> None:
+    assert did_you_mean(typed, ["owner", "time_zone", "train", "schedules"]) == said

@@ -1,5 +1,6 @@
 """How messages say things: rates as percent with a sensible number of digits, plural nouns, what was meant."""
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -39,8 +40,13 @@ def counted(number: int, one: str, many: str | None = None) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A question for who mistyped a name, "did you mean train?"; "" where no known name is close to it."""
-    near = get_close_matches(name.lower(), list(known), n=3, cutoff=0.6)
+    """A question for who mistyped a name, "did you mean train?"; "" where no known name is close to it.
+
+    A name that has the given one as a word of it is meant before those that are only spelled alike: zone, time_zone.
+    """
+    names, typed = list(known), name.lower()
+    near = [each for each in names if typed in re.split(r"[-_ ]", each)]
+    near = near or get_close_matches(typed, names, n=3, cutoff=0.6)
     return f"did you mean {' or '.join(near)}?" if near else ""
 
 

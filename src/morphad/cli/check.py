@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from morphad.base.verbs import Verbs
-from morphad.cli.shared import add_data_docs
+from morphad.cli.shared import add_data_docs, left_aside
 
 if TYPE_CHECKING:
     from morphad.jobs.check_folder import Rules
@@ -34,14 +34,18 @@ def add_verbs(verbs: Verbs) -> None:
 
 def _check(options: argparse.Namespace) -> int:
     from morphad.base.files import check_writable
+    from morphad.data.source.layouts import endings
     from morphad.jobs.check_folder import check_folder
 
     for file in (options.json, options.page):
         if file is not None:
             check_writable(file)
+    aside: list[str] = []
     result = check_folder(
-        options.place, _rules(options), json=options.json, page=options.page, data_docs=options.data_docs
+        options.place, _rules(options), json=options.json, page=options.page, data_docs=options.data_docs, aside=aside
     )
+    if aside:
+        print(f"{options.place}: {left_aside(endings(aside))}")
     for finding in result.findings:
         print(f"{finding.severity}: {finding.name}: {finding.sentence}")
     errors, warnings = len(result.errors), len(result.warnings)

@@ -2,10 +2,12 @@
 
 import argparse
 import getpass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from morphad.base.text import masked
+from morphad.base.wording import counted
 
 if TYPE_CHECKING:
     from morphad.settings import LineSettings, ProjectSettings
@@ -41,3 +43,10 @@ def actor(options: argparse.Namespace) -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user may have no name
         return "unknown"
+
+
+def left_aside(endings: Mapping[str, int]) -> str:
+    """What was left aside in a folder of images, as a sentence: "3 files are no images: 2 .txt, 1 .db"."""
+    kinds = ", ".join(f"{count:,} {ending}" for ending, count in endings.items())
+    total = sum(endings.values())
+    return f"{counted(total, 'file')} {'is no image' if total == 1 else 'are no images'}: {kinds}"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from morphad.base.errors import CheckFailedError
 from morphad.base.verbs import Verb, Verbs
 from morphad.base.wording import counted
-from morphad.cli.shared import actor, add_actor, add_data_docs, open_line
+from morphad.cli.shared import actor, add_actor, add_data_docs, left_aside, open_line
 
 
 def add_verbs(verbs: Verbs) -> None:
@@ -64,9 +64,7 @@ def _ingest(options: argparse.Namespace) -> Iterator[str]:
         f"data {figures['data_hash'][:12]}; {figures['new']} new, {figures['changed']} changed, {figures['gone']} gone"
     )
     if aside := figures["aside"]:
-        kinds = ", ".join(f"{count:,} {ending}" for ending, count in aside.items())
-        total = sum(aside.values())
-        yield f"{options.line}: {counted(total, 'file')} {'is no image' if total == 1 else 'are no images'}: {kinds}"
+        yield f"{options.line}: {left_aside(aside)}"
     if settings.ingest.verdicts:
         yield f"{options.line}: operators' verdicts on {counted(figures['verdicts'], 'image')}"
     for remark in figures["remarks"]:

@@ -46,6 +46,7 @@ def check_folder(
     json: Path | None = None,
     page: Path | None = None,
     data_docs: Path | None = None,
+    aside: list[str] | None = None,
 ) -> Result:
     """Hold images against the contract; files are written whatever was found.
 
@@ -56,13 +57,14 @@ def check_folder(
         json: A file for `Result.to_json`; None for none.
         page: A file for the page; None for none.
         data_docs: A folder for the pages of Great Expectations; None for none.
+        aside: Gets the names of the files of a folder that are no images.
 
     Raises:
         BadInputError: There are no images, their layout is none that is known, or a file cannot be written.
     """
     if not place.exists():
         raise BadInputError(f"{place}: not found; give a folder of images, a listing (.csv) or a manifest (.parquet)")
-    rows, rejects, pixels = _manifest(place, rules) if place.suffix == ".parquet" else _images(place, rules)
+    rows, rejects, pixels = _manifest(place, rules) if place.suffix == ".parquet" else _images(place, rules, aside)
     line = rules.line or (str(rows["line"].iloc[0]) if len(rows) else place.name)
     result = check_manifest(
         rows,
@@ -99,13 +101,13 @@ def reference_of(name: str) -> pd.DataFrame:
     return rows
 
 
-def _images(place: Path, rules: Rules) -> tuple[pd.DataFrame, list[Reject], Pixels]:
+def _images(place: Path, rules: Rules, aside: list[str] | None) -> tuple[pd.DataFrame, list[Reject], Pixels]:
     source = "listing" if place.suffix.lower() == ".csv" else "folder"
     metadata = rules.ingest.metadata.model_copy(update={"tags": {}})  # files have none
     settings = rules.ingest.model_copy(
         update={"source": source, "path": str(place), "limit": None, "metadata": metadata}
     )
-    sources = find_images(settings)
+    sources = find_images(settings, aside=aside)
     rows, rejects = look(sources, settings, rules.line or place.resolve().name)
     files = {image.name: image.file for image in sources}
     return rows, rejects, lambda path: _decoded(files[path], settings)
