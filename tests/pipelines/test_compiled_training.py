@@ -116,7 +116,10 @@ def test_an_image_of_a_step_goes_before_that_with_cuda(tmp_path: Path) -> None:
         "--cluster", str(tmp_path / "cluster.yaml"), "--out", str(out), MORPHAD_IMAGE="plant/python@sha256:0"
     )
     assert done.returncode == 0, done.stderr
-    assert set(re.findall(r"image: (\S+)", out.read_text())) == {"plant/python@sha256:0", "plant/own-python:1"}
+    text = out.read_text()
+    assert set(re.findall(r"image: (\S+)", text)) == {"plant/python@sha256:0", "plant/own-python:1"}
+    # It is on record in MLflow, where the step that registers names its image so.
+    assert re.findall(r"name: MORPHAD_IMAGE_DIGEST\n +value: (\S+)", text) == ["sha256:0"]
     done = compile_with("--out", str(tmp_path / "other.yaml"), MORPHAD_IMAGE="plant/python@sha256:0")
     assert done.returncode == 2
     assert "morphad pipeline: image 'plant/python@sha256:0': " in done.stderr

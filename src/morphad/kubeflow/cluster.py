@@ -249,6 +249,8 @@ def place(task: PipelineTask, name: Step, cluster: ClusterSettings) -> PipelineT
             backoff_factor=step.retry.factor,
             backoff_max_duration=_RETRY_WINDOW,
         )
+    if name == "register" and (digest := (_image(step) or IMAGE).partition("@")[2]):
+        task.set_env_variable("MORPHAD_IMAGE_DIGEST", digest)  # an image cannot know its own
     if name in _WAITING:
         minutes = _PATIENCE if step.patience_minutes is None else step.patience_minutes
         task.set_env_variable(patience.VARIABLE, str(minutes))
