@@ -34,7 +34,7 @@ PYTEST = PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytes
 unit: setup
 	$(PYTEST)
 
-# All tests with branch coverage of src: the figure in README.md.
+# All tests, and how much of src they reach, branches counted, in percent.
 coverage: setup
 	$(PYTEST) --cov --cov-report=
 	$(BIN)/coverage report --format=total

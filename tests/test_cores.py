@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from morphad.base import cores
 from morphad.base.cores import available_cores
 
 
@@ -25,6 +24,10 @@ def machine(root: Path, cgroup: str, files: dict[str, str]) -> Path:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
     return root
+
+
+def version_1(folder: str, quota: int) -> dict[str, str]:
+    return {f"{folder}/cpu.cfs_quota_us": f"{quota}\n", f"{folder}/cpu.cfs_period_us": "100000\n"}
 
 
 @pytest.mark.parametrize(
@@ -47,19 +50,17 @@ def machine(root: Path, cgroup: str, files: dict[str, str]) -> Path:
         ),
         pytest.param(
             "5:memory:/a\n4:cpu,cpuacct:/kubepods/box\n",
-            {"cpu/kubepods/box/cpu.cfs_quota_us": "800000\n", "cpu/kubepods/box/cpu.cfs_period_us": "100000\n"},
+            version_1("cpu/kubepods/box", 800000),
             8,
             id="version 1",
         ),
         pytest.param(
             "4:cpuacct,cpu:/docker/f00\n",
-            {"cpu/cpu.cfs_quota_us": "150000", "cpu/cpu.cfs_period_us": "100000"},
+            version_1("cpu", 150000),
             2,
             id="container of version 1",
         ),
-        pytest.param(
-            "4:cpu:/\n", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 16, id="version 1, no limit"
-        ),
+        pytest.param("4:cpu:/\n", version_1("cpu", -1), 16, id="version 1, no limit"),
         pytest.param("0::/\n", {"cpu.max": "nonsense\n"}, 16, id="what nobody understands"),
     ],
 )
@@ -75,17 +76,13 @@ def test_fewer_cores_than_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.fixture
 def one_core() -> Iterator[Path]:
     """A cgroup of this machine with a limit of one core."""
-    folder = Path(f"/sys/fs/cgroup/cpu/morphad-test-{os.getpid()}")
-    second = not folder.parent.is_dir()
-    if second:
-        folder = Path(f"/sys/fs/cgroup/morphad-test-{os.getpid()}")
+    first = Path("/sys/fs/cgroup/cpu")  # of version 1; of version 2 there is one folder for all
+    limits = version_1(".", 100000) if first.is_dir() else {"cpu.max": "100000 100000"}
+    folder = (first if first.is_dir() else first.parent) / f"morphad-test-{os.getpid()}"
     try:
         folder.mkdir()
-        if second:
-            (folder / "cpu.max").write_text("100000 100000")
-        else:
-            (folder / "cpu.cfs_period_us").write_text("100000")
-            (folder / "cpu.cfs_quota_us").write_text("100000")
+        for name, limit in limits.items():
+            (folder / name).write_text(limit)
     except OSError as error:
         pytest.skip(f"cannot make a cgroup here ({error.strerror})")
     yield folder
@@ -109,4 +106,4 @@ def test_networks_take_a_thread_a_core_of_the_cgroup(one_core: Path, given: dict
 
 def test_the_machine_it_runs_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    assert 1 <= cores.available_cores() <= (os.cpu_count() or 1)
+    assert 1 <= available_cores() <= (os.cpu_count() or 1)

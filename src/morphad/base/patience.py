@@ -22,11 +22,11 @@ def wait_out(
 ) -> T:
     """Do what may be begun again at any time, and begin again while a service is away.
 
-    Pauses grow to a minute, and each is one line on stderr. An answer that says no ends the work at once.
+    Pauses grow to a minute, and stderr says each with its reason. An answer that says no ends the work at once.
 
     Args:
         work: What to do; it is called anew after each outage.
-        what: What it is, for these lines.
+        what: What it is, for these messages.
         minutes: How long the pauses may be together; 0: never wait; None: what MORPHAD_PATIENCE_MINUTES says, where
             a pod has it, else 0.
         sleep: How to wait.

@@ -147,7 +147,7 @@ class StepSettings(Settings):
     volumes: tuple[str, ...] = Field(default=(), strict=False, description="names under `volumes`")
     retry: RetrySettings | None = None
     patience_minutes: int | None = Field(
-        default=None, ge=0, le=24 * 60, description="how long to wait while S3 or MLflow is away; none: 10"
+        default=None, ge=0, le=24 * 60, description=f"how long to wait while S3 or MLflow is away; none: {_PATIENCE}"
     )
     cache: bool = Field(default=False, description="an earlier result for equal inputs may be taken")
 

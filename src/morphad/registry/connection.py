@@ -29,11 +29,12 @@ _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _CONTACT_TIMEOUT_SECONDS = 15
 _CONTACT_RETRIES = 2
 
-# Files come and go through the server, unless the environment says otherwise. Left to itself, a client that finds S3
-# behind its server goes to S3 at the address that the server has for it, which it may not reach, for minutes.
 # What MLflow says of a server that does not answer, starts, or has lost its database; not of one that says no.
 _AWAY = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED"}
 _REFUSED = r"error code 4(?!08|29)\d\d\b"
+
+# Files come and go through the server, unless the environment says otherwise. Left to itself, a client that finds S3
+# behind its server goes to S3 at the address that the server has for it, which it may not reach, for minutes.
 _PAST_THE_SERVER = ("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD")
 
 _EXPECTED = (
