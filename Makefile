@@ -28,8 +28,8 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# As many at once as there are cores, each with one thread.
-PYTEST = PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup
+# As many at once as there are cores, each with one thread; the tests of a file share what they set up.
+PYTEST = PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 unit: setup
 	$(PYTEST)

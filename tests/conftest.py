@@ -24,13 +24,9 @@ hypothesis.settings.register_profile("any machine", deadline=None)
 hypothesis.settings.load_profile("any machine")
 
 
-@pytest.hookimpl(tryfirst=True)  # before the groups are read
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Fast tests first: what is broken shows early. A module's fast tests share a worker, and so do its slow ones."""
+    """Fast tests first: what is broken shows early."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
-    for item in items:
-        slow = " slow" if item.get_closest_marker("slow") else ""
-        item.add_marker(pytest.mark.xdist_group(f"{item.nodeid.partition('::')[0]}{slow}"))
 
 
 @pytest.fixture(scope="session")
