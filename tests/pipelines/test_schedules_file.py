@@ -35,7 +35,7 @@ def read(folder: Path, text: str) -> ScheduleFile:
         ("owner: plant\ntime_zone: Mars\nschedules: {}", "time_zone = 'Mars': no such time zone"),
         (
             "owner: plant\nzone: UTC\nschedules: {}",
-            "zone: unknown key; did you mean owner or time_zone? allowed here: owner",
+            "zone: unknown key; did you mean time_zone? allowed here: owner",
         ),
         ("owner: plant\nschedules: {My one: {}}", "schedules.'My one'"),
         ("owner: plant\nschedules: {a: daily}", "schedules.a = 'daily'"),

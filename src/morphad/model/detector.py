@@ -34,7 +34,7 @@ from morphad.settings import CalibrateSettings, Decoding, ScoreSettings, TrainSe
 FORMAT_VERSION = 7
 _NETWORK, _SCORER, _DESCRIPTION = "network.safetensors", "scorer.safetensors", "detector.json"
 _OWN_HASH = "own_sha256"  # of detector.json without this key
-_STRIP = 512  # rows that are turned to grey at a time
+_STRIP = 32
 _PRECISIONS = {None: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
@@ -292,8 +292,10 @@ def prepare(image: NDArray[np.uint8], settings: TrainSettings) -> Tensor:
     tensor = torch.from_numpy(np.ascontiguousarray(image))
     tensor = tensor[None] if tensor.ndim == 2 else tensor.permute(2, 0, 1)
     if settings.colour == "grey" and tensor.shape[0] == 3:
-        strips = torch.split(tensor, _STRIP, 1)  # as the arithmetic is in float: four times the picture's own bytes
-        tensor = torch.cat([transforms.rgb_to_grayscale(strip) for strip in strips], 1)
+        grey = tensor.new_empty((1, *tensor.shape[1:]))
+        for top in range(0, tensor.shape[1], _STRIP):  # as the arithmetic is in float: four times the picture's bytes
+            grey[:, top : top + _STRIP] = transforms.rgb_to_grayscale(tensor[:, top : top + _STRIP])
+        tensor = grey
     resized: Tensor = transforms.resize(tensor, list(settings.image_size), antialias=True)
     return resized.expand(1 if settings.colour == "grey" else 3, -1, -1).contiguous()
 
