@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special
 
 from morphad.base.errors import BadInputError
 from morphad.base.wording import checked_fraction, counted, exact_percent, percent
@@ -108,7 +108,7 @@ class Calibration:
         """
         if not self.attainable:
             return None
-        return float(stats.beta.ppf(self.confidence, self._tail, self.rank))
+        return float(special.betaincinv(self._tail, self.rank, self.confidence))
 
     @property
     def guarantee(self) -> str:

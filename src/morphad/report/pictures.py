@@ -141,7 +141,7 @@ def write_contact_sheet(path: Path, examples: Sequence[Example], scale: tuple[fl
         sheet.paste(_small(example), (left, top + caption))
         sheet.paste(_overlaid(example, scale), (left + _SIDE, top + caption))
     with atomic_file(path) as temporary:
-        sheet.save(temporary, "PNG", optimize=True)
+        sheet.save(temporary, "PNG")
 
 
 @cache
