@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from tiny import TRAIN
+
 REPO = Path(__file__).resolve().parents[2]
 STEPS = ("settings", "ingest", "validate", "split", "train", "calibrate", "evaluate", "register", "promote")
 LINES = ("pv-mono", "pv-poly")
@@ -63,11 +65,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     yaml = YAML()
     settings = yaml.load(REPO / "params.yaml")
     settings["defaults"]["ingest"]["limit"] = 60
-    settings["defaults"]["train"] = {
-        "image_size": [96, 96],
-        "optimiser": {"steps": 4, "batch_size": 8},
-        "score": {"memory": 200, "channels": 40},
-    }
+    settings["defaults"]["train"] = dict(TRAIN)
     settings["defaults"]["calibrate"]["false_reject_rate"] = 0.2
     settings["defaults"]["promote"]["min_auroc"] = 0.5
     yaml.dump(settings, folder / "params.yaml")
@@ -85,7 +83,7 @@ def test_every_step_of_every_line_runs_and_each_line_has_a_champion_and_a_page(
     assert sorted(first_run) == sorted(f"{step}@{line}" for step in STEPS for line in LINES)
     for line in LINES:
         metrics = json.loads((project / "reports" / line / "metrics.json").read_text())
-        assert metrics["image_auroc"] > 0.6  # far from chance although hardly trained
+        assert metrics["image_auroc"] > 0.6  # far from chance although hardly trained, on 32 x 32 px
         assert "<html" in (project / "reports" / line / "index.html").read_text()
         decision = json.loads((project / "models" / line / "decision.json").read_text())
         assert decision["promote"], decision["reasons"]

@@ -10,6 +10,7 @@ from mlflow.tracking import MlflowClient
 
 from morphad.base.errors import BadInputError, CheckFailedError, MorphadError
 from morphad.registry import OvertakenError, Registry
+from morphad.settings import RegisterSettings
 
 YES: dict[str, Any] = {"promote": True, "reasons": ["not inferior"], "figures": {"auroc_difference": [0.0, 0.1]}}
 NO: dict[str, Any] = {"promote": False, "reasons": ["AUROC may be 0.1 lower"], "figures": {}}
@@ -53,6 +54,11 @@ def killed_after(calls: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         for name in CHANGES:
             patched.setattr(MlflowClient, name, limited(getattr(MlflowClient, name)))
         yield
+
+
+def cuts(settings: RegisterSettings) -> range:
+    """After how many calls to cut off: each in turn; on a server, where a version takes seconds, every third."""
+    return range(20) if settings.tracking_uri.startswith("sqlite") else range(1, 20, 3)
 
 
 def acts(registry: Registry, line: str) -> list[tuple[str, int | None, int | None]]:
@@ -226,6 +232,7 @@ def test_version_that_is_not_there(registry: Registry, line: str, add_versions: 
 @pytest.mark.parametrize("action", ["promote", "rollback", "withdraw", "propose", "approve"])
 def test_cut_off_anywhere_there_is_a_champion_and_the_next_command_completes(  # noqa: PLR0917
     action: str,
+    settings: RegisterSettings,
     client: MlflowClient,
     registry: Registry,
     line: str,
@@ -246,7 +253,7 @@ def test_cut_off_anywhere_there_is_a_champion_and_the_next_command_completes(  #
         "propose": {"champion": 2, "previous": 1, "candidate": 3},
         "approve": {"champion": 3, "previous": 2},
     }[action]
-    for cut in range(20):
+    for cut in cuts(settings):
         own = f"{line}-{cut}"
         add_versions(3, line=own)
         registry.promote(own, 1, YES, "anna")
@@ -272,9 +279,13 @@ def test_cut_off_anywhere_there_is_a_champion_and_the_next_command_completes(  #
 
 
 def test_the_first_decision_cut_off_anywhere_makes_one_trail(
-    registry: Registry, line: str, add_versions: AddVersions, monkeypatch: pytest.MonkeyPatch
+    settings: RegisterSettings,
+    registry: Registry,
+    line: str,
+    add_versions: AddVersions,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for cut in range(20):
+    for cut in cuts(settings):
         own = f"{line}-{cut}"
         add_versions(1, line=own)
         try:
