@@ -12,13 +12,12 @@ from mlflow.tracking import MlflowClient
 
 from morphad.base.errors import BadInputError, CheckFailedError
 from morphad.base.text import masked, masked_settings
-from morphad.registry import changes, versions
-from morphad.registry import trail as trails
+from morphad.registry import changes, trail_store, versions
 from morphad.registry.changes import Found
 from morphad.registry.connection import Connection
 from morphad.registry.records import CHAMPION, PREVIOUS, Actor, Version, model_name
 from morphad.registry.standing import Standing
-from morphad.registry.trail import Entry
+from morphad.registry.trail import Action, Entry
 
 Decision = dict[str, Any]
 
@@ -147,7 +146,7 @@ class Desk:
         return self.decide(found, "taken out of service", bad, {"reasons": [why]}, champion=None)
 
     def decide(
-        self, found: Found, action: trails.Action, version: Version | None, decision: Decision, *, champion: int | None
+        self, found: Found, action: Action, version: Version | None, decision: Decision, *, champion: int | None
     ) -> Entry:
         """Take a decision on the line as it was found."""
         decision = masked_settings(self._whole(decision, champion))
@@ -292,7 +291,7 @@ def repair(desk: Desk, found: Found, planned: Repair, why: str) -> None:
     for number in planned.adopted:
         version = versions.one_version(desk.client, desk.line, number)
         entry = changes.entry_of(found, "adopted", version, actor=desk.actor, decision=decision, champion=number)
-        trails.append(desk.client, desk.connection, trails.read(desk.client, desk.line), entry, decision)
+        trail_store.append(desk.client, desk.connection, trail_store.read(desk.client, desk.line), entry, decision)
     if planned.adopted:
         changes.align(desk.client, desk.line)
         return
