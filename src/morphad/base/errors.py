@@ -30,7 +30,7 @@ class BadInputError(MorphadError):
 
 
 class CheckFailedError(MorphadError):
-    """A check or a gate looked at good input and said no."""
+    """A check or a gate said no to good input."""
 
     exit_code = 1
 

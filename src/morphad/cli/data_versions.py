@@ -68,8 +68,8 @@ def _get(options: argparse.Namespace) -> None:
     line, name = parse_version(options.version)
     out = options.out or LinePaths.checkout(Path(), line).manifest.parent
     version, brought = get_version(_address(options), line, name, out, options.replace)
-    told = f"{version.good} good and {version.defect} defect images" if brought else "is there already"
-    print(f"{version.spelling}: {told}, in {out}")
+    said = f"{version.good} good and {version.defect} defect images" if brought else "is there already"
+    print(f"{version.spelling}: {said}, in {out}")
 
 
 def _diff(options: argparse.Namespace) -> None:
@@ -80,7 +80,7 @@ def _diff(options: argparse.Namespace) -> None:
     difference = compare(before, after)
     if options.json:
         write_json(options.json, difference.to_json())
-    for line in difference.told():
+    for line in difference.in_words():
         print(line)
 
 

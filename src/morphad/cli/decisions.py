@@ -64,8 +64,8 @@ def add_verbs(verbs: Verbs) -> None:
         'pv-mono --apply --why "alias set by hand"',
     )
     repair.add_argument("--apply", action="store_true", help="do it; without this the plan is shown")
-    repair.add_argument("--accept", action="store_true", help="take the version that MLflow's alias names now")
-    repair.add_argument("--to", type=int, metavar="VERSION", help="take this version, of those that served before")
+    repair.add_argument("--accept", action="store_true", help="accept the version that MLflow's alias names now")
+    repair.add_argument("--to", type=int, metavar="VERSION", help="choose this version, of those that served before")
     repair.add_argument("--why", help="the reason, for the record; needed with --apply")
     add_actor(repair)
 
@@ -123,7 +123,7 @@ def _repair(options: argparse.Namespace) -> None:
 
 def _prune(options: argparse.Namespace) -> None:
     from morphad.registry import Retention
-    from morphad.registry.wording import listed
+    from morphad.registry.sentences import listed
 
     if min(options.newest, options.former, options.days) < 0:
         raise BadInputError("--newest, --former and --days: expected 0 or more")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def add_verbs(verbs: Verbs) -> None:
     """Add the verbs."""
     history = verbs.add_for_line(
-        "history", _history, "tell every decision about a line, oldest first", "pv-mono --json"
+        "history", _history, "list every decision about a line, oldest first", "pv-mono --json"
     )
     history.add_argument("--json", action="store_true", help="as JSON")
     champion = verbs.add_for_line(
@@ -28,7 +28,7 @@ def add_verbs(verbs: Verbs) -> None:
 
 
 def _history(options: argparse.Namespace) -> None:
-    from morphad.registry.wording import sentence
+    from morphad.registry.sentences import sentence
 
     registry = open_registry(options)
     trail = registry.trail(options.line)

@@ -31,7 +31,7 @@ def open_registry(options: argparse.Namespace) -> "Registry":
 
 
 def add_actor(parser: argparse.ArgumentParser) -> None:
-    """Let a verb be told who acts."""
+    """Add the option for who acts."""
     parser.add_argument("--actor", default=None, help="who does it, for the record; default: the user")
 
 

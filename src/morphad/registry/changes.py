@@ -1,7 +1,7 @@
 """Changes of what serves on a line: written into the audit trail first, then carried out on MLflow's aliases.
 
 The trail says which version serves; the aliases follow from it. Whoever adds an entry moves the aliases to where the
-whole trail wants them and looks at the trail again until both agree. So two at once end with the aliases of the
+whole trail wants them and reads the trail again until both agree. So two at once end with the aliases of the
 younger decision, whatever the order of their requests. An entry that was not carried out is a lock: others wait for it
 `LEASE` seconds at most, by their own clock, and then carry it out themselves, at once where its process is known to be
 dead. A difference that no unfinished entry explains was made by hand, and stops every decision until `repair` has
@@ -146,7 +146,7 @@ def decide(
     Args:
         client: Of the session.
         connection: Of the session.
-        found: The line as it was when the decision was taken.
+        found: The line as it was when the decision was made.
         action: What is done.
         version: To which version.
         actor: Who does it.
@@ -173,7 +173,7 @@ def entry_of(
     *,
     champion: int | None,
 ) -> Entry:
-    """The entry of a decision, as `decide` takes its parts."""
+    """The entry of a decision, from the parts that `decide` gets."""
     return Entry(
         action=action,
         version=None if version is None else version.number,
@@ -202,7 +202,7 @@ def repeated(found: Found, action: Action, number: int, decision: dict[str, Any]
 
 
 def check_unchanged(found: Found, judged: Standing) -> None:
-    """Whether the champion is still the one that a decision was taken against.
+    """Whether the champion is still the one that a decision was made against.
 
     Raises:
         OvertakenError: It is not.
@@ -277,21 +277,21 @@ def _abandoned(entry: Entry) -> bool:
 
 def differences(client: MlflowClient, line: str, found: Found) -> list[str]:
     """Where trail and aliases differ, in sentences."""
-    told = []
+    said = []
     for alias, (wanted, there) in found.wrong_aliases.items():
         gone = wanted is not None and not versions.exists(client, line, wanted)
         if gone:
-            told.append(f"by its records version {wanted} is {alias}, but MLflow no longer has that version")
+            said.append(f"by its records version {wanted} is {alias}, but MLflow no longer has that version")
         elif not found.trail.entries:
-            told.append(f"MLflow's alias {alias} names version {there}, but no decision about the line is on record")
+            said.append(f"MLflow's alias {alias} names version {there}, but no decision about the line is on record")
         else:
-            told.append(f"by its records {_named(wanted)} is {alias}, but MLflow's alias names {_named(there)}")
-    return told
+            said.append(f"by its records {_named(wanted)} is {alias}, but MLflow's alias names {_named(there)}")
+    return said
 
 
 def _difference(client: MlflowClient, line: str, found: Found) -> CheckFailedError:
-    told = differences(client, line, found) or ["records and aliases differ"]
-    return CheckFailedError(f"line {line}: {'; '.join(told)}. {_remedy(line)}")
+    said = differences(client, line, found) or ["records and aliases differ"]
+    return CheckFailedError(f"line {line}: {'; '.join(said)}. {_remedy(line)}")
 
 
 def _remedy(line: str) -> str:

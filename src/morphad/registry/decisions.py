@@ -24,7 +24,7 @@ Decision = dict[str, Any]
 
 @dataclass(frozen=True)
 class Desk:
-    """Where decisions about a line are taken.
+    """Where decisions about a line are made.
 
     Attributes:
         connection: With a session open.
@@ -148,7 +148,7 @@ class Desk:
     def decide(
         self, found: Found, action: Action, version: Version | None, decision: Decision, *, champion: int | None
     ) -> Entry:
-        """Take a decision on the line as it was found."""
+        """Decide about the line as it was found."""
         decision = masked_settings(self._whole(decision, champion))
         return changes.decide(
             self.client,
@@ -245,17 +245,17 @@ def plan_repair(client: MlflowClient, line: str, *, accept: bool, to: int | None
     Args:
         client: Of the session.
         line: The line.
-        accept: Take the version that MLflow's alias names now, in place of the one on record.
-        to: Take this one, of those that served before.
+        accept: Accept the version that MLflow's alias names now, in place of the one on record.
+        to: Choose this one, of those that served before.
 
     Raises:
         CheckFailedError: The trail itself is broken.
-        BadInputError: `to` cannot be taken.
+        BadInputError: `to` cannot be chosen.
     """
     found = changes.read_line(client, line)
     changes.check_anchor(line, found)
-    told = tuple(changes.differences(client, line, found))
-    if not told:
+    differences = tuple(changes.differences(client, line, found))
+    if not differences:
         return found, Repair((), champion=found.standing.champion)
     champion = found.standing.champion
     if not found.trail.entries:
@@ -263,7 +263,7 @@ def plan_repair(client: MlflowClient, line: str, *, accept: bool, to: int | None
         steps = tuple(
             f"put on record that version {number} was in service before there were records" for number in order
         )
-        return found, Repair(told, steps, found.aliases.get(CHAMPION), tuple(order))
+        return found, Repair(differences, steps, found.aliases.get(CHAMPION), tuple(order))
     there = {number for number in found.standing.served if versions.exists(client, line, number)}
     gone = tuple(sorted(found.standing.served - there))
     if to is not None:
@@ -274,9 +274,9 @@ def plan_repair(client: MlflowClient, line: str, *, accept: bool, to: int | None
         champion = found.aliases.get(CHAMPION)
     if champion is not None and champion in gone:
         step = "take the line out of service, since its champion is gone; or name a version to go back to: --to VERSION"
-        return found, Repair(told, (step,), None, gone=gone)
+        return found, Repair(differences, (step,), None, gone=gone)
     steps = (f"put {_named(champion)} in service and on record, and set MLflow's aliases by the records",)
-    return found, Repair(told, steps, champion, gone=gone)
+    return found, Repair(differences, steps, champion, gone=gone)
 
 
 def repair(desk: Desk, found: Found, planned: Repair, why: str) -> None:

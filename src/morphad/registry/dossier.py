@@ -44,8 +44,8 @@ from morphad.registry.dossier_format import (
     sums_text,
 )
 from morphad.registry.records import PREFIX, Actor, Version, model_name
+from morphad.registry.sentences import concerns
 from morphad.registry.trail import Entry, Trail, document_text, text_of
-from morphad.registry.wording import concerns
 
 _TIME = (1980, 1, 1, 0, 0, 0)  # of every member: equal content gives equal bytes
 _TEXT = {".html", ".json", ".csv", ".md", ".txt", ".svg", ".yaml"}
@@ -56,7 +56,7 @@ class Origin:
     """Where a version came from.
 
     Attributes:
-        version: As the registry has it, or as its run tells once MLflow no longer has the version.
+        version: As the registry has it, or as its run says once MLflow no longer has the version.
         model_id: Of MLflow's logged model; "" where it is not known.
     """
 

@@ -29,8 +29,8 @@ from morphad.registry.dossier_format import (
 )
 from morphad.registry.dossier_zip import DAMAGED, SafeZip, WrongError, opened, short
 from morphad.registry.records import Version
+from morphad.registry.sentences import concerns, printable, sentence, state
 from morphad.registry.trail import Entry, Trail, chained
-from morphad.registry.wording import concerns, printable, sentence, state
 
 CLOCKS = timedelta(minutes=1)  # by which clocks may differ
 
@@ -303,8 +303,8 @@ class _Dossier:
             said = getattr(entry, attribute)
             if entry.version == self._known().version and said and said != value:
                 raise WrongError(
-                    f"{FACTS}: the {what} is {value[:40] or 'not known'}, and decision {entry.number} was "
-                    f"taken on {said[:40]}"
+                    f"{FACTS}: the {what} is {value[:40] or 'not known'}, and decision {entry.number} rests "
+                    f"on {said[:40]}"
                 )
 
     def _there(self, name: str) -> None:

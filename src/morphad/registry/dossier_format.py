@@ -5,8 +5,8 @@
 
 from dataclasses import dataclass, field
 
+from morphad.registry.sentences import printable, sentence, state
 from morphad.registry.trail import Entry, Trail
-from morphad.registry.wording import printable, sentence, state
 
 FORMAT = 1
 README, FACTS, CARD, TRAIL, SUMS = "README.txt", "facts.json", "card.md", "trail.jsonl", "SHA256SUMS"
@@ -40,7 +40,7 @@ class Facts:
         holdout_labels: Of that holdout's labels.
         guarantee: What its threshold promises.
         code_revision: Of the code that registered it.
-        image_digest: Of the container image, as told.
+        image_digest: Of the container image, as the environment names it.
         morphad: The morphad that registered it.
         missing: What the dossier should hold and does not, with the reason.
         masked: Files in which credentials were made unreadable; they differ from what was registered.

@@ -16,7 +16,7 @@ from typing import Any
 
 from morphad.base.errors import BadInputError
 from morphad.registry.dossier_format import safe_name
-from morphad.registry.wording import printable
+from morphad.registry.sentences import printable
 
 MOST_MEMBERS = 20_000
 MOST_BYTES = 16 << 30  # of all members, unpacked

@@ -145,7 +145,7 @@ def publish(
 
 
 def _fitted(card: str) -> str:
-    """A card as a version's description: cut between two lines, and saying so, where it is longer than MLflow takes."""
+    """A card as a version's description: cut between two lines, and saying so, where MLflow wants it shorter."""
     if len(card) <= LONGEST_DESCRIPTION:
         return card
     return card[: LONGEST_DESCRIPTION - len(_CUT) + 1].rpartition("\n")[0].rstrip() + _CUT

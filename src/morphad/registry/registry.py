@@ -27,7 +27,7 @@ class Registry:
     """Versions of every line's model in MLflow, and which of them serves.
 
     Every method raises ServiceError, with address and remedy, if MLflow does not answer within the settings' time. Any
-    number of processes may decide about a line at once: each decision is taken whole, or refused with OvertakenError.
+    number of processes may decide about a line at once: each decision is made whole, or refused with OvertakenError.
 
     Args:
         settings: Address, experiment and time limits. MLFLOW_TRACKING_URI in the environment wins over the address.
@@ -232,7 +232,7 @@ class Registry:
             version: Version number.
             decision: The gate's decision, JSON-ready, its reasons under `reasons`; kept with the line's records.
             actor: Who or what decided.
-            judged: The line when the decision was taken; None: as it is now.
+            judged: The line when the decision was made; None: as it is now.
 
         Raises:
             BadInputError: There is no such version.
@@ -314,8 +314,8 @@ class Registry:
 
         Args:
             line: The product line.
-            accept: Take the version that the alias champion names now.
-            to: Take this version, of those that served before.
+            accept: Accept the version that the alias champion names now.
+            to: Choose this version, of those that served before.
         """
         with self._connection.session() as client:
             return decisions.plan_repair(client, line, accept=accept, to=to)[1]
@@ -352,7 +352,7 @@ class Registry:
     ) -> tuple[Facts, str]:
         """Write all that is known and was decided about a version into one zip, whole or not at all.
 
-        A version that MLflow no longer has can still be told of, as far as its decisions and its run go.
+        A version that MLflow no longer has can still have one, as far as its decisions and its run go.
 
         Args:
             line: The product line.

@@ -55,7 +55,7 @@ class Entry:
         code_revision: Of the code that decided.
         document: The whole decision with its figures, an artifact of the trail's run; "" where there is none.
         document_sha256: Of the document's content.
-        process: Host and process that acted: whoever finds the entry unfinished can tell whether it still runs.
+        process: Host and process that acted: whoever finds the entry unfinished can find out whether it still runs.
         number: Its place in the trail, from 1.
         before: SHA-256 of the entry before it; "" for the first.
         sha256: SHA-256 of this one.
@@ -89,7 +89,7 @@ class Entry:
 
     @property
     def alive(self) -> bool | None:
-        """Whether the process that wrote it still runs; None where that cannot be told, because it is elsewhere."""
+        """Whether the process that wrote it still runs; None where that is not known, because it is elsewhere."""
         host, _, process = self.process.rpartition(":")
         if host != socket.gethostname() or not process.isdecimal():
             return None

@@ -78,7 +78,7 @@ def append(client: MlflowClient, connection: Connection, trail: Trail, entry: En
     Args:
         client: Of the session.
         connection: Of the session.
-        trail: The line's trail as it was read before the decision was taken.
+        trail: The line's trail as it was read before the decision was made.
         entry: The decision, without number and hashes.
         document: All that the decision rests on, JSON-ready.
 
@@ -101,7 +101,7 @@ def append(client: MlflowClient, connection: Connection, trail: Trail, entry: En
     try:
         client.log_param(run_id, key, value)
     except MlflowException:
-        # Another was first, or the answer was lost: what stands there tells.
+        # Another was first, or the answer was lost: what stands there decides.
         if key not in client.get_run(run_id).data.params:
             raise
     now = read(client, trail.line)
@@ -209,7 +209,7 @@ def _whole(params: Mapping[str, str], value: str) -> str:
         known = json.loads(value)
         return "".join(params[f"{known['sha256']}.{number}"] for number in range(known["parts"]))
     except (ValueError, TypeError, KeyError):
-        return value  # the chain tells that it is broken
+        return value  # the chain shows that it is broken
 
 
 def _runs(client: MlflowClient, experiments: list[str]) -> Iterator[Any]:
