@@ -1,9 +1,9 @@
-"""What each ingredient of the preset `default` is worth: one at a time taken away or changed.
+"""What each ingredient of the preset `default` is worth: one at a time removed or changed.
 
     python -m benchmarks.ablations FOLDER [FOLDER ...] [--variants no training,one look] [--seeds 0] --out FILE.json
 
 A folder is a set in MVTec AD layout. A run that is in FILE.json already is not repeated. The preset itself is measured
-by `benchmarks.peers`. Variants that differ in the score alone share a trained network, so `fit_seconds` tells nothing
+by `benchmarks.peers`. Variants that differ in the score alone share a trained network, so `fit_seconds` says nothing
 here.
 """
 

@@ -101,20 +101,20 @@ def describe(folder: str, most: int, changes: dict[str, Callable[[Grey], Grey]] 
 
 
 def measure(rows: dict[str, pd.DataFrame], seeds: int) -> dict[str, dict[str, float]]:
-    """For each change the share of the seeds in which any statistic, and in which the camera, was told."""
+    """For each change the share of the seeds in which any statistic, and in which the camera, was noticed."""
     settings = ValidateSettings()
     found: dict[str, dict[str, float]] = {}
     for name, changed in rows.items():
-        told = {"statistics": 0, "camera": 0}
+        noticed = {"statistics": 0, "camera": 0}
         count = seeds * 10 if name == "none" else seeds
         for seed in range(count):
             order = np.random.default_rng(seed).permutation(len(changed))
             half = len(order) // 2
             result = shifts(changed.iloc[order[half:]], rows["none"].iloc[order[:half]], settings)
             drifted = {key for key, shift in result.items() if shift.drifted}
-            told["statistics"] += bool(drifted - {CAMERA})
-            told["camera"] += CAMERA in drifted
-        found[name] = {key: value / count for key, value in told.items()}
+            noticed["statistics"] += bool(drifted - {CAMERA})
+            noticed["camera"] += CAMERA in drifted
+        found[name] = {key: value / count for key, value in noticed.items()}
     return found
 
 
@@ -130,11 +130,11 @@ def main() -> None:
     for folder in options.sets:
         rows = describe(folder, options.most)
         name = Path(folder).name
-        results[name] = {"images": len(rows["none"]), "told": measure(rows, options.seeds)}
+        results[name] = {"images": len(rows["none"]), "noticed": measure(rows, options.seeds)}
     print("| change | " + " | ".join(f"{name} ({result['images']})" for name, result in results.items()) + " |")
     print("|---" * (len(results) + 1) + "|")
     for change in CHANGES:
-        cells = [result["told"][change] for result in results.values()]
+        cells = [result["noticed"][change] for result in results.values()]
         print(f"| {change} | " + " | ".join(f"{c['statistics']:.1%} / {c['camera']:.1%}" for c in cells) + " |")
     if options.out:
         options.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

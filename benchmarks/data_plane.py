@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--kind", choices=["mixed", *KINDS], default="mixed")
     parser.add_argument("--size", type=_size, default=(480, 640), metavar="HxW", help="of an image, px")
-    parser.add_argument("--s3", type=int, default=0, metavar="N", help="also take the first N of them from a bucket")
+    parser.add_argument("--s3", type=int, default=0, metavar="N", help="also read the first N of them from a bucket")
     parser.add_argument("--keys", type=int, default=0, metavar="N", help="also list a prefix of N tiny objects")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     parser.add_argument("--folder", type=Path, help="where to work; what is there of an earlier run is used")

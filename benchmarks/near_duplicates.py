@@ -3,7 +3,7 @@
     python benchmarks/near_duplicates.py FOLDER [FOLDER ...] [mono poly] [--json FILE]
 
 A folder is in MVTec AD layout or flat; mono and poly are the demonstration lines. It prints two tables for the choice
-of split.near_duplicate_bits, and the closest pairs of different images, to look at.
+of split.near_duplicate_bits, and the closest pairs of different images, to view.
 """
 
 import argparse

@@ -43,7 +43,7 @@ OURS: dict[str, Mapping[str, Any]] = {  # what differs in the settings
 }
 MODELS = (*OURS, *BASELINES)
 BORDER = 2  # px around the 28 x 28 of an image, black as its ground
-# As long as ten runs on two cores bear; see docs/results/results.md on how score and sizes were chosen.
+# As long as ten runs on two cores allow; see docs/results/results.md on how score and sizes were chosen.
 SETTINGS: dict[str, Any] = {
     "preset": "paper",
     "image_size": (32, 32),
@@ -75,7 +75,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     shape = tuple(np.frombuffer(data, ">u4", data[3], 4).tolist()) if len(data) >= 4 + 4 * data[3] else ()
     body = data[4 + 4 * data[3] :]
     if len(body) != math.prod(shape) or not shape:
-        raise BadInputError(f"{path}: holds {len(body)} bytes where its head tells {shape}")
+        raise BadInputError(f"{path}: holds {len(body)} bytes where its head says {shape}")
     return np.frombuffer(body, np.uint8).reshape(shape)
 
 

@@ -99,7 +99,7 @@ def read(
     Args:
         network: Trained, in evaluation mode, on the CPU.
         table: The cases that it was trained on.
-        cases: Indices of those to look through.
+        cases: Indices of those to go through.
         good: Images [G, C, H, W] uint8 to compare with.
         given: Images [N, C, H, W] uint8.
     """
@@ -112,7 +112,7 @@ def read(
 
 
 def choose(clean: Tensor, spoilt: Tensor, count: int) -> list[int]:
-    """Rows, greedily, whose mean tells spoilt images [K, M] best from clean ones [K, N]; no more than `count`."""
+    """Rows, greedily, whose mean separates spoilt images [K, M] best from clean ones [K, N]; no more than `count`."""
     chosen: list[int] = []
     while len(chosen) < min(count, len(clean)):
         left = [row for row in range(len(clean)) if row not in chosen]

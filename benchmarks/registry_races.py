@@ -4,8 +4,8 @@
     source .stack/env && python -m benchmarks.registry_races --races 200 --kills 200
 
 A race: two processes decide about one line at the same moment. A kill: a process that decides is ended by SIGKILL at a
-random moment of its work, and another decision follows. After each, what the processes were told, the audit trail and
-MLflow's aliases are held against each other. A false record is any difference: a process that was told that it was
+random moment of its work, and another decision follows. After each, what the processes answered, the audit trail and
+MLflow's aliases are held against each other. A false record is any difference: a process that reported that it was
 done and stands not in the trail, one that was refused and does, an alias that is not where the trail says, a broken
 chain.
 """
@@ -36,7 +36,7 @@ PAIRS = (("promote a", "promote b"), ("promote a", "rollback"), ("rollback", "ro
 ACTS = ("promote a", "rollback", "withdraw", "propose b")
 A_LINE = 20  # trials on one line, one after the other: its trail grows, as in a plant
 UNHARMED = 4  # trials whose process is let live, to know how long one takes
-_FORK = multiprocessing.get_context("fork")  # MLflow takes seconds to import; nothing is connected before the fork
+_FORK = multiprocessing.get_context("fork")  # MLflow needs seconds to import; nothing is connected before the fork
 
 
 class _Uncheckable(Registry):
@@ -47,7 +47,7 @@ class _Uncheckable(Registry):
 
 
 def act(registry: Registry, line: str, what: str, who: str) -> int | None:
-    """Do one thing about a line; the version that it was told is in service."""
+    """Do one thing about a line; the version in service that it got as the answer."""
     decision = {"promote": True, "reasons": [f"{who} says so"]}
     verb, _, number = what.partition(" ")
     if verb == "promote":
@@ -90,11 +90,11 @@ def differences(uri: str, line: str, told: dict[str, Any]) -> list[str]:
     acted = Counter(entry.by.name for entry in entries)
     for who, (what, ended, champion) in told.items():
         if ended == "done" and acted[who] != 1 and what not in _repeats(told):
-            found.append(f"{who} was told that {what} is done, but the trail has it {acted[who]} times")
+            found.append(f"{who} reported that {what} is done, but the trail has it {acted[who]} times")
         if ended == "refused" and acted[who]:
             found.append(f"{who} was refused, but {what} is in the trail")
         if ended == "done" and champion is not None and champion not in standing.served:
-            found.append(f"{who} was told that version {champion} is champion, but it never served")
+            found.append(f"{who} reported that version {champion} is champion, but it never served")
         if acted[who] > 1:
             found.append(f"{who} stands in the trail {acted[who]} times")
     aliases = MlflowClient(tracking_uri=uri, registry_uri=uri).get_registered_model(f"morphad-{line}").aliases
@@ -110,7 +110,7 @@ def _repeats(told: dict[str, Any]) -> set[str]:
 
 
 class Hand:
-    """A process that does as it is told, connected once; the one who started it can kill it."""
+    """A process that does what it is asked, connected once; the one who started it can kill it."""
 
     def __init__(self, uri: str, barrier: Any = None) -> None:
         self._pipe, theirs = _FORK.Pipe()

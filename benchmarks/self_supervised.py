@@ -95,7 +95,7 @@ def fit_transformations(
 
 
 def fit_cutpaste(images: Tensor, budget: Budget, seed: int) -> Scorer:
-    """Learn to tell good images [N, C, H, W] uint8 from those with a pasted patch; half of each batch is pasted."""
+    """Learn to separate good images [N, C, H, W] uint8 from those with a pasted patch; half of each batch is pasted."""
 
     def batch(rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         chosen = images[torch.from_numpy(rng.integers(len(images), size=budget.batch_size))]

@@ -1,4 +1,4 @@
-"""What accounts may do in MLflow beyond what its basic-auth app tells apart: its `authorization_function`.
+"""What accounts may do in MLflow beyond what its basic-auth app distinguishes: its `authorization_function`.
 
 MLflow asks the same permission (EDIT on the registered model) of whoever creates a version and of whoever sets an
 alias, lets everybody create models and experiments, and lets whoever may log a run overwrite the files of any model of
@@ -52,7 +52,7 @@ _FINALIZED = re.compile(r"logged-models/[^/]+")
 def authenticate() -> Authorization | Response:
     """The account that a request comes from, or the answer that refuses it."""
     if request.authorization is None or request.authorization.type != "basic":
-        return _not_authenticated()  # a token, for one, MLflow itself takes for an error of its own
+        return _not_authenticated()  # a token, for one, MLflow itself treats as an error of its own
     answer: Authorization | Response = auth.authenticate_request_basic_auth()
     if isinstance(answer, Response) or g.get("morphad_asked"):
         return answer
@@ -84,11 +84,11 @@ def _manages(username: str, kind: str, name: str) -> bool:
 
 
 def _changes_finished(call: str) -> bool:
-    """Whether a request asks for a way past this server to a finished model's files, or takes its status away."""
+    """Whether a request asks for a way past this server to a finished model's files, or removes its status."""
     if call.endswith("presigned-upload-url"):
         return _is_finished(_asked(CreatePresignedUploadUrl()).model_id)
     if request.method == "PATCH" and _FINALIZED.fullmatch(call):
-        finalized = _asked(FinalizeLoggedModel())  # MLflow takes the model that is named in it, not in the path
+        finalized = _asked(FinalizeLoggedModel())  # MLflow uses the model that is named in it, not in the path
         return int(finalized.status) != _READY and _is_finished(finalized.model_id)
     return False
 

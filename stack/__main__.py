@@ -99,7 +99,7 @@ def _account(options: argparse.Namespace) -> None:
         password = os.environ.get("MLFLOW_TRACKING_PASSWORD", "")
         if not password or not options.uri.startswith(("http://", "https://")):
             raise BadInputError(
-                "--uri takes http://HOST:PORT or https://HOST, and MLFLOW_TRACKING_USERNAME and "
+                "--uri is http://HOST:PORT or https://HOST, and MLFLOW_TRACKING_USERNAME and "
                 "MLFLOW_TRACKING_PASSWORD in the environment must be its administrator's"
             )
         name = os.environ.get("MLFLOW_TRACKING_USERNAME", ADMIN)

@@ -1,6 +1,6 @@
 """Accounts of an MLflow server with the basic-auth app, and the three roles that they have.
 
-What a role is allowed follows from these grants and from the rules in docker/mlflow_access.py, which tell apart what
+What a role is allowed follows from these grants and from the rules in docker/mlflow_access.py, which separate what
 MLflow's grants do not; docs/decisions/access.md has the table.
 """
 
@@ -59,8 +59,8 @@ class Access:
             number = roles.get(role)
             if number is None:
                 number = self._ask("POST", "3.0", "roles/create", name=role, workspace=_WORKSPACE)["role"]["id"]
-            told = self._ask("GET", "3.0", "roles/permissions/list", role_id=number)["role_permissions"]
-            there = {(grant["resource_type"], grant["resource_pattern"]) for grant in told}
+            answer = self._ask("GET", "3.0", "roles/permissions/list", role_id=number)["role_permissions"]
+            there = {(grant["resource_type"], grant["resource_pattern"]) for grant in answer}
             for kind, pattern, permission in grants:
                 exact = experiment if pattern == EXPERIMENT else pattern
                 if (kind, exact) not in there:
@@ -75,7 +75,7 @@ class Access:
             ServiceError: The server does not answer or refuses.
         """
         if account == self._name:
-            raise BadInputError(f"account {account!r} is the administrator's, who needs no role; take another name")
+            raise BadInputError(f"account {account!r} is the administrator's, who needs no role; choose another name")
         if self._ask_or_none("GET", "2.0", "users/get", username=account) is None:
             self._ask("POST", "2.0", "users/create", username=account, password=password)
         elif not self._has(account, password):
@@ -95,8 +95,8 @@ class Access:
         return str(found["experiment"]["experiment_id"])
 
     def _roles(self) -> dict[str, int]:
-        told = self._ask("GET", "3.0", "roles/list", workspace=_WORKSPACE)["roles"]
-        return {role["name"]: role["id"] for role in told}
+        answer = self._ask("GET", "3.0", "roles/list", workspace=_WORKSPACE)["roles"]
+        return {role["name"]: role["id"] for role in answer}
 
     def _has(self, account: str, password: str) -> bool:
         try:
@@ -127,8 +127,8 @@ class Access:
         request = urllib.request.Request(address, body, headers, method=method)  # noqa: S310  # http(s), see below
         try:
             with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310
-                told: dict[str, Any] = json.loads(answer.read() or b"{}")
-                return told
+                parsed: dict[str, Any] = json.loads(answer.read() or b"{}")
+                return parsed
         except urllib.error.HTTPError as error:
             with error:
                 why = error.read().decode(errors="replace")
@@ -153,8 +153,8 @@ class _RefusedError(ServiceError):
 
 def _first_line(text: str) -> str:
     try:
-        told = json.loads(text)
-        text = str(told["message"]) if isinstance(told, Mapping) and "message" in told else text
+        said = json.loads(text)
+        text = str(said["message"]) if isinstance(said, Mapping) and "message" in said else text
     except ValueError:
         pass
     return (text.strip() or "no reason given").splitlines()[0][:200]

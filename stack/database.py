@@ -99,7 +99,7 @@ class Database(Server):
         return {}
 
     def answers(self) -> bool:
-        """Whether the database takes a query; it is made at the first chance.
+        """Whether the database answers a query; it is made at the first chance.
 
         Raises:
             ServiceError: The data were made with another password.

@@ -23,13 +23,13 @@ _REGION = "us-east-1"
 class ObjectStore(Server):
     """SeaweedFS's S3 server; buckets and objects survive stop, kill and start, also at another port.
 
-    It takes the ports `port` to `port + 3` and `port + 10000` to `port + 10003`.
+    It uses the ports `port` to `port + 3` and `port + 10000` to `port + 10003`.
 
         store = ObjectStore(tmp_path / "s3")
         store.start()
         store.create_bucket("camera")
         store.client().put_object(Bucket="camera", Key="a.png", Body=b"...")
-        store.kill()   # what a crash looks like
+        store.kill()   # as a crash does
         store.start()  # same port, same keys, same data
     """
 
@@ -118,7 +118,7 @@ class ObjectStore(Server):
         }
 
     def answers(self) -> bool:
-        """Whether an object is taken: the gateway answers before there is a volume to write to."""
+        """Whether an object is accepted: the gateway answers before there is a volume to write to."""
         client = self.client()
         probe = {"Bucket": "morphad-started", "Key": "probe"}
         try:

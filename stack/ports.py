@@ -31,17 +31,17 @@ def check_free(name: str, ports: Sequence[int]) -> None:
         ports: Numbers, 1 to 65535.
 
     Raises:
-        ServiceError: A port is taken; the message names it and, where this user may know, by whom.
+        ServiceError: A port is in use; the message names it and, where this user may know, by whom.
     """
     for port in ports:
         if not is_free(port):
             raise ServiceError(
-                f"{name}: port {port} of {HOST} is taken{_by_whom(port)}; end that, or start with --{name}-port NUMBER"
+                f"{name}: port {port} of {HOST} is in use{_by_whom(port)}; end that, or start with --{name}-port NUMBER"
             )
 
 
 def free_port(offsets: Sequence[int] = (0,)) -> int:
-    """A port that is free, as are those at `offsets` from it; below those that outgoing connections take on Linux.
+    """A port that is free, as are those at `offsets` from it; below those that outgoing connections use on Linux.
 
     Raises:
         ServiceError: None found.

@@ -92,7 +92,7 @@ class Server(ABC):
 
         Raises:
             BadInputError: It is not installed.
-            ServiceError: A port is taken, or it is running with other settings.
+            ServiceError: A port is in use, or it is running with other settings.
         """
         fingerprint = self._fingerprint()
         if not self.running:
@@ -113,7 +113,7 @@ class Server(ABC):
 
         Raises:
             BadInputError: It is not installed, or its folder is of no use.
-            ServiceError: A port is taken, it is running with other settings, or it does not come up in time; then it
+            ServiceError: A port is in use, it is running with other settings, or it does not come up in time; then it
                 is stopped, unless it was running before.
         """
         self.check()
@@ -208,7 +208,7 @@ class Server(ABC):
         self._pid_file.write_text(f"{self._child.pid} {self._fingerprint()}\n", encoding="ascii")
 
     def _fingerprint(self) -> str:
-        """What the server would be started with, without telling the secrets in it."""
+        """What the server would be started with, without the secrets in it."""
         return sha256_json([self.command(), dict(self.settings())])
 
     def _wait(self, seconds: float) -> None:

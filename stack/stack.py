@@ -36,7 +36,7 @@ class StackSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    # Below the ports that outgoing connections take on Linux, as are SeaweedFS's others, up to 10003 above.
+    # Below the ports that outgoing connections use on Linux, as are SeaweedFS's others, up to 10003 above.
     postgres_port: int = Field(default=15432, ge=1024, le=65535, description="port of PostgreSQL")
     s3_port: int = Field(default=18333, ge=1024, le=55532, description="first port of the S3 server")
     mlflow_port: int = Field(default=15000, ge=1024, le=65535, description="port of MLflow")
@@ -120,7 +120,7 @@ class Stack:
 
         Raises:
             BadInputError: A program is not installed, or the folder is of no use.
-            ServiceError: A port is taken, or a server does not come up in time.
+            ServiceError: A port is in use, or a server does not come up in time.
         """
         started: list[Server] = []
 
@@ -164,7 +164,7 @@ class Stack:
 
     @classmethod
     def of_running(cls, folder: Path) -> Self:
-        """The stack of a folder for stopping it, which takes its pid files only: damaged settings are no hindrance."""
+        """The stack of a folder for stopping it, which needs its pid files only: damaged settings are no hindrance."""
         return cls(folder, StackSettings())
 
     @contextmanager

@@ -19,7 +19,7 @@ from stack.server import Server
 
 BUCKET = "mlflow"
 
-# mlflow_access.py lies where docker/mlflow.Dockerfile takes it from.
+# mlflow_access.py lies where docker/mlflow.Dockerfile copies it from.
 _RULES = Path(__file__).resolve().parents[1] / "docker"
 # Passwords are hashed with care, some 60 ms each, and MLflow hashes several times a request: it may remember for a
 # minute who gave the right one.

@@ -38,7 +38,7 @@ def test_the_demonstration_moves_to_a_bucket(project: Path, s3_bucket: str, caps
     packaged = data_hash(said(capsys))
     url = f"s3://{s3_bucket}/demo"
     assert main(["demo", "--source", f"{url}/"]) == 0
-    assert "pv-mono: 24 of 24 images sent; params.yaml now takes them from the bucket" in said(capsys)
+    assert "pv-mono: 24 of 24 images sent; params.yaml now reads them from the bucket" in said(capsys)
     ingest = load_settings(project / "params.yaml").lines["pv-mono"].ingest
     assert (ingest.source, ingest.path, ingest.limit) == ("s3", f"{url}/pv-mono", 12)
     assert "# Solar cells of the package elpv-dataset" in (project / "params.yaml").read_text()

@@ -379,7 +379,7 @@ class TestPasswords:
             f"{path}, line 11: warning: lines.cookie.ingest.path",
             f"{path}, line 12: warning: lines.cookie.register.experiment",
         ]
-        wanted = ["MLFLOW_TRACKING_PASSWORD", "MORPHAD_DATA_REGISTRY", "AWS_PROFILE", "AWS_PROFILE", "take it out"]
+        wanted = ["MLFLOW_TRACKING_PASSWORD", "MORPHAD_DATA_REGISTRY", "AWS_PROFILE", "AWS_PROFILE", "remove it"]
         assert all(remedy in text for remedy, text in zip(wanted, said, strict=True))
         assert not any(secret in text for text in said for secret in ("hush", "KEY:", "anna"))
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["Calibration", "Detector", "__version__", "load_settings"]
 
-# Imported when they are asked for: PyTorch takes seconds.
+# Imported when they are asked for: PyTorch needs seconds.
 _HOMES = {
     "Calibration": "morphad.decision.calibration",
     "Detector": "morphad.model.detector",

@@ -32,7 +32,7 @@ class Answer:
     Attributes:
         score: Higher for more abnormal; None where there is an error.
         rejected: Whether the score is above the threshold; None where there is an error or no threshold.
-        p_value: Share of good calibration images that look at least as abnormal, in (0, 1]; None where there is an
+        p_value: Share of good calibration images that are at least as abnormal, in (0, 1]; None where there is an
             error or no calibration.
         heatmap: [H, W] float32 at the image's size, 0 to 1 on the line's fixed scale; None where nobody asked for it.
         error: Why there is no score, without the image's name; "" where there is one.
@@ -101,7 +101,7 @@ class DetectorModel:
             low, high = self._detector.heatmap_scale_ or (0.0, 1.0)
             span = high - low if high > low else 1.0
             for prediction in self._detector.predict(images):
-                relative = prediction.heatmap  # in its place: one of 81 megapixels takes 0.3 GB
+                relative = prediction.heatmap  # in its place: one of 81 megapixels needs 0.3 GB
                 relative -= low
                 relative /= span
                 np.clip(relative, 0, 1, out=relative)
@@ -109,13 +109,13 @@ class DetectorModel:
             return
         scores = self._detector.score_samples(
             images
-        )  # without heatmaps, which take longer than all else of a large image
+        )  # without heatmaps, which need more time than all else of a large image
         for score, verdict in zip(scores, self._detector.verdicts(scores), strict=True):
             yield Answer.of(float(score), *verdict)
 
 
 class Encoded(Protocol):
-    """An image that was looked for."""
+    """An image that was asked about."""
 
     @property
     def data(self) -> bytes | None:

@@ -112,7 +112,7 @@ def test_facts_count_sessions_by_role() -> None:
 def test_nothing_known_is_said() -> None:
     facts = session_facts(split(manifest()), "auto")
     assert facts.by == "" and facts.warnings() == []
-    assert "takes the images for independent" in facts.sentences()[0]
+    assert "assumes independent images" in facts.sentences()[0]
 
 
 def test_few_sessions_and_shared_ones_are_warned_of() -> None:

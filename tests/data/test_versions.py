@@ -273,7 +273,7 @@ def test_a_registry_that_refuses_says_why_and_has_no_tag(plant: Plant) -> None:
     place = plant.place()
     write_snapshot(place, noise(2))
     plant.hook("echo 'error: only Ann may push' >&2; exit 1")
-    with pytest.raises(ServiceError, match=r"does not take caps/\S+ \(.*only Ann may push"):
+    with pytest.raises(ServiceError, match=r"does not accept caps/\S+ \(.*only Ann may push"):
         plant.make(place)
     assert plant.tags() == [] and not place.version.exists()
     plant.hook("exit 0")

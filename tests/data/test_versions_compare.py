@@ -10,7 +10,7 @@ from morphad.base.files import write_json
 from morphad.data.manifest import read_manifest, snapshot_id
 from morphad.data.versions import DataVersion, Difference, compare, current_version, find_address, parse_version
 from morphad.data.versions.comparing import Change
-from morphad.data.versions.records import Address, choose
+from morphad.data.versions.identity import Address, choose
 from morphad.settings import DataSettings
 from morphad.steps.paths import LinePaths
 from tests.data.snapshots import noise, write_snapshot
@@ -25,7 +25,7 @@ def manifest(place: Path, images: dict[str, bytes], masks: dict[str, bytes] | No
 def test_equal_data_have_no_difference(tmp_path: Path) -> None:
     rows = manifest(tmp_path, noise(5))
     assert compare(rows, rows.sample(frac=1, random_state=0)) == Difference((), (), (), (), ())
-    assert list(compare(rows, rows).told()) == ["no difference"]
+    assert list(compare(rows, rows).in_words()) == ["no difference"]
 
 
 def test_every_kind_of_difference_is_told(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_every_kind_of_difference_is_told(tmp_path: Path) -> None:
     assert said[names[4], "group"] == ("", "lot 7")
     assert said["train/good/ moved ü.png", "lot"] == ("", "7")
     assert said[crack, "mask"][0] and said[crack, "mask"][1] and said[other_crack, "mask"][1] == ""
-    told = "\n".join(found.told())
+    told = "\n".join(found.in_words())
     for line in (
         "1 came", "  + train/good/new.png", "1 went", "1 renamed", "1 with other bytes", "1 with another label",
         f"  {names[3]}: good -> defect",
@@ -62,7 +62,7 @@ def test_every_kind_of_difference_is_told(tmp_path: Path) -> None:
 
 
 def test_long_lists_are_cut(tmp_path: Path) -> None:
-    told = list(compare(manifest(tmp_path, noise(1)), manifest(tmp_path, noise(31))).told())
+    told = list(compare(manifest(tmp_path, noise(1)), manifest(tmp_path, noise(31))).in_words())
     assert told[0] == "30 came" and told[-1] == "  and 20 more"
 
 

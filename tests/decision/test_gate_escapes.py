@@ -102,8 +102,8 @@ def test_with_few_defects_one_missed_does_not_decide_and_two_do():
     assert "its escapes are above the ceiling" in two.reasons[0]
     assert "in escapes (" in two.reasons[0]
     for decision in (one, two):
-        assert "It takes 29 images to show that the ceiling is kept" in " ".join(decision.reasons)
-        assert "The comparison of escapes is weak with 8 defects: it takes 29" in " ".join(decision.reasons)
+        assert "29 images are needed to show that the ceiling is kept" in " ".join(decision.reasons)
+        assert "The comparison of escapes is weak with 8 defects: it needs 29" in " ".join(decision.reasons)
         assert _check(decision, "escape")["weak"]
     assert not decide(_model(1, n=8), None, PromoteSettings(bootstrap=200, max_escape=0)).promote
     enough = decide(_model(0, n=29), _model(0, n=29), tight)

@@ -31,7 +31,7 @@ def test_a_project_with_a_first_line(folder: Path, pictures: Path, capsys: pytes
     assert main(["init", str(pictures)]) == 0
     said = capsys.readouterr().out
     assert "cap-7: 50 good pictures and 2 defect pictures: at most 7.2 % of good parts rejected now" in said
-    assert "2 % takes about 194 good ones" in said
+    assert "2 % needs about 194 good ones" in said
     assert said.rstrip().endswith("next: dvc repro")
     line = load_settings(folder / "params.yaml").line("cap-7")
     assert (line.ingest.source, line.ingest.path) == ("folder", str(pictures))
@@ -113,7 +113,7 @@ def test_the_rate_in_reach_is_that_of_the_projects_own_split(
     params = folder / "params.yaml"
     params.write_text(params.read_text().replace("defaults:\n", "defaults:\n  split: {calibration: 0.5}\n"))
     assert main(["add-line", "caps", str(pictures)]) == 0
-    assert "at most 3.9 % of good parts rejected now; 2 % takes about 97 good ones" in capsys.readouterr().out
+    assert "at most 3.9 % of good parts rejected now; 2 % needs about 97 good ones" in capsys.readouterr().out
 
 
 def test_a_line_is_added_to_a_project_only(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,7 +54,7 @@ def test_too_few_pictures_are_refused_before_anything_is_learned(
 ) -> None:
     pictures = make_set(tmp_path / "caps", good=12, test_good=0, defects=0)
     assert main(["try", str(pictures)]) == 2
-    assert "12 good pictures that can be read; a trial takes at least 13" in capsys.readouterr().err
+    assert "12 good pictures that can be read; a trial needs at least 13" in capsys.readouterr().err
     assert not Path("try.html").exists()
 
 

@@ -21,7 +21,7 @@ from morphad.base.files import write_json
 from morphad.cli import main
 from morphad.data.manifest import SCHEMA, manifest_id, write_manifest
 from morphad.data.split.holdout import FrozenHoldout, FrozenImage
-from morphad.registry import DatasetFacts, Registry, detector_hash, dossier, dossier_check
+from morphad.registry import DatasetFacts, Registry, detector_hash, dossier, dossier_zip
 from morphad.registry.dossier_check import hold_against, verify
 from morphad.settings import RegisterSettings, SplitSettings
 
@@ -301,10 +301,10 @@ def test_links_twins_and_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.M
         verify(_zip(file, (link, b"/etc/passwd")))
     with pytest.raises(BadInputError, match=r"'facts.json' is there twice"):
         verify(_zip(file, (dossier.FACTS, b"{}"), (dossier.FACTS, b"{} ")))
-    monkeypatch.setattr(dossier_check, "MOST_BYTES", 1 << 20)
+    monkeypatch.setattr(dossier_zip, "MOST_BYTES", 1 << 20)
     with pytest.raises(BadInputError, match="unpacks to more than"):
         verify(_zip(file, (dossier.FACTS, bytes(2 << 20))))
-    monkeypatch.setattr(dossier_check, "MOST_MEMBERS", 3)
+    monkeypatch.setattr(dossier_zip, "MOST_MEMBERS", 3)
     with pytest.raises(BadInputError, match="holds 4 files"):
         verify(_zip(file, *((str(number), b"") for number in range(4))))
 
@@ -312,7 +312,7 @@ def test_links_twins_and_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.M
 def test_texts_that_exhaust_a_reader_are_wrong_and_no_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     deep = b"[" * 200_000
     assert "facts.json cannot be read" in wrong(packed({dossier.FACTS: deep}, tmp_path / "a.zip", forged=True))
-    monkeypatch.setattr(dossier_check, "MOST_BYTES_READ", 100)
+    monkeypatch.setattr(dossier_zip, "MOST_BYTES_READ", 100)
     assert "facts.json is larger" in wrong(packed({dossier.FACTS: bytes(101)}, tmp_path / "b.zip", forged=True))
 
 

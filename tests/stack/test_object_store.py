@@ -55,5 +55,5 @@ def test_two_at_once(s3: ObjectStore, tmp_path: Path) -> None:
 def test_taken_port_is_named(s3: ObjectStore, tmp_path: Path) -> None:
     s3.start()
     assert not is_free(s3.port)
-    with pytest.raises(ServiceError, match=rf"port {s3.port} of {HOST} is taken by process \d+ \(weed\)"):
+    with pytest.raises(ServiceError, match=rf"port {s3.port} of {HOST} is in use by process \d+ \(weed\)"):
         ObjectStore(tmp_path, port=s3.port).start()

@@ -72,7 +72,7 @@ def test_a_taken_port_is_named_before_anything_is_started(tmp_path: Path, capsys
         code = main(["up", "--folder", str(tmp_path), "--postgres-port=0", "--s3-port=0", f"--mlflow-port={port}"])
     out, err = capsys.readouterr()
     assert (code, out) == (3, "")
-    assert err.startswith(f"stack up: mlflow: port {port} of 127.0.0.1 is taken by process ")
+    assert err.startswith(f"stack up: mlflow: port {port} of 127.0.0.1 is in use by process ")
     assert err.endswith("; end that, or start with --mlflow-port NUMBER\n")
     assert [path.name for path in tmp_path.iterdir()] == ["lock"]
 

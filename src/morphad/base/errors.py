@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
-from morphad.base.text import masked
-
 
 class MorphadError(Exception):
     """Base of every error that a user can remedy; the command line prints its message, never a traceback.
@@ -20,6 +18,8 @@ class MorphadError(Exception):
     exit_code: ClassVar[int] = 2
 
     def __init__(self, message: str = "") -> None:
+        from morphad.base.text import masked  # noqa: PLC0415 -- its patterns would slow every start
+
         super().__init__(masked(message))
 
 
@@ -30,7 +30,7 @@ class BadInputError(MorphadError):
 
 
 class CheckFailedError(MorphadError):
-    """A check or a gate looked at good input and said no."""
+    """A check or a gate said no to good input."""
 
     exit_code = 1
 

@@ -103,13 +103,13 @@ def _locked(folder: Path) -> int:
             raise BadInputError(f"{folder}: another process works here; wait for its end, or end it") from None
         except FileNotFoundError:
             pass
-        os.close(descriptor)  # between opening and locking another process ended its work and took the folder away
+        os.close(descriptor)  # between opening and locking another process ended its work and removed the folder
 
 
 def _put_if_free(temporary: Path, path: Path) -> None:
     """Give a file the name `path`, unless something has it."""
     try:
-        os.link(temporary, path)  # refused where the name is taken: there is no moment between look and act
+        os.link(temporary, path)  # refused where the name exists: there is no moment between check and act
     except FileExistsError:
         pass
     except OSError as error:
@@ -123,7 +123,7 @@ def _put_in_place(temporary: Path, path: Path) -> None:
     """Give a folder the name `path`; what has the name goes first, and comes back where the renaming fails."""
     while True:
         retired = _beside(path)
-        with suppress(FileNotFoundError):  # nothing there, or another process was faster to take it away
+        with suppress(FileNotFoundError):  # nothing there, or another process was faster to remove it
             path.replace(retired)
         try:
             temporary.replace(path)

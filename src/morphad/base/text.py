@@ -20,7 +20,7 @@ _SURE_HOST = re.compile(r"localhost|\[[\da-f:.]+\]|[\w-]+(?:\.[\w-]+)+", re.IGNO
 _WORD_END = re.compile(r"[:,;.)\]}>|\"'`]*\s")
 _NEXT = re.compile(r"\s[\"'`(\[{<]?(?:[\w.-]+=)?[\w+.-]*://")  # where in running text another address begins
 _QUOTES = "\"'`"
-# What takes NAME:NUMBER/ for host and port. A database's driver takes it for a user and the beginning of a password.
+# What reads NAME:NUMBER/ as host and port. A database's driver reads it as a user and the beginning of a password.
 _WEB = {"", "http", "https", "s3", "s3a", "gs", "ftp", "ftps", "ws", "wss", "git", "file", "tcp"}
 # Where a user alone is no secret. For all others it may be a token.
 _LOGINS = {
@@ -50,7 +50,7 @@ def masked(text: str) -> str:
     """Text without credentials, `***` in their place; text without any comes back as it is.
 
     Hidden are user and password of every address, however they are written, and the values of keys that sound secret:
-    `?token=`, `"api_key": `, `Authorization: `. Where it cannot be told how far a password goes, more is hidden:
+    `?token=`, `"api_key": `, `Authorization: `. Where it is not known how far a password goes, more is hidden:
     `http://u:a@b/c@host` becomes `http://***@host`.
 
     In running text an address ends at a blank. A password with a blank in it is still found in quotes, where it is the
@@ -108,7 +108,7 @@ def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def harmless_cell(value: Any) -> Any:
-    """A cell of a CSV table that no spreadsheet takes for a formula: text that begins like one gets a `'` before it.
+    """A cell of a CSV table that no spreadsheet reads as a formula: text that begins like one gets a `'` before it.
 
     Numbers stay as they are, negative ones too.
     """

@@ -7,7 +7,7 @@ import sys
 from morphad import __version__
 from morphad.base.errors import MorphadError
 from morphad.base.verbs import Parser, Verbs
-from morphad.cli import bucket, check, cluster, decisions, papers, results, start, steps, versions
+from morphad.cli import bucket, check, cluster, data_versions, decisions, history, papers, results, start, steps
 
 EPILOG = """\
 The steps of a line, in order: ingest, validate, split, train, calibrate, evaluate, register, promote.
@@ -70,7 +70,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"morphad {__version__}")
     verbs = Verbs(parser)
-    for module in (start, steps, results, decisions, papers, check, versions, bucket):
+    for module in (start, steps, results, decisions, history, papers, check, data_versions, bucket):
         module.add_verbs(verbs)
     for word, about in cluster.WORDS.items():
         verbs.list_only(word, about)

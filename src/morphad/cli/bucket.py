@@ -17,7 +17,7 @@ def add_verbs(verbs: Verbs) -> None:
     demo = verbs.add_for_project(
         "demo",
         _demo,
-        "put the demonstration's images into a bucket and take them from there",
+        "put the demonstration's images into a bucket and read them from there",
         "--source s3://parts/demo",
     )
     demo.add_argument("--source", required=True, metavar="S3_URL", help="the bucket: s3://bucket/prefix")
@@ -42,5 +42,5 @@ def _demo(options: argparse.Namespace) -> None:
 
     params: Path = options.params
     for line, (sent, images) in move_to_bucket(params, options.source).items():
-        print(f"{line}: {sent} of {images} images sent; {params} now takes them from the bucket")
+        print(f"{line}: {sent} of {images} images sent; {params} now reads them from the bucket")
     print(f"the way back: git checkout {params}")

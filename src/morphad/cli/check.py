@@ -25,7 +25,7 @@ def add_verbs(verbs: Verbs) -> None:
         type=Path,
         help="images in MVTec AD layout, in good/ and defect/, or flat; or a listing (.csv), or a manifest (.parquet)",
     )
-    check.add_argument("--line", metavar="LINE", help="take limits, and the reference, of this line of the settings")
+    check.add_argument("--line", metavar="LINE", help="use the limits and the reference of this line of the settings")
     check.add_argument("--reference", metavar="MANIFEST|LINE", help="compare with these data: a manifest, or a line's")
     check.add_argument("--json", type=Path, metavar="FILE", help="write what was found here, for machines")
     check.add_argument("--page", type=Path, metavar="FILE", help="write a page that shows it here (HTML)")
@@ -49,9 +49,9 @@ def _check(options: argparse.Namespace) -> int:
     for finding in result.findings:
         print(f"{finding.severity}: {finding.name}: {finding.sentence}")
     errors, warnings = len(result.errors), len(result.warnings)
-    told = "the data break their contract" if errors else "the data keep their contract"
+    said = "the data break their contract" if errors else "the data keep their contract"
     print(
-        f"{options.place}: {told}: {errors} error{'s' * (errors != 1)}, {warnings} warning{'s' * (warnings != 1)}, "
+        f"{options.place}: {said}: {errors} error{'s' * (errors != 1)}, {warnings} warning{'s' * (warnings != 1)}, "
         f"{result.counts['good']} good and {result.counts['defect']} defect images"
     )
     return 1 if errors else 0

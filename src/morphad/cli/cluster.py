@@ -1,4 +1,4 @@
-"""The words that begin a command about Kubeflow; kfp takes seconds to import, so its verbs wait for them."""
+"""The words that begin a command about Kubeflow; kfp needs seconds to import, so its verbs wait for them."""
 
 WORDS = {
     "pipeline": "run the pipeline here in containers or processes, or upload, submit and watch it in Kubeflow",

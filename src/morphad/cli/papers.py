@@ -33,7 +33,7 @@ def add_verbs(verbs: Verbs) -> None:
 
 def _dossier(options: argparse.Namespace) -> None:
     from morphad.registry import Registry
-    from morphad.registry.wording import printable
+    from morphad.registry.sentences import printable
 
     registry = Registry(open_line(options)[1].register_)
     facts, fingerprint = registry.dossier(
@@ -42,8 +42,8 @@ def _dossier(options: argparse.Namespace) -> None:
     print(f"{options.line}: version {options.version}, {facts.decisions} decisions of the line: {options.out}")
     for what, why in facts.missing.items():
         print(f"  missing: {what}: {printable(why)}")
-    for told in facts.differences:
-        print(f"  warning: {told}")
+    for difference in facts.differences:
+        print(f"  warning: {difference}")
     print(f"fingerprint {fingerprint}: note it elsewhere; `morphad verify` shows it again")
 
 
@@ -77,7 +77,7 @@ def _against(options: argparse.Namespace, checked: "Checked") -> "tuple[list[Dos
     """What the registry says of a dossier, and of its version now."""
     from morphad.registry import Registry
     from morphad.registry.dossier_check import hold_against
-    from morphad.registry.wording import printable, state
+    from morphad.registry.sentences import printable, state
     from morphad.settings.reading import load_settings
 
     registry = Registry(load_settings(options.params).line(options.against).register_)

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from morphad.base.text import masked
 from morphad.base.wording import counted
 
 if TYPE_CHECKING:
+    from morphad.registry import Registry
     from morphad.settings import LineSettings, ProjectSettings
     from morphad.steps.paths import LinePaths
 
@@ -23,8 +23,15 @@ def open_line(options: argparse.Namespace) -> "tuple[ProjectSettings, LineSettin
     return project, project.line(options.line), LinePaths.checkout(Path(), options.line)
 
 
+def open_registry(options: argparse.Namespace) -> "Registry":
+    """The registry of the line that a verb works on."""
+    from morphad.registry import Registry
+
+    return Registry(open_line(options)[1].register_)
+
+
 def add_actor(parser: argparse.ArgumentParser) -> None:
-    """Let a verb be told who acts."""
+    """Add the option for who acts."""
     parser.add_argument("--actor", default=None, help="who does it, for the record; default: the user")
 
 
@@ -37,6 +44,8 @@ def add_data_docs(parser: argparse.ArgumentParser) -> None:
 
 def actor(options: argparse.Namespace) -> str:
     """Who acts, for the record."""
+    from morphad.base.text import masked
+
     if options.actor:
         return masked(str(options.actor))
     try:

@@ -102,8 +102,8 @@ def _train(options: argparse.Namespace) -> Iterator[str]:
     if "warning" in figures:
         yield f"{options.line}: warning: {figures['warning']}"
     accuracy = figures.get("case_accuracy")
-    told = "" if accuracy is None else f"; names {accuracy:.1%} of the morphological cases"
-    yield f"{options.line}: fitted{told}"
+    said = "" if accuracy is None else f"; names {accuracy:.1%} of the morphological cases"
+    yield f"{options.line}: fitted{said}"
 
 
 def _calibrate(options: argparse.Namespace) -> Iterator[str]:
@@ -133,8 +133,8 @@ def _register(options: argparse.Namespace) -> Iterator[str]:
         yield f"{options.line}: {experiments.leave_unregistered(paths)}"
         return
     figures = register(settings, paths, project.seed, reason=options.reason, actor=actor(options))
-    told = "registered as challenger" if figures["created"] else "is in the registry already"
-    yield f"{options.line}: {figures['model_name']} version {figures['version']} {told}"
+    said = "registered as challenger" if figures["created"] else "is in the registry already"
+    yield f"{options.line}: {figures['model_name']} version {figures['version']} {said}"
 
 
 def _promote(options: argparse.Namespace) -> Iterator[str]:

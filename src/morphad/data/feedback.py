@@ -44,7 +44,7 @@ class OperatorVerdict:
     comment: str
 
     @property
-    def told(self) -> str:
+    def in_words(self) -> str:
         """In a few words."""
         kind = f" ({self.defect})" if self.defect else ""
         return f"{self.verdict.replace('_', ' ')}{kind} by {self.by} at {self.at}"
@@ -71,7 +71,7 @@ class Feedback:
         return asdict(self)
 
     def remarks(self) -> list[str]:
-        """What somebody should look at."""
+        """What somebody should check."""
         said = []
         if self.unknown:
             listed = ", ".join(self.unknown[:3]) + (" ..." if len(self.unknown) > 3 else "")
@@ -95,7 +95,7 @@ def read_verdicts(place: str) -> list[OperatorVerdict]:
     try:
         text = _read(place).decode("utf-8-sig")
     except FileNotFoundError as error:
-        raise BadInputError(f"{place}: no verdicts there; create the file, or take ingest.verdicts out") from error
+        raise BadInputError(f"{place}: no verdicts there; create the file, or remove ingest.verdicts") from error
     except OSError as error:
         raise BadInputError(f"{place}: cannot be read ({error.strerror or error})") from error
     except UnicodeDecodeError as error:
@@ -128,7 +128,7 @@ def join_verdicts(manifest: pd.DataFrame, verdicts: Sequence[OperatorVerdict]) -
             unknown[verdict.image] = None
     held = {digest: given[-1] for digest, given in by_image.items()}
     contradictions = {
-        str(paths[digest]): tuple(verdict.told for verdict in given)
+        str(paths[digest]): tuple(verdict.in_words for verdict in given)
         for digest, given in by_image.items()
         if len({(verdict.verdict, verdict.defect) for verdict in given}) > 1
     }
@@ -274,6 +274,6 @@ def _checked(row: dict[str, Any], where: str) -> OperatorVerdict:
 def _read(place: str) -> bytes:
     if not place.startswith("s3://"):
         return Path(place).read_bytes()
-    from morphad.data.source.s3 import read_object  # noqa: PLC0415 -- boto3 takes half a second
+    from morphad.data.source.s3 import read_object  # noqa: PLC0415 -- boto3 needs half a second
 
     return read_object(place)

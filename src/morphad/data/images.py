@@ -90,7 +90,7 @@ def decode(source: Path | bytes, decoding: Decoding = _DEFAULT, *, name: str = "
 
     Args:
         source: The file, or its bytes.
-        decoding: `max_megapixels`: a larger image is refused from its header, before memory is taken for it;
+        decoding: `max_megapixels`: a larger image is refused from its header, before memory is used for it;
             `white_level`: the 16-bit value shown as white (255), 65535, or 4095 for a 12-bit camera.
         name: What the file is called in messages; the path where nothing is given.
         grey: Only grey levels are wanted: `pixels` are [H, W] and may be read-only, which saves half of the time.

@@ -172,7 +172,7 @@ class Memory:
         except sqlite3.OperationalError:  # not the file's fault: no permission, no space
             raise
         except sqlite3.DatabaseError as error:
-            sys.stderr.write(f"morphad: {self._path}: {error}; it is begun anew, this run takes as long as the first\n")
+            sys.stderr.write(f"morphad: {self._path}: {error}; it is begun anew, this run is as slow as the first\n")
             for path in (self._path, Path(f"{self._path}-journal")):
                 path.unlink(missing_ok=True)
             database = sqlite3.connect(self._path)

@@ -1,4 +1,4 @@
-"""One row an image: what it is called, what it holds, what it looks like; as a file that tells when it was changed."""
+"""One row an image: what it is called, what it holds, what it shows; as a file that notices when it was changed."""
 
 import hashlib
 import json

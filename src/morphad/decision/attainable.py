@@ -53,7 +53,7 @@ def outlook(good: int, share: float, rate: float | str) -> str | None:
         f"the tightest is {exact_percent(tightest_rate(calibration))} now" if calibration else "there is none yet"
     )
     return (
-        f"a false-reject rate of {exact_percent(rate)} takes about {good_for(rate, share):,} good images, "
+        f"a false-reject rate of {exact_percent(rate)} needs about {good_for(rate, share):,} good images, "
         f"{images_for(rate):,} of them for calibration; with {counted(good, 'good image')} {tightest}: add images, or "
         "set calibrate.false_reject_rate to that or to attainable"
     )

@@ -260,7 +260,7 @@ def operating_point(
     """The threshold that minimises p * escape price * escape rate + (1 - p) * overkill price * overkill rate.
 
     p is the expected defect rate of the line. Every threshold is tried, "reject all" and "accept all" too; among equal
-    costs the lowest is taken, which lets the fewest defects escape.
+    costs the lowest is chosen, which lets the fewest defects escape.
 
     Raises:
         BadInputError: A score is not finite, or there are no good or no defect images.

@@ -1,6 +1,6 @@
-"""Whether a challenger may take the place of the champion: limits for all, non-inferiority on the same frozen holdout.
+"""Whether a challenger may replace the champion: limits for all, non-inferiority on the same frozen holdout.
 
-docs/decisions/gate.md says why not "better", what decides, and what few images can and cannot tell.
+docs/decisions/gate.md says why not "better", what decides, and what few images can and cannot show.
 """
 
 from collections.abc import Sequence
@@ -69,7 +69,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class _Model:
-    """Evidence made ready: scores checked, verdicts taken, own figures measured."""
+    """Evidence made ready: scores checked, verdicts given, own figures measured."""
 
     scores: NDArray[np.float64]
     rejected: Images | None

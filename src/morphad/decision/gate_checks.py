@@ -1,4 +1,4 @@
-"""What the gate looks at, one check at a time: limits for every challenger, comparisons with the champion.
+"""What the gate checks, one thing at a time: limits for every challenger, comparisons with the champion.
 
 docs/decisions/gate.md says why these, and how often they err.
 """
@@ -30,7 +30,7 @@ class Check:
         bound: One-sided bound of the value, upper or lower, whichever the check asks for; None without one.
         limit: What value or bound is held against.
         weak: Whether the images are too few to show what the check asks for.
-        failure: What did not hold, as it is told behind "Refused:"; empty for a kind of defect.
+        failure: What did not hold, as it is said behind "Refused:"; empty for a kind of defect.
         details: Further plain values, by name.
     """
 
@@ -77,7 +77,7 @@ def threshold(value: float | None) -> Check:
 
 
 def auroc_floor(auroc: float | None, settings: PromoteSettings) -> Check:
-    """The challenger tells defects from good parts."""
+    """The challenger separates defects from good parts."""
     floor = settings.min_auroc
     if auroc is None:
         why = (
@@ -104,7 +104,7 @@ def escape_ceiling(count: int, n: int, settings: PromoteSettings) -> Check:
     if count < n:
         return replace(check, failure="its escapes are above the ceiling")
     remedy = (
-        "A model that finds none of the known defects never passes. Look for a defect among the good calibration "
+        "A model that finds none of the known defects never passes. Search for a defect among the good calibration "
         "images: one is enough to lift the threshold above all others."
     )
     failure = "it misses every defect of the holdout"
@@ -125,13 +125,13 @@ def _ceiling(name: str, what: str, measured: tuple[int, int], ceiling: float, co
         f"confidence); the ceiling is {exact_percent(ceiling)}."
     )
     if weak:
-        why += f" It takes {needed} images to show that the ceiling is kept; with fewer, one alone does not decide."
+        why += f" {needed} images are needed to show that the ceiling is kept; with fewer, one alone does not decide."
     passed = rate <= ceiling or (weak and count == 1)
     return Check(name, passed, why, n=n, value=rate, bound=upper, limit=ceiling, weak=weak)
 
 
 def auroc_difference(new: float, old: float, found: Difference, settings: PromoteSettings) -> Check:
-    """The challenger tells defects from good parts no worse than the champion."""
+    """The challenger separates defects from good parts no worse than the champion."""
     limit = -settings.auroc_margin
     why = (
         f"AUROC is {percent(new, 2)} against {percent(old, 2)}: the difference of {points(found['value'])} points is "
@@ -169,7 +169,7 @@ def escape_difference(new: float, old: float, n: int, found: Difference, setting
     if check.weak:
         passed = passed or round(found["value"] * n) <= 1
         why += (
-            f" The comparison of escapes is weak with {counted(n, 'defect')}: it takes "
+            f" The comparison of escapes is weak with {counted(n, 'defect')}: it needs "
             f"{images_needed(margin, confidence)}; with fewer, one more missed does not decide."
         )
     return replace(check, passed=passed, why=why, failure="escapes")

@@ -17,7 +17,7 @@ def explain(checks: Sequence[Check], figures: dict[str, Any]) -> tuple[bool, lis
         figures: holdout_id, n_good, n_defect, and champion, None where the line has none.
 
     Returns:
-        The decision, and sentences: first the decision, then what was found. Beside a champion a limit is told only
+        The decision, and sentences: first the decision, then what was found. Beside a champion a limit is named only
         where it fails or the images are few.
     """
     first = figures["champion"] is None
@@ -29,18 +29,18 @@ def explain(checks: Sequence[Check], figures: dict[str, Any]) -> tuple[bool, lis
     else:
         verdict = "Promoted: the challenger is no worse than the champion within the margins, and keeps the limits"
     images = f"{counted(figures['n_good'], 'good image')} and {counted(figures['n_defect'], 'defect image')}"
-    told = [
+    said = [
         check.why
         for check in checks
         if check.kind is None
         and (check.passed is not True or check.weak or check.compares or (first and check.name != "threshold"))
     ]
-    reasons = [f"{verdict} (holdout {figures['holdout_id'][:12]}, {images}).", *told, *_kinds(checks)]
+    reasons = [f"{verdict} (holdout {figures['holdout_id'][:12]}, {images}).", *said, *_kinds(checks)]
     return not failures, reasons
 
 
 def _failures(checks: Sequence[Check], first: bool) -> list[str]:
-    """What stands in the way, as it is told behind "Refused:"."""
+    """What stands in the way, as it is said behind "Refused:"."""
     failed = [check for check in checks if check.passed is False]
     failures = [check.failure for check in failed if check.kind is None and not check.compares]
     if kinds := [str(check.kind) for check in failed if check.kind is not None and not check.compares]:

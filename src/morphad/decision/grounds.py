@@ -9,7 +9,7 @@ from morphad.base.wording import counted, exact_percent, percent
 from morphad.decision.calibration import Calibration
 
 FEW_SESSIONS = 3  # fewer are called few
-CLEAR_SHIFT = 0.3  # Kolmogorov-Smirnov distance; smaller ones are told, but are no reason to doubt
+CLEAR_SHIFT = 0.3  # Kolmogorov-Smirnov distance; smaller ones are reported, but are no reason to doubt
 
 _PLURAL = {"group": "groups", "lot": "lots", "shift": "shifts", "camera": "cameras", "day": "days"}
 
@@ -33,7 +33,7 @@ class RoleFacts:
 
 @dataclass(frozen=True)
 class RoleShift:
-    """A statistic that tells calibration images from training images.
+    """A statistic in which calibration images differ from training images.
 
     Attributes:
         statistic: Its name in the manifest.
@@ -54,7 +54,7 @@ class Dependence:
 
     Attributes:
         within: How alike the scores of good images of one session are: the share of the variance of their ranks that
-            lies between sessions of the holdout, 0 to 1; None where it cannot be told.
+            lies between sessions of the holdout, 0 to 1; None where it is not known.
         distance: Kolmogorov-Smirnov distance of the good images' scores in calibration and holdout, 0 to 1.
     """
 
@@ -67,7 +67,7 @@ class Grounds:
     """What the guarantee of a threshold rests on.
 
     Attributes:
-        by: What tells sessions apart: lot, shift, group, camera, day; "" where nothing does.
+        by: What separates sessions: lot, shift, group, camera, day; "" where nothing does.
         roles: Of train, calibration and holdout.
         shared_sessions: Sessions of calibration images that training has, too.
         shared_images: Calibration images of these.
@@ -95,8 +95,8 @@ class Grounds:
         """What a quality engineer should know, as facts."""
         if not self.by:
             return [
-                "No lot, shift, group or day of the images is known: the guarantee takes the images for independent. "
-                "Images that were taken together are alike, and then it rests on fewer than it seems."
+                "No lot, shift, group or day of the images is known: the guarantee assumes independent images. "
+                "Images of one session are alike, and then it rests on fewer than it seems."
             ]
         said = [
             "Good images come from "
@@ -165,7 +165,7 @@ class Grounds:
             how = "come from another session than" if one and not self.shared_sessions else "are not like"
             said.append(
                 f"Calibration images {how} training images, and it shows in their {which} (distance "
-                f"{clear[0].distance:.2f} of 1). New parts that look like the training images may be rejected more "
+                f"{clear[0].distance:.2f} of 1). New parts that are like the training images may be rejected more "
                 "often than guaranteed, or less. Check light and camera, and add good images until each role has both "
                 "kinds."
             )

@@ -1,6 +1,6 @@
 """What a model is worth on labelled images: ranking, pixels, overkill and escape, each with how sure it is.
 
-A metric that the images cannot tell (one class only, no masks) is None, never NaN, so every result is valid JSON.
+A metric that the images do not allow (one class only, no masks) is None, never NaN, so every result is valid JSON.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -132,7 +132,7 @@ def per_defect(
     Args:
         labels: [N] labels.
         scores: [N] scores.
-        kinds: [N] name of the defect kind; that of good images is not looked at, an empty one counts as "defect".
+        kinds: [N] name of the defect kind; that of good images does not count, an empty one counts as "defect".
         threshold: Reject iff score > threshold; None leaves the escape figures None.
         settings: Resamples and confidence.
         seed: Of the bootstrap.

@@ -23,7 +23,7 @@ class Interval:
 
 
 def binomial_interval(count: int, n: int, confidence: float) -> Interval:
-    """Clopper-Pearson interval of a rate: `count` of `n` > 0 images, taken as independent."""
+    """Clopper-Pearson interval of a rate: `count` of `n` > 0 images, assumed to be independent."""
     return Interval(*one_sided_bounds(count, n, (1 + confidence) / 2))
 
 

@@ -41,13 +41,13 @@ if TYPE_CHECKING:
 Figures = dict[str, Any]
 Row = dict[str, Any]
 
-# What is told of each image.
+# What is written about each image.
 SCHEMA = pa.schema(
     [
         ("path", pa.string()),  # as the batch names it
         ("sha256", pa.string()),  # of the file's bytes; "" where they could not be had
         ("score", pa.float64()),  # higher for more abnormal; null where the image is unreadable
-        ("p_value", pa.float64()),  # share of good calibration images that look at least as abnormal, (0, 1]
+        ("p_value", pa.float64()),  # share of good calibration images that are at least as abnormal, (0, 1]
         ("rejected", pa.bool_()),  # null where unreadable, or where the model has no threshold
         ("threshold", pa.float64()),  # null where the model has none
         ("model", pa.string()),  # the version that said so
@@ -177,7 +177,7 @@ def predict(
         raise BadInputError(f"{shards} shards: expected 1 to {MOST_SHARDS}")
     with (
         working_folder(out.with_name(f".{out.name}.parts")) as work,
-        # Not with the parts: MLflow takes a percent in a path for an encoded character.
+        # Not with the parts: MLflow reads a percent in a path as an encoded character.
         tempfile.TemporaryDirectory(prefix="morphad-") as fetched,
     ):
         model, batch = Path(fetched), work / "batch.parquet"

@@ -117,7 +117,7 @@ def figures(
     seed: int,
     resamples: int = 100,
 ) -> dict[str, Any]:
-    """How well scores and heatmaps tell the test images of a set apart.
+    """How well scores and heatmaps separate the test images of a set.
 
     Returns:
         image_auroc, image_ap, pixel_auroc, aupro; interval: the 95 % bootstrap interval of the image AUROC, [low, high]

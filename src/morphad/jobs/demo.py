@@ -29,7 +29,7 @@ def move_to_bucket(params: Path, url: str) -> dict[str, tuple[int, int]]:
         For each line how many images were sent, and how many there are.
 
     Raises:
-        BadInputError: No line takes the demonstration's images, or there is no such bucket.
+        BadInputError: No line has the demonstration's images, or there is no such bucket.
         ServiceError: The server refused or did not answer.
     """
     url = url.rstrip("/")

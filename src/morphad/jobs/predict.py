@@ -17,7 +17,7 @@ def find_to_predict(places: Sequence[Path], heatmaps: Path | None = None) -> lis
     """The image files among files and folders, in order, each with the file for its heatmap.
 
     Args:
-        places: Files, taken for images, and folders, of which the image files at any depth are taken.
+        places: Image files, and folders with image files at any depth.
         heatmaps: Folder for NAME.png of each file; heatmaps of a folder's files lie in it as those do in theirs.
 
     Raises:

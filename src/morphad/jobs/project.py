@@ -173,7 +173,7 @@ def _says(root: Path, settings: LineSettings) -> list[str]:
         return [f"{counts}: too few good ones for any threshold; add some"]
     tightest = tightest_rate(calibration)
     rate = next((rate for rate in _NEXT_RATES if rate < tightest), None)
-    further = f"; {exact_percent(rate)} takes about {good_for(rate, share):,} good ones" if rate else ""
+    further = f"; {exact_percent(rate)} needs about {good_for(rate, share):,} good ones" if rate else ""
     return [f"{counts}: at most {exact_percent(tightest)} of good parts rejected now{further}"]
 
 

@@ -137,7 +137,7 @@ class _Registries:
         return _Standing(sentence, settled=True, champion=serves, waits=waits)
 
     def _registry(self, settings: RegisterSettings) -> "Registry":
-        from morphad.registry import Registry  # noqa: PLC0415 - mlflow takes seconds; without a decision it is not asked
+        from morphad.registry import Registry  # noqa: PLC0415 - mlflow needs seconds; without a decision it is not asked
 
         asked = self._asked.get(settings.tracking_uri)
         if isinstance(asked, MorphadError):

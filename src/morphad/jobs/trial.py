@@ -71,7 +71,7 @@ def try_folder(folder: Path, also: Sequence[Path], page: Path, *, seed: int = 0,
     unreadable = [(reject.name, reject.reason) for reject in rejects]
     good = label_counts(rows)["good"]
     if good < _LEAST:
-        raise BadInputError(f"{folder}: {good} good pictures that can be read; a trial takes at least {_LEAST}")
+        raise BadInputError(f"{folder}: {good} good pictures that can be read; a trial needs at least {_LEAST}")
     split = SplitSettings()
     rows, _ = split_manifest(rows, split, seed, None)
     kept = rows[(rows["role"] == "calibration") & (rows["label"] == "good")]

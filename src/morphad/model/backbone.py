@@ -58,7 +58,7 @@ class Backbone(nn.Module):
 
     Args:
         name: For messages.
-        net: The network; takes a normalised float batch [B, 3, H, W].
+        net: The network; its input is a normalised float batch [B, 3, H, W].
         mean: Per channel, in grey levels 0..255.
         deviation: Per channel, in grey levels.
 
@@ -129,7 +129,7 @@ class Backbone(nn.Module):
             )
 
     def normalise(self, x: Tensor) -> Tensor:
-        """What the network takes: (x - mean) / deviation, grey repeated to three channels.
+        """The network's input: (x - mean) / deviation, grey repeated to three channels.
 
         Args:
             x: [B, 1 or 3, H, W], uint8 or floating point, in grey levels 0..255 either way.

@@ -91,7 +91,7 @@ class Detector:
     def fit(
         self, images: Iterable[NDArray[np.uint8]], *, checkpoint: Path | None = None, progress: Progress = silent
     ) -> Self:
-        """Train the network on transformed good images, then learn what good images look like to it.
+        """Train the network on transformed good images, then learn what good images are to it.
 
         Args:
             images: Good images, uint8 [H, W] or [H, W, 3], of any size; kept resized in memory.
@@ -282,7 +282,7 @@ class Detector:
 
 
 def prepare(image: NDArray[np.uint8], settings: TrainSettings) -> Tensor:
-    """An image [H, W] or [H, W, 3] as the network takes it: uint8 [C, H, W] at its size, C = 3 or, for grey, 1.
+    """An image [H, W] or [H, W, 3] as the network needs it: uint8 [C, H, W] at its size, C = 3 or, for grey, 1.
 
     Raises:
         BadInputError: It is no such image.
@@ -301,7 +301,7 @@ def prepare(image: NDArray[np.uint8], settings: TrainSettings) -> Tensor:
 
 
 def _counted(progress: Progress, stage: str, total: int) -> Callable[[int], object]:
-    """A callback that is told how many more items are done."""
+    """A callback that gets how many more items are done."""
     done = 0
 
     def more(count: int) -> None:

@@ -12,7 +12,7 @@ from morphad.base.errors import BadInputError
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 
-# PyTorch takes a thread for each core of the machine, also in a container that may use two of 64. Set before anything
+# PyTorch starts a thread for each core of the machine, also in a container that may use two of 64. Set before anything
 # is computed. Who says how many threads there are to be keeps them.
 if "OMP_NUM_THREADS" not in os.environ:
     torch.set_num_threads(min(torch.get_num_threads(), available_cores()))
@@ -65,7 +65,7 @@ def autocast_dtype(
 
 @contextmanager
 def within_gpu_memory(doing: str, remedy: str = "") -> Iterator[None]:
-    """Tell what to do where the GPU's memory does not suffice.
+    """Say what to do where the GPU's memory does not suffice.
 
     Args:
         doing: What the block does, such as "scoring".
@@ -77,6 +77,6 @@ def within_gpu_memory(doing: str, remedy: str = "") -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        told = " ".join(str(error).split("If reserved")[0].split()).rstrip(". ")  # without the allocator's own advice
+        said = " ".join(str(error).split("If reserved")[0].split()).rstrip(". ")  # without the allocator's own advice
         remedies = [remedy, "end what else runs on this GPU", "or hide it (CUDA_VISIBLE_DEVICES=-1) to use the CPU"]
-        raise BadInputError(f"{doing}: {told}; {', '.join(filter(None, remedies))}") from error
+        raise BadInputError(f"{doing}: {said}; {', '.join(filter(None, remedies))}") from error

@@ -1,4 +1,4 @@
-"""Flat morphological operators on image batches, and the table of cases that the network learns to tell apart.
+"""Flat morphological operators on image batches, and the table of cases that the network learns to distinguish.
 
 The structuring element of height h and width w is a flat rectangle. Erosion takes the minimum over rows
 i - h // 2 .. i + (h - 1) // 2 (columns alike), dilation the maximum over the reflected rectangle: scipy.ndimage's
@@ -43,7 +43,7 @@ def gradient(x: Tensor, height: int, width: int) -> Tensor:
 
 
 def opening(x: Tensor, height: int, width: int) -> Tensor:
-    """Erosion, then dilation: takes away what is bright and smaller; shapes and errors as in `transform`."""
+    """Erosion, then dilation: removes what is bright and smaller; shapes and errors as in `transform`."""
     return dilate(erode(x, height, width), height, width)
 
 

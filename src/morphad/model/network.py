@@ -1,4 +1,4 @@
-"""The network that learns to tell morphological cases apart: backbone, embedding, and a head per question."""
+"""The network that learns to distinguish morphological cases: backbone, embedding, and a head per question."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Self
@@ -37,7 +37,7 @@ class MorphologyNetwork(nn.Module):
 
     Args:
         settings: Backbone, weights, frozen modules, margin, weight of the kernel-size loss.
-        table: The cases to tell apart.
+        table: The cases to distinguish.
         seed: Of the random weights.
         initialise: False leaves given weights unread, where the caller loads a saved state next.
 

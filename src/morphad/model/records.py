@@ -14,7 +14,7 @@ class Prediction:
         score: Higher for more abnormal; unbounded, comparable within one model only.
         heatmap: [H, W] float32 at the image's own size, in the unit of the score for a density score.
         rejected: Whether the score is above the threshold; None where there is no threshold.
-        p_value: Share of good calibration images that look at least as abnormal, in (0, 1]; None before calibration.
+        p_value: Share of good calibration images that are at least as abnormal, in (0, 1]; None before calibration.
     """
 
     score: float

@@ -72,7 +72,7 @@ def load_weights(net: nn.Module, tensors: dict[str, Tensor], path: Path, in_orde
     """Copy tensors into a network; those of a classification head may be missing, too many or of another shape.
 
     Args:
-        net: What takes the tensors.
+        net: What gets the tensors.
         tensors: By name.
         path: Where they come from, for messages.
         in_order: Match one after the other where the count is the same, whatever the names.

@@ -8,7 +8,7 @@ _CALL = "/api/2.0/mlflow/users/current"
 
 
 def authenticated_account(uri: str) -> str | None:
-    """The account that the server took this client for, in the server's own words; within a session of the connection.
+    """The account that this client has for the server, in the server's own words; within a session of the connection.
 
     It is not what the environment says: the server answers with the account whose password, or token, it has checked.
 
@@ -30,8 +30,8 @@ def authenticated_account(uri: str) -> str | None:
         why = "Not authenticated" if answer.status_code == 401 else "Refused"
         raise MlflowException(f"{why}: GET {_CALL} failed with error code {answer.status_code}")
     try:
-        told = answer.json()
-        name = told["user"]["username"] if answer.status_code == 200 else None
+        said = answer.json()
+        name = said["user"]["username"] if answer.status_code == 200 else None
     except (ValueError, KeyError, TypeError):
         return None
     return name if isinstance(name, str) and name else None

@@ -1,7 +1,7 @@
 """Changes of what serves on a line: written into the audit trail first, then carried out on MLflow's aliases.
 
 The trail says which version serves; the aliases follow from it. Whoever adds an entry moves the aliases to where the
-whole trail wants them and looks at the trail again until both agree. So two at once end with the aliases of the
+whole trail wants them and reads the trail again until both agree. So two at once end with the aliases of the
 younger decision, whatever the order of their requests. An entry that was not carried out is a lock: others wait for it
 `LEASE` seconds at most, by their own clock, and then carry it out themselves, at once where its process is known to be
 dead. A difference that no unfinished entry explains was made by hand, and stops every decision until `repair` has
@@ -22,8 +22,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from morphad.base.errors import BadInputError, CheckFailedError
-from morphad.registry import trail as trails
-from morphad.registry import versions
+from morphad.registry import trail_store, versions
 from morphad.registry.connection import Connection
 from morphad.registry.records import (
     CANDIDATE,
@@ -37,7 +36,7 @@ from morphad.registry.records import (
     model_name,
 )
 from morphad.registry.standing import Standing, standing
-from morphad.registry.trail import Action, Entry, OvertakenError, Trail
+from morphad.registry.trail import Action, Entry, OvertakenError, Trail, document_hash, phrase
 
 LEASE = 10.0  # seconds
 _POLL = 0.2
@@ -71,7 +70,7 @@ class Found:
 def read_line(client: MlflowClient, line: str) -> Found:
     """Read both; nothing is compared."""
     model = versions.registered(client, line)
-    trail = trails.read(client, line)  # second, so that it holds at least what the model's tag knows of
+    trail = trail_store.read(client, line)  # second, so that it holds at least what the model's tag knows of
     anchor = None if model is None else str(model.tags.get(_ANCHOR, ""))
     return Found(trail, standing(trail.entries), versions.aliases(model), anchor)
 
@@ -79,7 +78,7 @@ def read_line(client: MlflowClient, line: str) -> Found:
 def read_lines(client: MlflowClient) -> dict[str, Found]:
     """The same for all lines, in a few requests however many they are."""
     models = versions.all_registered(client)
-    found = trails.read_all(client)
+    found = trail_store.read_all(client)
     return {
         line: Found(
             trail := found.get(line, Trail(line)),
@@ -147,7 +146,7 @@ def decide(
     Args:
         client: Of the session.
         connection: Of the session.
-        found: The line as it was when the decision was taken.
+        found: The line as it was when the decision was made.
         action: What is done.
         version: To which version.
         actor: Who does it.
@@ -160,7 +159,7 @@ def decide(
         OvertakenError: Somebody else has decided since.
     """
     entry = entry_of(found, action, version, actor=actor, decision=decision, champion=champion)
-    written = trails.append(client, connection, found.trail, entry, document=decision)
+    written = trail_store.append(client, connection, found.trail, entry, document=decision)
     align(client, found.trail.line)
     return written
 
@@ -174,7 +173,7 @@ def entry_of(
     *,
     champion: int | None,
 ) -> Entry:
-    """The entry of a decision, as `decide` takes its parts."""
+    """The entry of a decision, from the parts that `decide` gets."""
     return Entry(
         action=action,
         version=None if version is None else version.number,
@@ -198,12 +197,12 @@ def repeated(found: Found, action: Action, number: int, decision: dict[str, Any]
     """The same decision about the same version against the same champion, if it is the last about it."""
     about = found.trail.of_version(number)
     if about and (about[-1].action, about[-1].champion) == (action, found.standing.champion):
-        return about[-1] if about[-1].document_sha256 == trails.document_hash(decision) else None
+        return about[-1] if about[-1].document_sha256 == document_hash(decision) else None
     return None
 
 
 def check_unchanged(found: Found, judged: Standing) -> None:
-    """Whether the champion is still the one that a decision was taken against.
+    """Whether the champion is still the one that a decision was made against.
 
     Raises:
         OvertakenError: It is not.
@@ -212,7 +211,7 @@ def check_unchanged(found: Found, judged: Standing) -> None:
     if since != judged.since and since is not None:
         raise OvertakenError(
             f"line {found.trail.line}: while the challenger was judged against "
-            f"{_named(judged.champion)}, {since.by} {trails.phrase(since)} at {since.at}. Nothing was changed here; "
+            f"{_named(judged.champion)}, {since.by} {phrase(since)} at {since.at}. Nothing was changed here; "
             "run the command again to judge against what serves now"
         )
 
@@ -251,7 +250,7 @@ def align(client: MlflowClient, line: str) -> None:
         if not found.wrong_aliases:
             # What was added since this reading is for those who added it: nothing is set here any more.
             if unfinished is not None:
-                trails.finish(client, found.trail, unfinished)
+                trail_store.finish(client, found.trail, unfinished)
             return
     raise OvertakenError(f"line {line}: others keep deciding about it; see `morphad history {line}`, then run again")
 
@@ -278,21 +277,21 @@ def _abandoned(entry: Entry) -> bool:
 
 def differences(client: MlflowClient, line: str, found: Found) -> list[str]:
     """Where trail and aliases differ, in sentences."""
-    told = []
+    said = []
     for alias, (wanted, there) in found.wrong_aliases.items():
         gone = wanted is not None and not versions.exists(client, line, wanted)
         if gone:
-            told.append(f"by its records version {wanted} is {alias}, but MLflow no longer has that version")
+            said.append(f"by its records version {wanted} is {alias}, but MLflow no longer has that version")
         elif not found.trail.entries:
-            told.append(f"MLflow's alias {alias} names version {there}, but no decision about the line is on record")
+            said.append(f"MLflow's alias {alias} names version {there}, but no decision about the line is on record")
         else:
-            told.append(f"by its records {_named(wanted)} is {alias}, but MLflow's alias names {_named(there)}")
-    return told
+            said.append(f"by its records {_named(wanted)} is {alias}, but MLflow's alias names {_named(there)}")
+    return said
 
 
 def _difference(client: MlflowClient, line: str, found: Found) -> CheckFailedError:
-    told = differences(client, line, found) or ["records and aliases differ"]
-    return CheckFailedError(f"line {line}: {'; '.join(told)}. {_remedy(line)}")
+    said = differences(client, line, found) or ["records and aliases differ"]
+    return CheckFailedError(f"line {line}: {'; '.join(said)}. {_remedy(line)}")
 
 
 def _remedy(line: str) -> str:

@@ -1,4 +1,4 @@
-"""The conversation with MLflow: bounded in time, quiet, without telemetry, its failures told in one sentence."""
+"""The conversation with MLflow: bounded in time, quiet, without telemetry, its failures in one sentence."""
 
 import logging
 import os
@@ -25,7 +25,7 @@ from morphad.settings import RegisterSettings
 _SERVERS = {"http", "https"}
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
-# The first call tells whether anybody is there; it waits less than a call that moves data may.
+# The first call shows whether anybody is there; it waits less than a call that moves data may.
 _CONTACT_TIMEOUT_SECONDS = 15
 _CONTACT_RETRIES = 2
 
@@ -87,7 +87,7 @@ class Connection:
             try:
                 yield self._reach(make=make)
             except MlflowException as error:
-                raise self._told(error) from None
+                raise self._in_words(error) from None
             except (SQLAlchemyError, OSError) as error:
                 kind = OutageError if self._local is None else ServiceError
                 raise kind(f"MLflow at {self.shown_uri}: {_cause(str(error))}; {self._remedy()}") from None
@@ -169,7 +169,7 @@ class Connection:
         # One folder, whatever the name: with / or .. in it, files would be elsewhere.
         return (folder / re.sub(r"[^\w ().+-]|^\.+", "_", experiment)).as_uri()
 
-    def _told(self, error: MlflowException) -> ServiceError:
+    def _in_words(self, error: MlflowException) -> ServiceError:
         text = _cause(str(error.message or error))
         denied = error.error_code in {"UNAUTHENTICATED", "PERMISSION_DENIED", "CUSTOMER_UNAUTHORIZED"}
         if denied or re.search(r"error code 40[13]\b", text):
@@ -224,7 +224,7 @@ def _checked(uri: str) -> tuple[str, str, LocalRegistry | None]:
 
 
 def _is_misread(uri: str, scheme: str) -> bool:
-    """Whether a client would take a part of the password for the host, and tell it."""
+    """Whether a client would read a part of the password as the host, and show it."""
 
     def host(address: str) -> str | None:
         return urlsplit(address).hostname if scheme in _SERVERS else make_url(address).host

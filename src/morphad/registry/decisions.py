@@ -12,20 +12,19 @@ from mlflow.tracking import MlflowClient
 
 from morphad.base.errors import BadInputError, CheckFailedError
 from morphad.base.text import masked, masked_settings
-from morphad.registry import changes, versions
-from morphad.registry import trail as trails
+from morphad.registry import changes, trail_store, versions
 from morphad.registry.changes import Found
 from morphad.registry.connection import Connection
 from morphad.registry.records import CHAMPION, PREVIOUS, Actor, Version, model_name
 from morphad.registry.standing import Standing
-from morphad.registry.trail import Entry
+from morphad.registry.trail import Action, Entry
 
 Decision = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Desk:
-    """Where decisions about a line are taken.
+    """Where decisions about a line are made.
 
     Attributes:
         connection: With a session open.
@@ -147,9 +146,9 @@ class Desk:
         return self.decide(found, "taken out of service", bad, {"reasons": [why]}, champion=None)
 
     def decide(
-        self, found: Found, action: trails.Action, version: Version | None, decision: Decision, *, champion: int | None
+        self, found: Found, action: Action, version: Version | None, decision: Decision, *, champion: int | None
     ) -> Entry:
-        """Take a decision on the line as it was found."""
+        """Decide about the line as it was found."""
         decision = masked_settings(self._whole(decision, champion))
         return changes.decide(
             self.client,
@@ -246,17 +245,17 @@ def plan_repair(client: MlflowClient, line: str, *, accept: bool, to: int | None
     Args:
         client: Of the session.
         line: The line.
-        accept: Take the version that MLflow's alias names now, in place of the one on record.
-        to: Take this one, of those that served before.
+        accept: Accept the version that MLflow's alias names now, in place of the one on record.
+        to: Choose this one, of those that served before.
 
     Raises:
         CheckFailedError: The trail itself is broken.
-        BadInputError: `to` cannot be taken.
+        BadInputError: `to` cannot be chosen.
     """
     found = changes.read_line(client, line)
     changes.check_anchor(line, found)
-    told = tuple(changes.differences(client, line, found))
-    if not told:
+    differences = tuple(changes.differences(client, line, found))
+    if not differences:
         return found, Repair((), champion=found.standing.champion)
     champion = found.standing.champion
     if not found.trail.entries:
@@ -264,7 +263,7 @@ def plan_repair(client: MlflowClient, line: str, *, accept: bool, to: int | None
         steps = tuple(
             f"put on record that version {number} was in service before there were records" for number in order
         )
-        return found, Repair(told, steps, found.aliases.get(CHAMPION), tuple(order))
+        return found, Repair(differences, steps, found.aliases.get(CHAMPION), tuple(order))
     there = {number for number in found.standing.served if versions.exists(client, line, number)}
     gone = tuple(sorted(found.standing.served - there))
     if to is not None:
@@ -275,9 +274,9 @@ def plan_repair(client: MlflowClient, line: str, *, accept: bool, to: int | None
         champion = found.aliases.get(CHAMPION)
     if champion is not None and champion in gone:
         step = "take the line out of service, since its champion is gone; or name a version to go back to: --to VERSION"
-        return found, Repair(told, (step,), None, gone=gone)
+        return found, Repair(differences, (step,), None, gone=gone)
     steps = (f"put {_named(champion)} in service and on record, and set MLflow's aliases by the records",)
-    return found, Repair(told, steps, champion, gone=gone)
+    return found, Repair(differences, steps, champion, gone=gone)
 
 
 def repair(desk: Desk, found: Found, planned: Repair, why: str) -> None:
@@ -292,7 +291,7 @@ def repair(desk: Desk, found: Found, planned: Repair, why: str) -> None:
     for number in planned.adopted:
         version = versions.one_version(desk.client, desk.line, number)
         entry = changes.entry_of(found, "adopted", version, actor=desk.actor, decision=decision, champion=number)
-        trails.append(desk.client, desk.connection, trails.read(desk.client, desk.line), entry, decision)
+        trail_store.append(desk.client, desk.connection, trail_store.read(desk.client, desk.line), entry, decision)
     if planned.adopted:
         changes.align(desk.client, desk.line)
         return

@@ -9,7 +9,7 @@ import json
 import shutil
 import tempfile
 import zipfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,83 +23,32 @@ from morphad.base.errors import BadInputError, CheckFailedError
 from morphad.base.files import atomic_file, check_writable, sha256_file, write_json, write_text
 from morphad.base.text import masked
 from morphad.model.saved import detector_files, detector_hash
-from morphad.registry import changes, publishing, versions
-from morphad.registry import trail as trails
+from morphad.registry import changes, publishing, trail_store, versions
 from morphad.registry.connection import Connection
+from morphad.registry.dossier_format import (
+    CARD,
+    DATA,
+    DETECTOR,
+    DETECTOR_FILES,
+    FACTS,
+    MODEL,
+    README,
+    REPORT,
+    SUMS,
+    TRAIL,
+    Facts,
+    decision_file,
+    decision_text,
+    readme_text,
+    safe_name,
+    sums_text,
+)
 from morphad.registry.records import PREFIX, Actor, Version, model_name
-from morphad.registry.trail import Entry, Trail
-from morphad.registry.wording import concerns, printable, sentence, state
-
-FORMAT = 1
-README, FACTS, CARD, TRAIL, SUMS = "README.txt", "facts.json", "card.md", "trail.jsonl", "SHA256SUMS"
-DECISIONS, REPORT, DATA, DETECTOR, MODEL = "decisions", "report", "data", "detector", "model"
-DETECTOR_FILES = f"{DETECTOR}/files.json"
+from morphad.registry.sentences import concerns
+from morphad.registry.trail import Entry, Trail, document_text, text_of
 
 _TIME = (1980, 1, 1, 0, 0, 0)  # of every member: equal content gives equal bytes
 _TEXT = {".html", ".json", ".csv", ".md", ".txt", ".svg", ".yaml"}
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What is known of a version, and of the dossier about it; text that is not known is "".
-
-    Attributes:
-        line: The product line.
-        version: The version's number.
-        model_uri: For `mlflow.pyfunc.load_model`.
-        registry: Its address, without credentials.
-        made_at: When the dossier was made, ISO 8601, UTC.
-        made_by: Who made it.
-        made_with: The morphad that made it.
-        decisions: How many decisions the trail holds.
-        trail_sha256: Hash of the last.
-        about: Numbers of the decisions that are about the version.
-        registered_at: When the version was registered, ISO 8601, UTC.
-        registered_by: Who registered it.
-        run_id: MLflow's run behind it.
-        reason: Why it was trained.
-        detector_hash: As of `detector_hash`.
-        data_hash: Of the manifest that it was made from.
-        data_version: The same as a version of the data registry.
-        holdout_id: Of the frozen holdout.
-        holdout_labels: Of that holdout's labels.
-        guarantee: What its threshold promises.
-        code_revision: Of the code that registered it.
-        image_digest: Of the container image, as told.
-        morphad: The morphad that registered it.
-        missing: What the dossier should hold and does not, with the reason.
-        masked: Files in which credentials were made unreadable; they differ from what was registered.
-        differences: Where records and MLflow's aliases differed, in sentences.
-        format: Of the dossier.
-    """
-
-    line: str
-    version: int
-    model_uri: str
-    registry: str
-    made_at: str
-    made_by: str
-    made_with: str
-    decisions: int
-    trail_sha256: str
-    about: tuple[int, ...]
-    registered_at: str = ""
-    registered_by: str = ""
-    run_id: str = ""
-    reason: str = ""
-    detector_hash: str = ""
-    data_hash: str = ""
-    data_version: str = ""
-    holdout_id: str = ""
-    holdout_labels: str = ""
-    guarantee: str = ""
-    code_revision: str = ""
-    image_digest: str = ""
-    morphad: str = ""
-    missing: dict[str, str] = field(default_factory=dict)
-    masked: tuple[str, ...] = ()
-    differences: tuple[str, ...] = ()
-    format: int = FORMAT
 
 
 @dataclass(frozen=True)
@@ -107,7 +56,7 @@ class Origin:
     """Where a version came from.
 
     Attributes:
-        version: As the registry has it, or as its run tells once MLflow no longer has the version.
+        version: As the registry has it, or as its run says once MLflow no longer has the version.
         model_id: Of MLflow's logged model; "" where it is not known.
     """
 
@@ -164,27 +113,11 @@ def make(
             differences=tuple(changes.differences(client, line, found)) if found.trail.unfinished is None else (),
         )
         write_json(folder / FACTS, asdict(facts))
-        write_text(folder / README, _readme(facts, found.trail))
+        write_text(folder / README, readme_text(facts, found.trail))
         sums = sums_text({name: sha256_file(folder / name) for name in _names(folder)})
         write_text(folder / SUMS, sums)
         _write_zip(folder, out)
     return facts, hashlib.sha256(sums.encode()).hexdigest()
-
-
-def decision_file(entry: Entry) -> str:
-    """Where a decision is in a dossier, without its suffix."""
-    return f"{DECISIONS}/{entry.number:06}-{entry.action.replace(' ', '-')}"
-
-
-def sums_text(hashes: dict[str, str]) -> str:
-    """SHA256SUMS, as `sha256sum -c` reads it."""
-    return "".join(f"{hashes[name]}  {name}\n" for name in sorted(hashes))
-
-
-def safe_name(name: str) -> bool:
-    """Whether a member's name is one that may be unpacked anywhere: relative, posix, without `..`, printable."""
-    parts = name.split("/")
-    return len(name) <= 1000 and name.isprintable() and not {"", ".", ".."} & set(parts) and not {"\\", ":"} & set(name)
 
 
 def _origin(client: MlflowClient, connection: Connection, trail: Trail, number: int, missing: dict[str, str]) -> Origin:
@@ -225,7 +158,7 @@ def _text(line: str, entry: Entry) -> str:
     Raises:
         CheckFailedError: This morphad does not know all that is in it.
     """
-    text = trails.text_of(entry)
+    text = text_of(entry)
     if hashlib.sha256(text.encode()).hexdigest() != entry.sha256:
         raise CheckFailedError(
             f"line {line}: decision {entry.number} was written by a newer morphad, and this one does not know all that "
@@ -237,31 +170,13 @@ def _text(line: str, entry: Entry) -> str:
 def _put_decision(client: MlflowClient, trail: Trail, entry: Entry, folder: Path, missing: dict[str, str]) -> None:
     """A decision in words, and its document as it is hashed."""
     name = decision_file(entry)
-    write_text(folder / f"{name}.txt", _decision_text(trail.line, entry))
+    write_text(folder / f"{name}.txt", decision_text(trail.line, entry))
     if not entry.document:
         return
     if entry.document not in {there.path for there in client.list_artifacts(trail.run_id, "decisions")}:
         missing[f"{name}.json"] = f"{entry.document} is no longer among the artifacts of the trail's run {trail.run_id}"
         return
-    write_text(folder / f"{name}.json", trails.document_text(trails.document(client, trail, entry)))
-
-
-def _decision_text(line: str, entry: Entry) -> str:
-    rows = {
-        "holdout": entry.holdout_id,
-        "data": entry.data_hash,
-        "data version": entry.data_version,
-        "detector": entry.detector,
-        "in service after it": "no version" if entry.champion is None else f"version {entry.champion}",
-        "guarantee": entry.guarantee,
-        "code revision": entry.code_revision,
-        "SHA-256 of the decision": entry.sha256,
-        "SHA-256 of its document": entry.document_sha256,
-    }
-    said = [f"Line {line}, decision {entry.number}", "", sentence(entry), "", "Reasons:"]
-    said += [f"- {reason}" for reason in entry.reasons] or ["- none were given"]
-    said += ["", *(f"{name}: {value}" for name, value in rows.items() if value)]
-    return "".join(f"{printable(row)}\n" for row in said)
+    write_text(folder / f"{name}.json", document_text(trail_store.document(client, trail, entry)))
 
 
 def _put_run(client: MlflowClient, run_id: str, folder: Path, scratch: Path, missing: dict[str, str]) -> None:
@@ -387,53 +302,6 @@ def _write_zip(folder: Path, out: Path) -> None:
             member.compress_type, member.file_size = zipfile.ZIP_DEFLATED, (folder / name).stat().st_size
             with (folder / name).open("rb") as source, archive.open(member, "w") as target:
                 shutil.copyfileobj(source, target, 1 << 20)
-
-
-def _readme(facts: Facts, trail: Trail) -> str:
-    rows = [
-        f"Dossier of line {facts.line}, version {facts.version}",
-        f"Made at {facts.made_at} by {facts.made_by} with morphad {facts.made_with} from {facts.registry}.",
-        "",
-        *state(facts.version, trail.entries),
-    ]
-    if facts.guarantee:
-        rows.append(f"Its threshold: {facts.guarantee}.")
-    rows += [f"Not as it should be: {told}." for told in facts.differences]
-    rows += ["", "Decisions:"]
-    rows += [f"{entry.number:>6}  {sentence(entry)}" for entry in trail.entries if entry.number in facts.about]
-    rows += [] if facts.about else ["        none"]
-    if facts.missing:
-        rows += ["", "Missing:", *(f"- {what}: {why}." for what, why in facts.missing.items())]
-    if facts.masked:
-        rows += ["", f"Credentials were made unreadable in: {', '.join(facts.masked)}."]
-    return "".join(f"{printable(row)}\n" for row in rows) + _GUIDE
-
-
-_GUIDE = f"""
-What is here
-  {CARD:<24} what the model is good for, what it rests on, where it is blind
-  {DECISIONS + "/":<24} each decision about the version: in words (.txt), and with all its figures (.json)
-  {TRAIL:<24} every decision about the line up to now, a line each
-  {REPORT + "/":<24} the page and its figures as they were registered
-  {DATA + "/":<24} which images it was made from, with their hashes and roles; the frozen holdout
-  {DETECTOR + "/":<24} the detector's description, and the hashes of all its files
-  {MODEL + "/":<24} the model itself, if it was asked for
-  {FACTS:<24} version, hashes, who made this and when, and what is missing
-  {SUMS:<24} the hash of every other file
-
-How to check it
-  With morphad:     morphad verify FILE.zip
-                    morphad verify FILE.zip --against LINE     (holds it against the registry as well)
-  Without morphad:  unzip FILE.zip, then in the folder: sha256sum -c {SUMS}
-    A decision's document is what the trail says it is: sha256sum {DECISIONS}/*.json gives document_sha256 of its line
-    in {TRAIL}. Each line of {TRAIL} holds, as "before", the hash of the line above it, without its line feed:
-      sed -n 1p {TRAIL} | tr -d '\\n' | sha256sum
-    The detector's hash in the trail is that of one file: sha256sum {DETECTOR_FILES}
-
-What it does not prove
-  Whoever can write the zip can write it anew from end to end. Note the hash of {SUMS} where others can see it, or hold
-  the dossier against the registry. A trail that was cut short is noticed only there.
-"""
 
 
 def _now() -> str:

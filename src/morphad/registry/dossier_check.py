@@ -1,30 +1,17 @@
-"""Whether a dossier is as it was written: its files, its trail, and that all of it is about the same version.
+"""Whether a dossier is as it was written: its files, its trail, and that all of it is about the same version."""
 
-Nothing is unpacked but the manifest, and no more is read than a dossier could hold. A dossier comes from elsewhere: its
-names, sizes and texts are not trusted.
-"""
-
-import hashlib
-import json
-import stat
-import struct
 import tempfile
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from morphad.base.errors import BadInputError, CheckFailedError, MorphadError
 from morphad.base.wording import counted
 from morphad.data.manifest import manifest_id, read_manifest
 from morphad.data.split.holdout import FrozenHoldout
 from morphad.registry import publishing
-from morphad.registry import trail as trails
-from morphad.registry.dossier import (
+from morphad.registry.dossier_format import (
     CARD,
     DATA,
     DECISIONS,
@@ -38,23 +25,16 @@ from morphad.registry.dossier import (
     TRAIL,
     Facts,
     decision_file,
-    safe_name,
     sums_text,
 )
+from morphad.registry.dossier_zip import DAMAGED, SafeZip, WrongError, opened, short
 from morphad.registry.records import Version
-from morphad.registry.trail import Entry, Trail
-from morphad.registry.wording import concerns, printable, sentence, state
+from morphad.registry.sentences import concerns, printable, sentence, state
+from morphad.registry.trail import Entry, Trail, chained
 
-MOST_MEMBERS = 20_000
-MOST_BYTES = 16 << 30  # of all members, unpacked
-MOST_BYTES_READ = 256 << 20  # of a member that is looked into
 CLOCKS = timedelta(minutes=1)  # by which clocks may differ
 
-_CHUNK = 1 << 20
-_DAMAGED = (
-    zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, NotImplementedError, RuntimeError, ValueError,
-)  # fmt: skip
-_NOT_AS_WRITTEN = (*_DAMAGED, MorphadError, TypeError, KeyError, AttributeError, IndexError, OverflowError)
+_NOT_AS_WRITTEN = (*DAMAGED, MorphadError, TypeError, KeyError, AttributeError, IndexError, OverflowError)
 
 
 @dataclass(frozen=True)
@@ -104,10 +84,6 @@ class Checked:
             return []
 
 
-class _WrongError(Exception):
-    """Something is not as it was written."""
-
-
 class _SkippedError(Exception):
     """A check that cannot be made."""
 
@@ -118,13 +94,12 @@ def verify(path: Path) -> Checked:
     Raises:
         BadInputError: The file is no dossier, or no zip that is safe to read.
     """
-    with _opened(path) as archive:
-        dossier = _Dossier(archive)
-        if not {SUMS, FACTS} & dossier.names:
+    with opened(path) as archive:
+        if not {SUMS, FACTS} & archive.names:
             raise BadInputError(
                 f"{path}: a zip, but not a dossier of `morphad dossier`: it holds no {SUMS}, no {FACTS}"
             )
-        return dossier.checked()
+        return _Dossier(archive).checked()
 
 
 def hold_against(checked: Checked, trail: Trail, version: Version | None) -> list[DossierFinding]:
@@ -152,9 +127,9 @@ def hold_against(checked: Checked, trail: Trail, version: Version | None) -> lis
 class _Dossier:
     """An open dossier and what was found in it."""
 
-    def __init__(self, archive: zipfile.ZipFile) -> None:
+    def __init__(self, archive: SafeZip) -> None:
         self._archive = archive
-        self.names = {member.filename for member in archive.infolist()}
+        self._names = archive.names
         self._hashes: dict[str, str] = {}
         self._facts: Facts | None = None
         self._entries: list[Entry] = []
@@ -177,60 +152,60 @@ class _Dossier:
     def _check_files(self) -> list[DossierFinding]:
         """Every file has the hash that it should have, and there is none too few or too many."""
         wrong = []
-        for name in sorted(self.names):
+        for name in sorted(self._names):
             try:
-                self._hashes[name] = self._hash(name)
-            except _WrongError as error:
+                self._hashes[name] = self._archive.hash(name)
+            except WrongError as error:
                 wrong.append(str(error))
         try:
-            rows = [row.split("  ", 1) for row in self._text(SUMS).split("\n")[:-1]]
+            rows = [row.split("  ", 1) for row in self._archive.text(SUMS).split("\n")[:-1]]
             listed = {name: digest for digest, name in rows}
-        except (_WrongError, ValueError) as error:
-            return [_told("files", False, said) for said in [*wrong, f"{SUMS} cannot be read ({_short(error)})"]]
+        except (WrongError, ValueError) as error:
+            return [_outcome("files", False, said) for said in [*wrong, f"{SUMS} cannot be read ({short(error)})"]]
         there = {name: digest for name, digest in self._hashes.items() if name != SUMS}
         wrong += [
             f"{name} is not as it was written: its SHA-256 is {there[name][:12]}, and {SUMS} says {listed[name][:12]}"
             for name in sorted(there.keys() & listed.keys())
             if there[name] != listed[name]
         ]
-        wrong += [f"{name} is missing" for name in sorted(listed.keys() - self.names)]
+        wrong += [f"{name} is missing" for name in sorted(listed.keys() - self._names)]
         wrong += [f"{name} was added: {SUMS} does not list it" for name in sorted(there.keys() - listed.keys())]
-        if not wrong and self._text(SUMS) != sums_text(there):
+        if not wrong and self._archive.text(SUMS) != sums_text(there):
             wrong.append(f"{SUMS} is not as it was written")
         if wrong:
-            return [_told("files", False, said) for said in wrong]
+            return [_outcome("files", False, said) for said in wrong]
         return [DossierFinding("files", True, f"all {len(there)} have the hashes of {SUMS}")]
 
     def _check_facts(self) -> str:
-        values = self._json(FACTS)
+        values = self._archive.json(FACTS)
         if values["format"] != FORMAT:
-            raise _WrongError(f"{FACTS}: format {values['format']!r}, and this morphad knows {FORMAT}: use a newer one")
+            raise WrongError(f"{FACTS}: format {values['format']!r}, and this morphad knows {FORMAT}: use a newer one")
         lists = {name: tuple(values[name]) for name in ("about", "masked", "differences")}
         facts = Facts(**{**values, **lists, "missing": dict(values["missing"])})
         if type(facts.version) is not int or type(facts.decisions) is not int:
-            raise _WrongError(f"{FACTS}: version and decisions are whole numbers")
+            raise WrongError(f"{FACTS}: version and decisions are whole numbers")
         self._facts = facts
         return f"line {facts.line}, version {facts.version}, made at {facts.made_at}"
 
     def _check_trail(self) -> str:
         facts = self._known()
-        *texts, rest = self._text(TRAIL).split("\n")
+        *texts, rest = self._archive.text(TRAIL).split("\n")
         try:
-            for entry in trails.chained(str(facts.line), texts):
+            for entry in chained(str(facts.line), texts):
                 self._entries.append(entry)
         except CheckFailedError:
-            raise _WrongError(
+            raise WrongError(
                 f"{TRAIL}: line {len(self._entries) + 1} is not the decision that was written, or not in its place"
             ) from None
         head = self._entries[-1].sha256 if self._entries else ""
         if rest or (len(self._entries), head) != (facts.decisions, facts.trail_sha256):
-            raise _WrongError(
+            raise WrongError(
                 f"{TRAIL}: ends with decision {len(self._entries)} ({head[:12] or 'none'}); {FACTS} says "
                 f"{facts.decisions} ({facts.trail_sha256[:12] or 'none'})"
             )
         about = tuple(entry.number for entry in self._entries if concerns(entry, facts.version))
         if about != facts.about:
-            raise _WrongError(f"{FACTS}: decisions about version {facts.version} are {about}, not {facts.about}")
+            raise WrongError(f"{FACTS}: decisions about version {facts.version} are {about}, not {facts.about}")
         return f"{counted(len(self._entries), 'decision')}, each with the hash of the one before it"
 
     def _check_decisions(self) -> str:
@@ -241,15 +216,15 @@ class _Dossier:
                 continue
             name = decision_file(entry)
             expected |= {f"{name}.txt", *([f"{name}.json"] if entry.document else [])}
-            if not entry.document or (f"{name}.json" in facts.missing and f"{name}.json" not in self.names):
+            if not entry.document or (f"{name}.json" in facts.missing and f"{name}.json" not in self._names):
                 continue
             if self._hashes.get(f"{name}.json") != entry.document_sha256:
-                raise _WrongError(f"{name}.json is not the document that decision {entry.number} in {TRAIL} names")
+                raise WrongError(f"{name}.json is not the document that decision {entry.number} in {TRAIL} names")
             count += 1
-        if lacking := expected - self.names - facts.missing.keys():
-            raise _WrongError(f"{min(lacking)} is missing")
-        if strange := {name for name in self.names if name.startswith(f"{DECISIONS}/")} - expected:
-            raise _WrongError(f"{min(strange)} belongs to no decision about version {facts.version}")
+        if lacking := expected - self._names - facts.missing.keys():
+            raise WrongError(f"{min(lacking)} is missing")
+        if strange := {name for name in self._names if name.startswith(f"{DECISIONS}/")} - expected:
+            raise WrongError(f"{min(strange)} belongs to no decision about version {facts.version}")
         if not facts.about:
             raise _SkippedError(f"no decision about version {facts.version} is on record")
         return f"{counted(count, 'document')} of {counted(len(facts.about), 'decision')}: hashes as in the trail"
@@ -257,18 +232,18 @@ class _Dossier:
     def _check_detector(self) -> str:
         facts = self._known()
         self._same("detector", facts.detector_hash, "detector")
-        if DETECTOR in facts.missing and DETECTOR_FILES not in self.names:
+        if DETECTOR in facts.missing and DETECTOR_FILES not in self._names:
             raise _SkippedError(facts.missing[DETECTOR])
         if not facts.detector_hash:
             raise _SkippedError("the version was registered without the hash of its detector")
         if self._hashes.get(DETECTOR_FILES) != facts.detector_hash:
-            raise _WrongError(f"{DETECTOR_FILES} is not of the detector {facts.detector_hash[:12]} of the trail")
-        files = self._json(DETECTOR_FILES)
+            raise WrongError(f"{DETECTOR_FILES} is not of the detector {facts.detector_hash[:12]} of the trail")
+        files = self._archive.json(DETECTOR_FILES)
         if self._hashes.get(f"{DETECTOR}/detector.json") != files["detector.json"]:
-            raise _WrongError(f"{DETECTOR}/detector.json is not that of the detector {facts.detector_hash[:12]}")
-        calibration = self._json(f"{DETECTOR}/detector.json").get("calibration") or {}
+            raise WrongError(f"{DETECTOR}/detector.json is not that of the detector {facts.detector_hash[:12]}")
+        calibration = self._archive.json(f"{DETECTOR}/detector.json").get("calibration") or {}
         if facts.guarantee and calibration.get("guarantee") != facts.guarantee:
-            raise _WrongError(f"{FACTS}: the guarantee is not that of {DETECTOR}/detector.json")
+            raise WrongError(f"{FACTS}: the guarantee is not that of {DETECTOR}/detector.json")
         root = f"{MODEL}/artifacts/detector/"
         model = {name.removeprefix(root): digest for name, digest in self._hashes.items() if name.startswith(root)}
         if not model:
@@ -276,7 +251,7 @@ class _Dossier:
                 f"detector.json belongs to the detector {facts.detector_hash[:12]}; its weights are not in the dossier"
             )
         if model != files:
-            raise _WrongError(f"{root}: its files are not those of the detector {facts.detector_hash[:12]}")
+            raise WrongError(f"{root}: its files are not those of the detector {facts.detector_hash[:12]}")
         return f"detector.json and weights are those of the detector {facts.detector_hash[:12]}"
 
     def _check_data(self) -> str:
@@ -286,35 +261,35 @@ class _Dossier:
         self._there(name)
         with tempfile.TemporaryDirectory(prefix="morphad-") as scratch:
             copy = Path(scratch) / publishing.MANIFEST
-            copy.write_bytes(self._bytes(name))
+            copy.write_bytes(self._archive.read(name))
             rows = read_manifest(copy)
         if manifest_id(rows) != facts.data_hash:
-            raise _WrongError(f"{name}: its data hash is {manifest_id(rows)[:12]}, not {facts.data_hash[:12]}")
+            raise WrongError(f"{name}: its data hash is {manifest_id(rows)[:12]}, not {facts.data_hash[:12]}")
         if strange := set(rows["line"].unique()) - {facts.line}:
-            raise _WrongError(f"{name}: holds images of line {min(strange)}")
+            raise WrongError(f"{name}: holds images of line {min(strange)}")
         return f"{len(rows):,} images of the manifest have the data hash {facts.data_hash[:12]}"
 
     def _check_holdout(self) -> str:
         facts, name = self._known(), f"{DATA}/{publishing.HOLDOUT}"
         self._same("holdout", facts.holdout_id, "holdout_id")
         self._there(name)
-        frozen = FrozenHoldout.from_json(self._json(name), name)
+        frozen = FrozenHoldout.from_json(self._archive.json(name), name)
         if frozen.id != facts.holdout_id:
-            raise _WrongError(f"{name}: is holdout {frozen.id[:12]}, not {facts.holdout_id[:12]}")
+            raise WrongError(f"{name}: is holdout {frozen.id[:12]}, not {facts.holdout_id[:12]}")
         if facts.holdout_labels and frozen.labels_id != facts.holdout_labels:
-            raise _WrongError(f"{name}: its labels are not those that the version was registered with")
+            raise WrongError(f"{name}: its labels are not those that the version was registered with")
         return f"{len(frozen.images):,} images are the frozen holdout {facts.holdout_id[:12]}"
 
     def _check_report(self) -> str:
         facts, name = self._known(), f"{REPORT}/metrics.json"
-        if CARD not in self.names and CARD not in facts.missing:
-            raise _WrongError(f"{CARD} is missing")
-        if name not in self.names:
+        if CARD not in self._names and CARD not in facts.missing:
+            raise WrongError(f"{CARD} is missing")
+        if name not in self._names:
             raise _SkippedError(facts.missing.get(REPORT, f"there is no {name}"))
-        metrics = self._json(name)
+        metrics = self._archive.json(name)
         for key, expected in (("detector_hash", facts.detector_hash), ("holdout_id", facts.holdout_id)):
             if key in metrics and metrics[key] != expected:
-                raise _WrongError(f"{name}: its {key} is not that of the version")
+                raise WrongError(f"{name}: its {key} is not that of the version")
         return f"its figures are of this detector and this holdout; page and {CARD} are held by {SUMS} alone"
 
     def _known(self) -> Facts:
@@ -327,73 +302,43 @@ class _Dossier:
         for entry in self._entries:
             said = getattr(entry, attribute)
             if entry.version == self._known().version and said and said != value:
-                raise _WrongError(
-                    f"{FACTS}: the {what} is {value[:40] or 'not known'}, and decision {entry.number} was "
-                    f"taken on {said[:40]}"
+                raise WrongError(
+                    f"{FACTS}: the {what} is {value[:40] or 'not known'}, and decision {entry.number} rests "
+                    f"on {said[:40]}"
                 )
 
     def _there(self, name: str) -> None:
         missing = self._known().missing
-        if name not in self.names and {name, DATA} & missing.keys():
+        if name not in self._names and {name, DATA} & missing.keys():
             raise _SkippedError(printable(str(missing.get(name, missing.get(DATA)))))
-
-    def _hash(self, name: str) -> str:
-        digest = hashlib.sha256()
-        for chunk in self._chunks(name):
-            digest.update(chunk)
-        return digest.hexdigest()
-
-    def _text(self, name: str) -> str:
-        return self._bytes(name).decode()
-
-    def _json(self, name: str) -> Any:
-        try:
-            return json.loads(self._text(name))
-        except (ValueError, RecursionError) as error:
-            raise _WrongError(f"{name} cannot be read ({_short(error)})") from error
-
-    def _bytes(self, name: str) -> bytes:
-        if name not in self.names:
-            raise _WrongError(f"{name} is missing")
-        if self._archive.getinfo(name).file_size > MOST_BYTES_READ:
-            raise _WrongError(f"{name} is larger than {MOST_BYTES_READ >> 20} MiB, which no dossier needs")
-        return b"".join(self._chunks(name))
-
-    def _chunks(self, name: str) -> Iterator[bytes]:
-        try:
-            with self._archive.open(name) as stream:
-                while chunk := stream.read(_CHUNK):
-                    yield chunk
-        except _DAMAGED as error:
-            raise _WrongError(f"{name} is damaged ({_short(error)})") from error
 
 
 def _finding(what: str, function: Callable[[], str]) -> DossierFinding:
     try:
-        return _told(what, True, function())
-    except _WrongError as error:
-        return _told(what, False, str(error))
+        return _outcome(what, True, function())
+    except WrongError as error:
+        return _outcome(what, False, str(error))
     except _SkippedError as error:
-        return _told(what, None, str(error))
+        return _outcome(what, None, str(error))
     except _NOT_AS_WRITTEN as error:
-        return _told(what, False, f"not as morphad writes it ({_short(error)})")
+        return _outcome(what, False, f"not as morphad writes it ({short(error)})")
 
 
-def _told(what: str, passed: bool | None, said: str) -> DossierFinding:
-    """A finding that nothing in the dossier can make steer a terminal."""
+def _outcome(what: str, passed: bool | None, said: str) -> DossierFinding:
+    """A finding whose text cannot steer a terminal, whatever the dossier holds."""
     return DossierFinding(what, passed, printable(said))
 
 
 def _compare_trails(facts: Facts, ours: tuple[Entry, ...], theirs: tuple[Entry, ...]) -> str:
     for mine, other in zip(ours, theirs, strict=False):
         if mine.sha256 != other.sha256:
-            raise _WrongError(f"decision {mine.number} of the dossier is not decision {other.number} of the registry")
+            raise WrongError(f"decision {mine.number} of the dossier is not decision {other.number} of the registry")
     if len(ours) > len(theirs):
-        raise _WrongError(f"the dossier has {len(ours)} decisions, and the registry only {len(theirs)}")
+        raise WrongError(f"the dossier has {len(ours)} decisions, and the registry only {len(theirs)}")
     later = theirs[len(ours) :]
     made_at = datetime.fromisoformat(facts.made_at)
     if left_out := [entry for entry in later if datetime.fromisoformat(entry.at) < made_at - CLOCKS]:
-        raise _WrongError(
+        raise WrongError(
             f"the dossier ends with decision {len(ours)}, and the registry has {len(left_out)} more from before it was "
             f"made: {sentence(left_out[0])}"
         )
@@ -409,50 +354,5 @@ def _compare_versions(facts: Facts, version: Version | None) -> str:
         raise _SkippedError(f"MLflow no longer has version {facts.version}")
     for name in ("detector_hash", "data_hash", "data_version", "holdout_id", "holdout_labels", "guarantee", "run_id"):
         if getattr(facts, name) != getattr(version, name):
-            raise _WrongError(f"{FACTS}: {name} is not that of version {facts.version} in the registry")
+            raise WrongError(f"{FACTS}: {name} is not that of version {facts.version} in the registry")
     return f"version {facts.version} has the same detector, data, holdout and guarantee there"
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    """A zip that is safe to read.
-
-    Raises:
-        BadInputError: It is none.
-    """
-    try:
-        archive = zipfile.ZipFile(path)
-    except FileNotFoundError as error:
-        raise BadInputError(f"{path}: not found") from error
-    except _DAMAGED as error:
-        raise BadInputError(f"{path}: not a zip file, or cut off ({_short(error)})") from error
-    with archive:
-        members = archive.infolist()
-        if len(members) > MOST_MEMBERS:
-            raise BadInputError(f"{path}: holds {len(members):,} files; no dossier has more than {MOST_MEMBERS:,}")
-        if sum(member.file_size for member in members) > MOST_BYTES:
-            raise BadInputError(f"{path}: unpacks to more than {MOST_BYTES >> 30} GiB; no dossier does")
-        names = [member.filename for member in members]
-        for member in members:
-            why = _unsafe(member)
-            if not why and names.count(member.filename) > 1:
-                why = "is there twice"
-            if why:
-                raise BadInputError(f"{path}: {member.filename!a} {why}; nothing was read")
-        yield archive
-
-
-def _unsafe(member: zipfile.ZipInfo) -> str:
-    """Why a member is not looked at; "" where it is."""
-    mode = member.external_attr >> 16
-    if not safe_name(member.filename) or member.orig_filename != member.filename:
-        return "is no name for a file in a dossier"
-    if stat.S_IFMT(mode) not in {0, stat.S_IFREG}:
-        return "is no plain file"
-    if member.flag_bits & 1 or member.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
-        return "is encrypted, or packed in a way that no dossier is"
-    return ""
-
-
-def _short(error: BaseException) -> str:
-    return printable(" ".join(str(error).split()))[:200] or type(error).__name__

@@ -59,7 +59,7 @@ class LocalRegistry:
         """The address for MLflow.
 
         SQLAlchemy decodes percents in it, so they are encoded. The driver is named because MLflow makes folders for an
-        address that begins with `sqlite:///`, and takes the encoded path for the path.
+        address that begins with `sqlite:///`, and reads the encoded path as the path.
         """
         return f"sqlite+pysqlite:///{quote(str(self.path))}{self._query}"
 
@@ -115,7 +115,7 @@ class LocalRegistry:
             ) from None
 
     def _check(self, database: sqlite3.Connection) -> None:
-        """Tell what a file is that MLflow cannot work with, before MLflow changes it."""
+        """Say what a file is that MLflow cannot work with, before MLflow changes it."""
         tables = {str(name) for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         revision = _value(database, "SELECT version_num FROM alembic_version") if "alembic_version" in tables else None
         scripts = _migrations()
@@ -124,22 +124,22 @@ class LocalRegistry:
         experiments = _value(database, "SELECT count(*) FROM experiments") if "experiments" in tables else 0
         folder, name = shlex.quote(str(self.path.parent)), shlex.quote(self.path.name)
         if tables and "experiments" not in tables:
-            told = f"a database of something else (it has a table {min(tables)!r}); {_ELSEWHERE}"
+            said = f"a database of something else (it has a table {min(tables)!r}); {_ELSEWHERE}"
         elif not experiments:
-            told = (
+            said = (
                 f"{'half made' if tables else 'empty'}, no version is in it. A command was killed while it made it, or "
                 f"an MLflow server is making it now. If none is, remove it and run again: rm {folder}/{name}"
             )
         elif any(table.startswith("_alembic_tmp_") for table in tables):
-            told = "an upgrade of its tables was cut off; put the copy that was made before it in its place"
+            said = "an upgrade of its tables was cut off; put the copy that was made before it in its place"
         elif revision not in {script.revision for script in scripts.walk_revisions()}:
-            told = f"made by a newer MLflow than {mlflow.__version__} (tables {revision}); install that one"
+            said = f"made by a newer MLflow than {mlflow.__version__} (tables {revision}); install that one"
         else:
-            told = (
+            said = (
                 f"made by an older MLflow than {mlflow.__version__} (tables {revision}). End what uses it, then keep a "
                 f"copy and upgrade it: cd {folder} && cp {name} {name}.before && mlflow db upgrade sqlite:///{name}"
             )
-        raise BadInputError(f"registry at {self.shown_uri}: {told}")
+        raise BadInputError(f"registry at {self.shown_uri}: {said}")
 
     def _follow(self, database: sqlite3.Connection) -> None:
         """Point the records at artifacts that came along when the file moved or was copied; all of them or none."""
@@ -184,7 +184,7 @@ def _empty(artifacts: Path) -> bytes:
 
 @cache
 def _tables() -> bytes:
-    """MLflow's tables, as MLflow makes them: in memory, once a process, for it takes seconds."""
+    """MLflow's tables, as MLflow makes them: in memory, once a process, for it needs seconds."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # noqa: PLC0415 - a second, for a server's clients
 
     engine = SqlAlchemyStore("sqlite+pysqlite:///:memory:", _ARTIFACTS).engine  # type: ignore[no-untyped-call]

@@ -27,7 +27,7 @@ from morphad.inspection import Answer
 from morphad.registry import worker
 from morphad.settings import Decoding
 
-_START_SECONDS = 300  # a cold disk and a busy machine take minutes to import what a model needs
+_START_SECONDS = 300  # a cold disk and a busy machine need minutes to import what a model needs
 _CHUNK = 16  # images in one question, or
 _CHUNK_BYTES = 64_000_000  # encoded, whichever is reached first
 _AHEAD = 2  # questions under way: one is worked at while the next is read
@@ -75,7 +75,7 @@ class PublishedModel:
         """Start the process.
 
         Raises:
-            ServiceError: It did not start: the version needs what is not installed here, or took too long.
+            ServiceError: It did not start: the version needs what is not installed here, or was too slow.
         """
         self._log = cast(BinaryIO, tempfile.TemporaryFile())
         # -P: nothing is imported from the folder of the script, where modules of this morphad lie.

@@ -28,7 +28,7 @@ from morphad.base.errors import BadInputError
 from morphad.base.files import read_json
 from morphad.base.text import masked_settings
 from morphad.model.saved import detector_hash
-from morphad.registry import trail, versions
+from morphad.registry import trail_store, versions
 from morphad.registry.account import authenticated_account
 from morphad.registry.connection import Connection
 from morphad.registry.records import (
@@ -145,7 +145,7 @@ def publish(
 
 
 def _fitted(card: str) -> str:
-    """A card as a version's description: cut between two lines, and saying so, where it is longer than MLflow takes."""
+    """A card as a version's description: cut between two lines, and saying so, where MLflow wants it shorter."""
     if len(card) <= LONGEST_DESCRIPTION:
         return card
     return card[: LONGEST_DESCRIPTION - len(_CUT) + 1].rpartition("\n")[0].rstrip() + _CUT
@@ -275,7 +275,7 @@ def _create_version(
 def _settled(client: MlflowClient, line: str, version: Version, *, created: bool) -> Registration:
     """What follows a version, done again at no cost where it was done before: the alias, the run's end."""
     # What was decided on stays as the decision left it: `dvc repro` comes here each time.
-    decided = not created and trail.read(client, line).of_version(version.number)
+    decided = not created and trail_store.read(client, line).of_version(version.number)
     if not decided and CHAMPION not in version.aliases and CHALLENGER not in version.aliases:
         client.set_registered_model_alias(model_name(line), CHALLENGER, str(version.number))
     if client.get_run(version.run_id).info.status != "FINISHED" and not created:

@@ -1,4 +1,4 @@
-"""What the registry hands out and takes in: versions, registrations, facts of the data, and their identities."""
+"""What goes into the registry and comes out: versions, registrations, facts of the data, and their identities."""
 
 import json
 import os
@@ -26,7 +26,7 @@ class Actor:
     """Who acts.
 
     Attributes:
-        name: As told, or the user of the machine.
+        name: As given, or the user of the machine.
         account: The account that MLflow's server knows; None where it has no accounts, and then the name is free text.
     """
 
@@ -204,9 +204,9 @@ _UNFIT = re.compile(r"[^\w.\- :/]|^[/.]+|[/.]+$|(?<=/)/+|(?<=\.)\.+")
 
 
 def fit_names(values: dict[str, T]) -> dict[str, T]:
-    """Values under names that MLflow takes for parameters and metrics; two names never become one.
+    """Values under names that MLflow accepts for parameters and metrics; two names never become one.
 
-    MLflow takes letters, digits and `_ - . : /` and blanks, in the form of a clean relative path. Kinds of defect are
+    MLflow accepts letters, digits and `_ - . : /` and blanks, in the form of a clean relative path. Kinds of defect are
     named by people: `escape.Riss (tief)` becomes `escape.Riss _tief_`.
     """
     fit: dict[str, T] = {}

@@ -7,24 +7,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import mlflow
-
-from morphad.base.errors import BadInputError, ServiceError
-from morphad.base.files import atomic_directory
+from morphad.base.errors import BadInputError
 from morphad.base.text import masked
-from morphad.model.saved import detector_hash
-from morphad.registry import changes, decisions, dossier, publishing, versions
+from morphad.registry import changes, decisions, dossier, fetching, publishing, trail_store, versions
 from morphad.registry import retention as retentions
-from morphad.registry import trail as trails
 from morphad.registry.account import authenticated_account
 from morphad.registry.changes import Found
 from morphad.registry.connection import Connection
 from morphad.registry.decisions import Desk, Repair
-from morphad.registry.dossier import Facts
-from morphad.registry.records import CHALLENGER, Actor, DatasetFacts, Registration, Version, model_sha256
+from morphad.registry.dossier_format import Facts
+from morphad.registry.records import CHALLENGER, Actor, DatasetFacts, Registration, Version
 from morphad.registry.retention import Pruning, Retention
 from morphad.registry.standing import Standing
-from morphad.registry.trail import Entry, Trail
+from morphad.registry.trail import Entry, Trail, phrase
 from morphad.settings import RegisterSettings
 
 
@@ -32,7 +27,7 @@ class Registry:
     """Versions of every line's model in MLflow, and which of them serves.
 
     Every method raises ServiceError, with address and remedy, if MLflow does not answer within the settings' time. Any
-    number of processes may decide about a line at once: each decision is taken whole, or refused with OvertakenError.
+    number of processes may decide about a line at once: each decision is made whole, or refused with OvertakenError.
 
     Args:
         settings: Address, experiment and time limits. MLFLOW_TRACKING_URI in the environment wins over the address.
@@ -120,7 +115,7 @@ class Registry:
             raise BadInputError(f"{none}; version {now.candidate} awaits approval: morphad approve {line} --why ...")
         if now.since is not None:
             raise BadInputError(
-                f"{none}: {now.since.by} {trails.phrase(now.since)} at {now.since.at} "
+                f"{none}: {now.since.by} {phrase(now.since)} at {now.since.at} "
                 f"({' '.join(now.since.reasons)}); put an earlier one back (morphad rollback {line} --to VERSION "
                 "--why ...) or promote another"
             )
@@ -159,13 +154,7 @@ class Registry:
             ServiceError: What came is not what was published.
             BadInputError: `folder` cannot be written.
         """
-        with atomic_directory(folder) as temporary:
-            fetched = self._fetch(f"{version.model_uri}/artifacts/detector", temporary)
-            self._check(version, fetched)
-            for entry in sorted(fetched.iterdir()):
-                entry.rename(temporary / entry.name)
-            _remove_empty(fetched, temporary)
-        return folder
+        return fetching.detector(self._connection, version, folder)
 
     def download_data(self, version: Version, folder: Path) -> Path | None:
         """Fetch the data that a version was made from, into `folder`, which appears whole or not at all.
@@ -173,17 +162,7 @@ class Registry:
         Returns:
             The manifest with roles, in that folder; None where the version was registered without it.
         """
-        with self._connection.session() as client:
-            kept = client.list_artifacts(version.run_id, publishing.DATA)
-            if not kept:
-                return None
-            root = client.get_run(version.run_id).info.artifact_uri
-        with atomic_directory(folder) as temporary:
-            fetched = self._fetch(f"{root}/{publishing.DATA}", temporary)
-            for entry in sorted(fetched.iterdir()):
-                entry.rename(temporary / entry.name)
-            _remove_empty(fetched, temporary)
-        return folder / publishing.MANIFEST
+        return fetching.data(self._connection, version, folder)
 
     def download_model(self, version: Version, folder: Path) -> Path:
         """Fetch a version as MLflow serves it, with its code; `folder` appears whole or not at all.
@@ -196,16 +175,7 @@ class Registry:
             BadInputError: `folder` cannot be written.
         """
         judged = self.trail(version.line).judged_model(version.number)
-        with atomic_directory(folder) as temporary:
-            fetched = self._fetch(version.model_uri, temporary)
-            self._check(version, fetched / "artifacts" / "detector")
-            if judged and model_sha256(fetched) != judged:
-                raise ServiceError(
-                    f"{version.model_uri}: the files in MLflow at {self.uri} are not those that were judged; "
-                    "somebody changed its code or its settings. Roll back or train anew, and see who may write to "
-                    "MLflow's files"
-                )
-        return folder
+        return fetching.model(self._connection, version, folder, judged)
 
     def prepare(self, line: str) -> None:
         """Make what a line needs before its first version: experiment, registered model, audit trail.
@@ -215,7 +185,7 @@ class Registry:
         with self._connection.session(make=True) as client:
             self._connection.experiment_id()
             versions.ensure_registered(client, line)
-            trails.ensure(client, self._connection, line)
+            trail_store.ensure(client, self._connection, line)
 
     def standing(self, line: str) -> Standing:
         """What serves and what served before, by the line's records; a change that was cut off is finished first.
@@ -233,7 +203,7 @@ class Registry:
             CheckFailedError: The records are not as they were written.
         """
         with self._connection.session() as client:
-            return trails.read(client, line)
+            return trail_store.read(client, line)
 
     def overview(self) -> dict[str, Found]:
         """All lines that have a model or a trail, as records and aliases have them; nothing is compared or finished."""
@@ -247,7 +217,7 @@ class Registry:
             CheckFailedError: It is not what was written.
         """
         with self._connection.session() as client:
-            return trails.document(client, trails.read(client, line), entry)
+            return trail_store.document(client, trail_store.read(client, line), entry)
 
     def promote(
         self, line: str, version: int, decision: dict[str, Any], actor: str, judged: Standing | None = None
@@ -262,7 +232,7 @@ class Registry:
             version: Version number.
             decision: The gate's decision, JSON-ready, its reasons under `reasons`; kept with the line's records.
             actor: Who or what decided.
-            judged: The line when the decision was taken; None: as it is now.
+            judged: The line when the decision was made; None: as it is now.
 
         Raises:
             BadInputError: There is no such version.
@@ -344,8 +314,8 @@ class Registry:
 
         Args:
             line: The product line.
-            accept: Take the version that the alias champion names now.
-            to: Take this version, of those that served before.
+            accept: Accept the version that the alias champion names now.
+            to: Choose this version, of those that served before.
         """
         with self._connection.session() as client:
             return decisions.plan_repair(client, line, accept=accept, to=to)[1]
@@ -382,7 +352,7 @@ class Registry:
     ) -> tuple[Facts, str]:
         """Write all that is known and was decided about a version into one zip, whole or not at all.
 
-        A version that MLflow no longer has can still be told of, as far as its decisions and its run go.
+        A version that MLflow no longer has can still have one, as far as its decisions and its run go.
 
         Args:
             line: The product line.
@@ -420,25 +390,6 @@ class Registry:
         """Who acts; within a session. The server says which account it is, where it has accounts."""
         return Actor(masked(name), authenticated_account(self._connection.uri))
 
-    def _fetch(self, uri: str, folder: Path) -> Path:
-        with self._connection.session():
-            return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
-
-    def _check(self, version: Version, detector: Path) -> None:
-        found = detector_hash(detector)
-        if version.detector_hash and found != version.detector_hash:
-            raise ServiceError(
-                f"{version.model_uri}: the detector in MLflow at {self.uri} is damaged (hash {found[:12]}, "
-                f"published as {version.detector_hash[:12]}); publish it again or promote another version"
-            )
-
 
 def _champion(desk: Desk, entry: Entry) -> Version:
     return versions.one_version(desk.client, desk.line, entry.champion or 0)
-
-
-def _remove_empty(folder: Path, stop: Path) -> None:
-    """Remove emptied folders upward, to below `stop`."""
-    while folder != stop:
-        folder.rmdir()
-        folder = folder.parent

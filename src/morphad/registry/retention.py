@@ -1,6 +1,6 @@
 """Which versions of a line may go for good: never what an alias, a rollback, the last weeks or a person needs.
 
-The trail, the runs and their reports stay, so what was decided can be told after the weights are gone.
+The trail, the runs and their reports stay, so what was decided is known after the weights are gone.
 """
 
 from collections.abc import Sequence
@@ -81,8 +81,8 @@ def prune(desk: Desk, retention: Retention, why: str, now: datetime) -> Pruning:
     planned = plan(found, there, retention, now)
     if not planned.removed:
         return planned
-    told = {number for entry in found.trail.entries for number in entry.gone}
-    if new := [number for number in planned.removed if number not in told]:
+    known = {number for entry in found.trail.entries for number in entry.gone}
+    if new := [number for number in planned.removed if number not in known]:
         decision = {"reasons": [why], "gone": new, "kept": {str(n): reason for n, reason in planned.kept.items()}}
         desk.decide(found, "pruned", None, decision, champion=found.standing.champion)
     for version in there:

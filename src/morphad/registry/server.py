@@ -9,7 +9,7 @@ import shutil
 import signal
 import sys
 
-# A model that is unpickled runs what its maker put there, before anybody looks at it.
+# A model that is unpickled runs what its maker put there, before anybody reads it.
 os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
 
 import uvicorn

@@ -47,5 +47,5 @@ def _check_address(host: str, port: int) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except (OSError, OverflowError) as error:
-        told = getattr(error, "strerror", None) or error
-        raise BadInputError(f"cannot listen at {host}:{port}: {told}; give another --host or --port") from None
+        said = getattr(error, "strerror", None) or error
+        raise BadInputError(f"cannot listen at {host}:{port}: {said}; give another --host or --port") from None

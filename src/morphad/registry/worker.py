@@ -3,7 +3,7 @@
 It is run as a file and imports nothing of morphad, because the version brings its own: what scores is the code that was
 published. It ends when whoever asks does.
 
-A frame is a length (4 bytes, big-endian), a JSON object, and the bytes that the object's `sizes` tells of:
+A frame is a length (4 bytes, big-endian), a JSON object, and the bytes that the object's `sizes` announces:
 
 - asked: `number`, `heatmaps`, `sizes`; the bytes of encoded images.
 - answered: `number`, `answers`, `sizes`; the bytes of heatmaps (PNG, 8 bit grey), 0 for none. An answer has `score`,
@@ -60,7 +60,7 @@ def main(folder: str) -> None:
     try:
         model = _load(folder)
     except Exception as error:  # whatever the code of a version does
-        write_frame(answers, {"failed": _told(error)})
+        write_frame(answers, {"failed": _in_words(error)})
         raise
     write_frame(answers, {"failed": ""})
     while True:
@@ -71,7 +71,7 @@ def main(folder: str) -> None:
 
 
 def _listen(stream: BinaryIO, asked: "queue.SimpleQueue[Frame]") -> None:
-    """Take questions in while others are worked at: who asks two ahead must not wait for us to read them."""
+    """Read questions while others are worked at: who asks two ahead must not wait for us to read them."""
     while frame := read_frame(stream):
         asked.put(frame)
     os._exit(0)  # nobody is there to be answered
@@ -95,7 +95,7 @@ def _predict(model: Any, images: list[bytes], heatmaps: bool) -> list[Facts]:
         frame = model.predict(pd.DataFrame({"image": images}), params={"heatmap": True} if heatmaps else None)
     except Exception as error:  # of any kind, in code that we do not know: it must not lose the other images
         if len(images) == 1:
-            return [{"error": re.sub(r"^row \d+: ", "", _told(error))}]
+            return [{"error": re.sub(r"^row \d+: ", "", _in_words(error))}]
         half = len(images) // 2
         return _predict(model, images[:half], heatmaps) + _predict(model, images[half:], heatmaps)
     return [_answer(row) for row in frame.to_dict("records")]
@@ -115,7 +115,7 @@ def _answer(row: Facts) -> Facts:
 _OPTIONAL = ("rejected", "p_value")
 
 
-def _told(error: Exception) -> str:
+def _in_words(error: Exception) -> str:
     """The first line of an error; its kind before it, unless it is one that says what is wrong with the input."""
     text = (str(error).strip() or "no reason given").splitlines()[0]
     return text if type(error).__name__ in {"MlflowException", "BadInputError"} else f"{type(error).__name__}: {text}"

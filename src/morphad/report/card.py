@@ -96,7 +96,7 @@ def card(
 
     Args:
         line: The product line.
-        metrics: Result of `decision.metrics.evaluate`, with `grounds` where sessions were looked at.
+        metrics: Result of `decision.metrics.evaluate`, with `grounds` where sessions were examined.
         calibration: Of the detector.
         settings: Of the line.
         training: The settings that the detector was trained with, as it keeps them.
@@ -145,7 +145,7 @@ def _measured(metrics: Mapping[str, Any]) -> list[str]:
     good, defects = counted(metrics["n_good"], "good image"), counted(metrics["n_defect"], "defect image")
     said = [
         f"{good}, {defects}; none of them was used in training or calibration. Intervals are at "
-        f"{exact_percent(metrics['confidence'])} confidence, exact for counts, and take the images for independent."
+        f"{exact_percent(metrics['confidence'])} confidence, exact for counts, and assume that images are independent."
     ]
     for name, title, happened, without in (
         ("overkill", "Overkill", "good images rejected", "good images"),

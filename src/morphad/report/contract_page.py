@@ -64,7 +64,7 @@ def write_contract_page(
     Args:
         path: The file.
         result: What `check_manifest` found.
-        rows: The manifest that it looked at.
+        rows: The manifest that was checked.
         reference: The reference's manifest; None without one.
         pixels: Gives the pixels of an image of `rows` by its path: uint8 [H, W] or [H, W, 3]. An image that it cannot
             read is named without a picture.

@@ -177,7 +177,7 @@ def _tile(name: str, value: float, interval: str, says: str) -> dict[str, str]:
 
 
 def _groups(examples: Sequence[Example]) -> list[dict[str, Any]]:
-    """Examples by what they teach, the most telling first; empty groups are left out."""
+    """Examples by what they teach, the most instructive first; empty groups are left out."""
     defects = sorted((e for e in examples if e.label == "defect"), key=lambda e: e.score)
     good = sorted((e for e in examples if e.label == "good"), key=lambda e: -e.score)
     groups = [

@@ -71,7 +71,7 @@ def write_trial_page(file: Path, page: TrialPage) -> None:
         ),
         (
             "The oddest good pictures",
-            "Good pictures that training did not see. Is one of them no good part? Take it out, and try again.",
+            "Good pictures that training did not see. Is one of them no good part? Remove it, and try again.",
             page.odd,
         ),
     ]

@@ -29,7 +29,7 @@ class LineSettings(Settings):
 
 
 class DataSettings(Settings):
-    """Where versions of the lines' data are kept; `morphad data` takes both as options and from the environment too."""
+    """Where versions of the lines' data are kept; `morphad data` has options and variables for both, too."""
 
     registry: str | None = Field(
         default=None, min_length=1, description="git repository that records the versions: a URL or a path"

@@ -110,7 +110,7 @@ def resolve(raw: Any) -> ProjectSettings:
 
 
 def _kind(value: object) -> str:
-    """What YAML takes an unquoted word for."""
+    """What YAML makes of an unquoted word."""
     if isinstance(value, bool):
         return "true or false"
     if isinstance(value, int | float):

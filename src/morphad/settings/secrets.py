@@ -30,7 +30,7 @@ def secret_settings(values: Any, prefix: str = "") -> dict[str, str]:
         prefix: Before each key.
     """
     found = (".".join(map(str, place)) for place in secret_places(values))
-    return {f"{prefix}{key}": _INSTEAD.get(key, "take it out") for key in found}
+    return {f"{prefix}{key}": _INSTEAD.get(key, "remove it") for key in found}
 
 
 def secret_warnings(path: Path, raw: dict[str, Any]) -> Iterator[str]:
@@ -47,7 +47,7 @@ def secret_warnings(path: Path, raw: dict[str, Any]) -> Iterator[str]:
 
 
 def _line_of(path: Path, key: str) -> str:
-    """Where in a YAML file a dotted key is, in words; empty where that cannot be told."""
+    """Where in a YAML file a dotted key is, in words; empty where that is not known."""
     node = YAML(typ="safe", pure=True).compose(path)
     for word in key.split("."):
         if not isinstance(node, MappingNode):  # an item of a list

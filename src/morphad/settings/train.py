@@ -10,7 +10,7 @@ Pixels = Annotated[int, Field(ge=1, le=64)]
 
 
 class CaseSettings(Settings):
-    """The table of morphological cases that the network learns to tell apart."""
+    """The table of morphological cases that the network learns to distinguish."""
 
     operators: tuple[
         Literal["erosion", "dilation", "gradient", "opening", "closing", "white_tophat", "black_tophat"], ...

@@ -1,6 +1,6 @@
 """The data contract: what a line's manifest must meet before a model is trained on it.
 
-Great Expectations is the engine (`engine`). What it looks at is worked out before: columns of faults (`table`), limits
+Great Expectations is the engine (`engine`). What it checks is worked out before: columns of faults (`table`), limits
 (`limits`), and how new images as a whole differ from those of the champion, the reference (`drift`).
 """
 
@@ -44,7 +44,7 @@ def check_manifest(
 ) -> Result:
     """Hold a manifest against the contract.
 
-    Images that the reference holds were accepted before; limits and shifts are looked at in the others only.
+    Images that the reference holds were accepted before; limits and shifts are checked in the others only.
 
     Args:
         manifest: Rows of `read_manifest`, with or without roles.
@@ -124,8 +124,8 @@ _EMPTY = Rule("empty", "", {}, "the manifest has no images", "check ingest.path 
 
 def _unreadable(rejects: Sequence[Reject]) -> Rule:
     reasons = Counter(reject.reason for reject in rejects)
-    told = ", ".join(reason for reason, _ in reasons.most_common(3)) + (", ..." if len(reasons) > 3 else "")
-    return Rule("unreadable", "", {}, f"{{n}} that cannot be used ({told})", "replace or remove them")
+    said = ", ".join(reason for reason, _ in reasons.most_common(3)) + (", ..." if len(reasons) > 3 else "")
+    return Rule("unreadable", "", {}, f"{{n}} that cannot be used ({said})", "replace or remove them")
 
 
 def _weight(name: str, settings: ValidateSettings) -> Weight:

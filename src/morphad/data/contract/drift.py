@@ -135,7 +135,7 @@ def _between_sessions(reference: pd.DataFrame) -> dict[str, float]:
 
 
 def _sessions(reference: pd.DataFrame) -> "list[pd.Series[str]]":
-    """Ways to tell which images were taken together, the best first; where not all images are told apart, none."""
+    """Ways to find images of one session, the best first; none where a session is not known for all images."""
     ways = [reference[name] for name in ("lot", "shift", "group")] + [reference["acquired"].str.slice(0, 10)]
     return [way.reset_index(drop=True) for way in ways if (way != "").all()]
 
@@ -162,7 +162,7 @@ def _bits(rows: pd.DataFrame) -> Bits:
 def _surprise(bits: Bits, own: bool = False) -> tuple[Values, Values]:
     """What a 1, and a 0, at each place costs: the negative logarithm of its share, drawn in by half a picture.
 
-    With `own` the picture that is looked at does not count for its share: pictures that took part in an average would
+    With `own` the picture in question does not count for its share: pictures that took part in an average would
     seem more like it than new ones.
     """
     ones, n = bits.sum(axis=0, dtype=np.float64), len(bits)
@@ -172,7 +172,7 @@ def _surprise(bits: Bits, own: bool = False) -> tuple[Values, Values]:
 
 
 def _unlike(bits: Bits, ones: Values, zeros: Values) -> Values:
-    """The mean cost of the bits [N, 256]; in blocks, for as floats they would take eight times their memory."""
+    """The mean cost of the bits [N, 256]; in blocks, for as floats they would need eight times their memory."""
     weights = (ones - zeros) / len(ones)
     blocks = [bits[start : start + _BLOCK] @ weights for start in range(0, len(bits), _BLOCK)]
     return np.asarray(np.concatenate(blocks) + zeros.mean())

@@ -54,7 +54,7 @@ def run(rules: Sequence[Rule], tables: Tables) -> dict[str, Outcome]:
 
 
 def write_data_docs(rules: Sequence[Rule], tables: Tables, folder: Path) -> None:
-    """Write the pages of Great Expectations, Data Docs, into a folder; they take styles and charts from the network."""
+    """Write the pages of Great Expectations, Data Docs, into a folder; they load styles and charts from the network."""
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
     context.delete_data_docs_site("local_site")

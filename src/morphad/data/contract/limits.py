@@ -47,7 +47,7 @@ _SCALES: Mapping[Statistic, _Scale] = {
     "entropy": _Scale(0, 8, 0.1),
     "dark": _Scale(0, 1, 0.05),
     "saturated": _Scale(0, 1, 0.05),
-    # Together with a fence of 3 they bear crops that vary by 3 %.
+    # Together with a fence of 3 they allow crops that vary by 3 %.
     "height": _Scale(0, np.inf, 0.01, ratio=True),
     "width": _Scale(0, np.inf, 0.01, ratio=True),
     "aspect": _Scale(0, np.inf, 0.01, ratio=True),

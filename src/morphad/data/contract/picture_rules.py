@@ -1,4 +1,4 @@
-"""The rules for what the images look like: usable at all, one camera, within limits, like the reference, no copies."""
+"""The rules for what the images show: usable at all, one camera, within limits, like the reference, no copies."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -74,7 +74,7 @@ def one_camera(table: pd.DataFrame, reference: pd.DataFrame | None) -> Iterator[
 
 
 def bits_in_use(table: pd.DataFrame, white_level: int) -> Iterator[Rule]:
-    """A camera of 12 bits that saves files of 16 is told from a dark picture by the line's highest value."""
+    """A camera of 12 bits that saves files of 16 is distinguished from a dark picture by the line's highest value."""
     deep = table[table["bit_depth"] == 16]
     if deep.empty:
         return
@@ -182,7 +182,7 @@ def copies(table: pd.DataFrame, settings: ValidateSettings) -> Iterator[Rule]:
             "near_duplicates", "ExpectColumnMeanToBeBetween", between("near_copy", high=settings.max_near_duplicates),
             f"{int(near.sum()):,} of {count:,} good images are near copies of others, at most "
             f"{exact_percent(settings.max_near_duplicates)} may be (validate.max_near_duplicates)",
-            "the split keeps them together: add images of other parts; where they do show different parts that look "
+            "the split keeps them together: add images of other parts; where they do show different parts that are "
             "alike, lower near_duplicate_bits under split and validate",
             rows="good", paths=table.loc[near, "path"].tolist(),
         )  # fmt: skip

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-# The rows that a rule looks at. "new" are usable good images that the reference does not hold, "masked" defect images
+# The rows that a rule checks. "new" are usable good images that the reference does not hold, "masked" defect images
 # with a mask; "figures" is one row of figures of the whole.
 Rows = Literal["images", "fresh", "good", "new", "defect", "masked", "figures"]
 
@@ -20,7 +20,7 @@ class Rule:
         message: What is wrong when it is not met; "{n}" becomes how many images do not meet it, with `noun`.
         remedy: What to do then.
         noun: What it counts.
-        rows: The rows that it looks at.
+        rows: The rows that it checks.
         paths: The images that it concerns, where the expectation names none.
     """
 

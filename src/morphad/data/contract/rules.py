@@ -54,7 +54,7 @@ def rules(
 
 
 def figures(table: pd.DataFrame, shifts: Mapping[str, StatisticDrift], settings: ValidateSettings) -> pd.DataFrame:
-    """Figures of the whole that rules look at: one row.
+    """Figures of the whole that rules check: one row.
 
     Columns: the effect of each shift where it counts as one, else 0; masks and groups, how many images have one; roles,
     by how many good images the scarcest role exceeds its minimum.

@@ -1,4 +1,4 @@
-"""The manifest with what the expectations look at beside its own columns: one more column for each kind of fault."""
+"""The manifest with what the expectations need beside its own columns: one more column for each kind of fault."""
 
 import re
 from collections.abc import Iterator
@@ -137,8 +137,8 @@ def _add_times(table: pd.DataFrame, now: datetime) -> None:
 def _disorder(rows: pd.DataFrame, when: "pd.Series[pd.Timestamp]") -> "pd.Series[int]":
     """1 where an image's time breaks the order of names, in a line whose names otherwise follow time.
 
-    Names are taken in their natural order within folder, group and camera. Where times go back more often than
-    `_MOST_DISORDER` says, names tell nothing about time and nothing is flagged.
+    Names count in their natural order within folder, group and camera. Where times go back more often than
+    `_MOST_DISORDER` says, names say nothing about time and nothing is flagged.
     """
     flagged = pd.Series(0, index=rows.index)
     folder = rows["path"].str.replace(r"[^/]*$", "", regex=True)

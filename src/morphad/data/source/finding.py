@@ -64,7 +64,7 @@ def _from_folder(settings: IngestSettings, aside: list[str] | None) -> list[Sour
 
 
 def _from_bucket(settings: IngestSettings, memory: Memory, aside: list[str] | None) -> list[SourceImage]:
-    from morphad.data.source.mirror import Mirror  # noqa: PLC0415 -- boto3 takes half a second
+    from morphad.data.source.mirror import Mirror  # noqa: PLC0415 -- boto3 needs half a second
 
     mirror = Mirror(settings, memory, aside)
     names = [name for name in mirror.names if is_image(name)]
@@ -116,7 +116,7 @@ def _from_listing(settings: IngestSettings) -> list[SourceImage]:
 
 
 def licence(settings: IngestSettings) -> str:
-    """What the source's licence asks to be told with its images; empty where the images are the user's own."""
+    """What the source's licence asks to be said with its images; empty where the images are the user's own."""
     return masked(settings.licence) or (DEMO_LICENCE if settings.source == "demo" else "")
 
 

@@ -9,7 +9,7 @@ class SourceImage:
     """One image as its source knows it, not yet opened.
 
     Attributes:
-        root: The folder that it is in or below, the same object for all: a path of its own for each takes 460 bytes.
+        root: The folder that it is in or below, the same object for all: a path of its own for each needs 460 bytes.
         name: Its path below the root, and within the snapshot: relative, posix, no "..".
         label: "good" or "defect".
         defect: The kind of defect; "" for good.
@@ -21,7 +21,7 @@ class SourceImage:
         camera: "" unknown.
         acquired: When it was taken, ISO 8601; "" unknown.
         sha256: Of its bytes, where they are in a file of ours that nobody else writes to; "" elsewhere.
-        refused: Why it is left out before its bytes are looked at; "" where it is not.
+        refused: Why it is left out before its bytes are read; "" where it is not.
     """
 
     root: Path

@@ -68,8 +68,10 @@ class Mirror:
         for parent in {(self.root / name).parent for name in wanted}:
             self._make(parent)
         size = sum(self.names[name].size for name in wanted)
-        told = f"{what} ({size / 1e6:,.0f} MB)"
-        for name, received, mark in track(in_order(self._receive, wanted, self._settings.transfers), told, len(wanted)):
+        shown = f"{what} ({size / 1e6:,.0f} MB)"
+        for name, received, mark in track(
+            in_order(self._receive, wanted, self._settings.transfers), shown, len(wanted)
+        ):
             if received is None:
                 del self.names[name]
                 self._drop([name] if name in self._known else [])
@@ -224,7 +226,7 @@ def _is_safe(name: str, parts: Sequence[str]) -> bool:
 
 
 def _check_one_name_each(names: Mapping[str, Listed], url: str) -> None:
-    """Other systems take names that differ by their Unicode normal form for one, and people see no difference."""
+    """For other systems names that differ by their Unicode normal form are one, and people see no difference."""
     seen: dict[str, str] = {}
     for name in names:
         form = unicodedata.normalize("NFC", name)

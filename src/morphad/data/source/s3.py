@@ -52,7 +52,7 @@ class _TornError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """An object as its bucket tells of it.
+    """An object as its bucket lists it.
 
     Attributes:
         key: Its whole key.
@@ -234,7 +234,7 @@ class Bucket:
 
         try:
             if file.stat().st_size > _PUT_BYTES:
-                raise BadInputError(f"{file}: is over 5 GiB large, more than S3 takes as one object in one request")
+                raise BadInputError(f"{file}: is over 5 GiB large, more than S3 accepts as one object in one request")
             self._patiently(once, key)
         except OSError as error:
             raise BadInputError(f"{file}: cannot be read ({error.strerror or error}); check its permissions") from error

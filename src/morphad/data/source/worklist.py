@@ -136,7 +136,7 @@ def _rows_of(table: pq.ParquetFile, shard: int, shards: int) -> Iterator[tuple[i
 def _listed(source: str, root: str, settings: IngestSettings) -> tuple[str, Iterator[tuple[str, str]]]:
     """The root, and path and state of each image."""
     if source.startswith("s3://"):
-        from morphad.data.source.s3 import Bucket, prefix_of, split_url  # noqa: PLC0415 -- boto3 takes half a second
+        from morphad.data.source.s3 import Bucket, prefix_of, split_url  # noqa: PLC0415 -- boto3 needs half a second
 
         name, key = split_url(source)
         prefix = prefix_of(key)
@@ -150,7 +150,7 @@ def _listed(source: str, root: str, settings: IngestSettings) -> tuple[str, Iter
     if not path.is_file():
         raise BadInputError(f"{source}: not found; give a folder, s3://bucket/prefix, or a .csv or .parquet table")
     if root.startswith("s3://"):
-        now = str(time.time_ns())  # as nobody looks at each object
+        now = str(time.time_ns())  # as nobody reads each object
         return f"{root.rstrip('/')}/", ((name, now) for name in _column(path))
     home = Path(root).absolute() if root else path.absolute().parent
     return str(home), ((name, _state(home / name)) for name in _column(path))
@@ -212,7 +212,7 @@ def _check_names(source: str, names: Iterable[str]) -> None:
 def _fetcher(root: str, settings: IngestSettings) -> Callable[[str], bytes]:
     """A function that gives the bytes of an image by its path."""
     if root.startswith("s3://"):
-        from morphad.data.source.s3 import Bucket, split_url  # noqa: PLC0415 -- boto3 takes half a second
+        from morphad.data.source.s3 import Bucket, split_url  # noqa: PLC0415 -- boto3 needs half a second
 
         name, prefix = split_url(root)
         bucket = Bucket(name, settings.patience_seconds, settings.transfers)

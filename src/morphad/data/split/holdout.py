@@ -62,7 +62,7 @@ class FrozenHoldout:
 
     @classmethod
     def from_json(cls, value: Any, name: str = "holdout.json") -> "FrozenHoldout":
-        """Read back what `to_json` gave; an older one does not tell the kinds of defects.
+        """Read back what `to_json` gave; an older one does not hold the kinds of defects.
 
         Raises:
             BadInputError: `value` is not a frozen holdout, or its images do not match its id.

@@ -26,7 +26,7 @@ def split_manifest(
     """Give every image a role, so that nothing a threshold or a figure rests on was seen in training.
 
     Good images of one group or session (`settings.by`), and near copies (perceptual hashes that differ in at most
-    `settings.near_duplicate_bits` of 256), make one unit and never part. Units take roles in the order of a hash of
+    `settings.near_duplicate_bits` of 256), make one unit and never part. Units get roles in the order of a hash of
     seed and unit, so that the order of rows does not matter and new images hardly move old ones. Of images with the
     same bytes one is used. Defect images are only evaluated: they do not bind the good images of their group, but a
     good image that is a near copy of one in the holdout is excluded.
@@ -36,7 +36,7 @@ def split_manifest(
 
     Args:
         manifest: Rows of `read_manifest`.
-        settings: Shares of the good images, what tells sessions, near-copy distance, whether to draw a new holdout.
+        settings: Shares of the good images, what separates sessions, near-copy distance, whether to draw a new holdout.
         seed: Of the draw.
         frozen: The holdout of an earlier call; None at first.
 
@@ -269,7 +269,7 @@ def _too_few(units: int, images: int, needed: int) -> str:
     return (
         f"{images} good images make {units} independent unit{'' if units == 1 else 's'} (images of one group or "
         f"session, and near copies, are one); at least {needed} are needed for {purpose}. Add good images, give finer "
-        "groups or another split.by, or, where different parts look nearly alike, lower split.near_duplicate_bits (0 "
+        "groups or another split.by, or, where different parts are nearly alike, lower split.near_duplicate_bits (0 "
         "ties only equal bytes)"
     )
 

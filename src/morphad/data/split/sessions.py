@@ -1,4 +1,4 @@
-"""Which images were taken together, and what follows for the threshold: how many sessions stand behind each role."""
+"""Which images belong to one session, and what follows for the threshold: how many sessions stand behind each role."""
 
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ def session_keys(rows: pd.DataFrame, by: By) -> "pd.Series[str]":
 
     Args:
         rows: Rows of a manifest.
-        by: What tells sessions apart. "auto": the lot where any is known, else the shift where any is known. A shift is
+        by: What separates sessions. "auto": the lot where any is known, else the shift where any is known. A shift is
             that of its day, where the time is known. A camera is no session of its own in "auto": all cameras of a
             line go on taking pictures, so that each belongs to every role.
     """
@@ -44,7 +44,7 @@ def session_facts(
 
     Args:
         rows: The manifest with roles.
-        by: As the split was told.
+        by: As the split was asked.
         calibration_scores: [n] of the good calibration images, in any order.
         holdout_scores: Of holdout images, by path.
     """
@@ -89,7 +89,7 @@ def _role_facts(session: "pd.Series[str]") -> RoleFacts:
 
 
 def _shifts(train: pd.DataFrame, calibration: pd.DataFrame) -> tuple[RoleShift, ...]:
-    """Statistics that tell calibration images from training images, the clearest first."""
+    """Statistics in which calibration images differ from training images, the clearest first."""
     if train.empty or calibration.empty:
         return ()
     found = []

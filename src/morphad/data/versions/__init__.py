@@ -3,8 +3,8 @@
 from morphad.data.versions.comparing import Difference, compare
 from morphad.data.versions.data_registry import list_versions
 from morphad.data.versions.getting import get_version, read_version_manifest
+from morphad.data.versions.identity import Address, DataVersion, current_version, find_address, parse_version
 from morphad.data.versions.making import make_version
-from morphad.data.versions.records import Address, DataVersion, current_version, find_address, parse_version
 
 __all__ = [
     "Address",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from morphad.base.errors import BadInputError, ServiceError
 from morphad.base.text import masked
-from morphad.data.versions.records import Address
+from morphad.data.versions.identity import Address
 
 _TELLING = ("fatal:", "error:", "ERROR:", "remote:", "!")
 
@@ -101,8 +101,8 @@ class Commands:
 
 
 def reason(text: str) -> str:
-    """The telling line of what a command wrote, without credentials."""
+    """The line that matters of what a command wrote, without credentials."""
     lines = [line.strip() for line in masked(text).splitlines() if line.strip()]
     at = next((n for n, line in enumerate(lines) if line.startswith(_TELLING)), 0)
-    told = " ".join(lines[at : at + 2]) if lines and lines[at].endswith(":") else "".join(lines[at : at + 1])
-    return told.removeprefix("ERROR: ") or "no reason given"
+    said = " ".join(lines[at : at + 2]) if lines and lines[at].endswith(":") else "".join(lines[at : at + 1])
+    return said.removeprefix("ERROR: ") or "no reason given"

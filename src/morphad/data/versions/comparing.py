@@ -24,7 +24,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Difference:
-    """How the data changed. Images are told apart by path, and known again by their bytes where they were renamed.
+    """How the data changed. Images are identified by path, and known again by their bytes where they were renamed.
 
     Attributes:
         came: Paths of images that are new.
@@ -50,7 +50,7 @@ class Difference:
             "changed": [vars(change) for change in self.changed],
         }
 
-    def told(self, most: int = 10) -> Iterator[str]:
+    def in_words(self, most: int = 10) -> Iterator[str]:
         """Lines for people: the counts, and `most` examples of each."""
         fields: dict[str, list[Change]] = {}
         for change in self.changed:
@@ -60,7 +60,10 @@ class Difference:
             ("went", [f"- {path}" for path in self.went]),
             ("renamed", [f"{before} -> {after}" for before, after in self.renamed]),
             ("with other bytes", list(self.replaced)),
-            *((f"with another {name}", [_told(change) for change in changes]) for name, changes in fields.items()),
+            *(
+                (f"with another {name}", [_change_in_words(change) for change in changes])
+                for name, changes in fields.items()
+            ),
         ]
         for what, examples in groups:
             if examples:
@@ -111,7 +114,7 @@ def _texts(rows: pd.DataFrame, column: str) -> list[str]:
     return [str(value) for value in rows[column]] if column in rows else [""] * len(rows)
 
 
-def _told(change: Change) -> str:
+def _change_in_words(change: Change) -> str:
     if change.field == "mask":
         what = "another mask" if change.before and change.after else "mask added" if change.after else "mask removed"
         return f"{change.path}: {what}"

@@ -21,7 +21,7 @@ from pathlib import Path
 from morphad.base.errors import BadInputError, ServiceError
 from morphad.base.files import read_json
 from morphad.data.versions.commands import Commands, reason
-from morphad.data.versions.records import Address, DataVersion, choose
+from morphad.data.versions.identity import Address, DataVersion, choose
 
 _ATTEMPTS = 12
 _ARGUMENTS = 2000  # files named in one command
@@ -53,12 +53,12 @@ class DataRegistry:
         self._fetch()
         if self._head():
             self._run.git("reset", "--quiet", "--hard", self._head())
-        # Else DVC would write a .gitignore beside every file that it takes over, over which versioners would quarrel.
+        # Else DVC would write a .gitignore beside every file that it manages, over which versioners would quarrel.
         (self.folder / ".git" / "info" / "exclude").write_text(_IGNORED, encoding="utf-8")
         self._write_local_config()
 
     def ensure_remote(self) -> None:
-        """Make the registry ready to take bytes: in a new one, write down where DVC keeps them.
+        """Make the registry ready for bytes: in a new one, write down where DVC keeps them.
 
         Raises:
             BadInputError: The registry is new and no remote was named, or it has another one.
@@ -128,7 +128,7 @@ class DataRegistry:
         return sizes
 
     def send(self, files: Sequence[Path]) -> None:
-        """Let DVC take over files of the working copy and send their bytes; they are gone from here afterwards."""
+        """Let DVC manage files of the working copy and send their bytes; they are gone from here afterwards."""
         if not files:
             return
         self._run.dvc("add", *(str(path.relative_to(self.folder)) for path in files))
@@ -156,7 +156,7 @@ class DataRegistry:
         return gone
 
     def check_out(self, version: DataVersion) -> None:
-        """Take the working copy to the state that a version was recorded in.
+        """Bring the working copy to the state that a version was recorded in.
 
         Raises:
             ServiceError: The registry has no such tag.
@@ -201,7 +201,7 @@ class DataRegistry:
                 )
             time.sleep(random.uniform(0.05, 0.3) * (attempt + 1))  # noqa: S311
         raise ServiceError(
-            f"data registry {self._address.shown}: does not take {version.tag} ({refusal}); the bytes are sent, run "
+            f"data registry {self._address.shown}: does not accept {version.tag} ({refusal}); the bytes are sent, run "
             "`morphad data version` again when it does"
         )
 

@@ -13,8 +13,8 @@ from morphad.base.progress import track
 from morphad.data.loading import in_order
 from morphad.data.manifest import snapshot_id
 from morphad.data.versions.data_registry import DataRegistry
+from morphad.data.versions.identity import Address, DataVersion
 from morphad.data.versions.making import BATCH, FILES, MANIFEST, RECORD, REJECTS, read_places
-from morphad.data.versions.records import Address, DataVersion
 from morphad.data.versions.shards import unpack
 
 Places = dict[str, list[PurePosixPath]]

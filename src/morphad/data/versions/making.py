@@ -14,7 +14,7 @@ from morphad.base.progress import track
 from morphad.data.loading import in_order
 from morphad.data.manifest import manifest_id, read_manifest, snapshot_id
 from morphad.data.versions.data_registry import DataRegistry
-from morphad.data.versions.records import Address, DataVersion
+from morphad.data.versions.identity import Address, DataVersion
 from morphad.data.versions.shards import File, Shard, check_shard, pack, plan
 
 MANIFEST, FILES, REJECTS, RECORD = "manifest.parquet", "files.parquet", "rejects.json", "version.json"

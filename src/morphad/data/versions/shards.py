@@ -35,7 +35,7 @@ class File:
 
     @property
     def room(self) -> int:
-        """Bytes that it takes in a shard, with its head."""
+        """Bytes that it needs in a shard, with its head."""
         return tarfile.BLOCKSIZE * (1 + -(-self.size // tarfile.BLOCKSIZE))
 
 

@@ -53,7 +53,7 @@ class Scorer(ABC):
 
     @abstractmethod
     def fit(self, network: MorphologyNetwork, images: Tensor, report: Callable[[int], object]) -> Self:
-        """Learn what good images [N, C, H, W] uint8 look like; `report` is told how many more are worked through.
+        """Learn good images [N, C, H, W] uint8; `report` gets how many more are done.
 
         Raises:
             BadInputError: Too few images.
@@ -65,11 +65,11 @@ class Scorer(ABC):
 
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
-        """Tensors that `load_state` takes back."""
+        """Tensors for `load_state`."""
 
     @abstractmethod
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what `state` gave."""
+        """Restore what `state` gave."""
 
     def _autocast(self, images: Tensor) -> torch.autocast:
         """The context for a forward pass of `images`."""

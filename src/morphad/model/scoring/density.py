@@ -24,14 +24,14 @@ class Density(ABC):
 
     @abstractmethod
     def update(self, features: Tensor) -> None:
-        """Take in features [B, C, h, w] of good images."""
+        """Add features [B, C, h, w] of good images."""
 
     @abstractmethod
     def finish(self) -> "Density":
-        """Fix the density from all that was taken in so far; more may be taken in afterwards and `finish` called again.
+        """Fix the density from all that was added so far; more may be added afterwards and `finish` called again.
 
         Raises:
-            BadInputError: Too little was taken in.
+            BadInputError: Too little was added.
         """
 
     @abstractmethod
@@ -44,7 +44,7 @@ class Density(ABC):
 
     @abstractmethod
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what `state` gave."""
+        """Restore what `state` gave."""
 
 
 class UniformSample:
@@ -61,12 +61,12 @@ class UniformSample:
         self._rows = self._keys = torch.empty(0)
 
     def add(self, rows: Tensor) -> None:
-        """Take in rows."""
+        """Add rows."""
         keys = torch.rand(len(rows), generator=self._generator).to(rows.device)
         if self._rows.numel():
             rows, keys = torch.cat([self._rows, rows]), torch.cat([self._keys, keys])
         self._rows, self._keys = rows, keys
-        if len(keys) > 2 * self._size:  # not every time: moving the rows takes long
+        if len(keys) > 2 * self._size:  # not every time: moving the rows is slow
             self._thin()
 
     def rows(self) -> Tensor:

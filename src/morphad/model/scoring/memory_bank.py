@@ -13,7 +13,7 @@ class MemoryDensity(Density):
     """Distance to the nearest of a memory of good patches from anywhere in the image, chosen by coverage.
 
     Strong where parts are not aligned. After PatchCore (Roth et al., 2022): the memory is a greedy k-centre choice
-    (Gonzalez, 1985), here from a uniform sample of bounded size. Distances are taken after whitening with the patches'
+    (Gonzalez, 1985), here from a uniform sample of bounded size. Distances are those after whitening with the patches'
     own covariance, so that a change counts by how unusual it is and not by how loud its channel is.
 
     Args:

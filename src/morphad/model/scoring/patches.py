@@ -29,7 +29,7 @@ class DensityScorer(Scorer):
     A view is a case that train and test images alike are transformed by; each view and kind of density is a component
     with a map, the memory beside other kinds with the first view alone. There are two memories, of features as they
     are, which is sharp, and averaged over neighbours, which is steady; the component is their mean. The others blur and
-    take on its contours: they are multiplied by how far it stands out from its surroundings. Good images that
+    get its contours: they are multiplied by how far it stands out from its surroundings. Good images that
     the densities were not fitted on set how much places near the edge count in each density, the scale of each
     component (the deviation of its maps' peaks) and, once more with synthetic anomalies, its weight: by how many such
     deviations these raise the peak, which is the linear discriminant's weight for independent components. The
@@ -207,7 +207,7 @@ def contrast_with_surroundings(maps: Tensor) -> Tensor:
     """How far each place of a sharp map stands out from its surroundings.
 
     A Gaussian sees averaged features, principal components whole cells: both say well how much is wrong and blur where.
-    Multiplied by this, they keep their level over the surroundings and take on the sharp map's contours.
+    Multiplied by this, they keep their level over the surroundings and get the sharp map's contours.
 
     Args:
         maps: Distances [N, h, w], none below zero.

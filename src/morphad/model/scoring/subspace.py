@@ -11,7 +11,7 @@ from morphad.model.scoring.density import Density, UniformSample
 
 
 class SubspaceDensity(Density):
-    """What the principal components of whole good images leave over, cell by cell.
+    """What is left of an image without the principal components of whole good images, cell by cell.
 
     An image is its features averaged over CELLS x CELLS cells, all in one long row: the components know what goes with
     what over the whole picture, such as light that falls from one side, and what they cannot rebuild is a defect. After

@@ -57,7 +57,7 @@ class DataVersion:
 
     @property
     def spelling(self) -> str:
-        """LINE@DATE-HASH, as the commands take it."""
+        """LINE@DATE-HASH, as the commands accept it."""
         return f"{self.line}@{self.name}"
 
     def to_json(self) -> dict[str, Any]:
@@ -179,5 +179,5 @@ def find_address(settings: DataSettings, registry: str | None = None, remote: st
 
 
 def _is_path(text: str) -> bool:
-    # git also takes host:path, which is no path here where the colon comes before any slash
+    # git also accepts host:path, which is no path here where the colon comes before any slash
     return "://" not in text and ":" not in text.partition("/")[0]

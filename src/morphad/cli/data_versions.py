@@ -1,7 +1,6 @@
 """The verbs for versions of a line's data."""
 
 import argparse
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,8 +68,8 @@ def _get(options: argparse.Namespace) -> None:
     line, name = parse_version(options.version)
     out = options.out or LinePaths.checkout(Path(), line).manifest.parent
     version, brought = get_version(_address(options), line, name, out, options.replace)
-    told = f"{version.good} good and {version.defect} defect images" if brought else "is there already"
-    print(f"{version.spelling}: {told}, in {out}")
+    said = f"{version.good} good and {version.defect} defect images" if brought else "is there already"
+    print(f"{version.spelling}: {said}, in {out}")
 
 
 def _diff(options: argparse.Namespace) -> None:
@@ -81,15 +80,17 @@ def _diff(options: argparse.Namespace) -> None:
     difference = compare(before, after)
     if options.json:
         write_json(options.json, difference.to_json())
-    for line in difference.told():
+    for line in difference.in_words():
         print(line)
 
 
 def _log(options: argparse.Namespace) -> None:
+    from tempfile import TemporaryDirectory
+
     from morphad.data.versions import list_versions
 
     address = _address(options)
-    with tempfile.TemporaryDirectory() as work:
+    with TemporaryDirectory() as work:
         versions = list_versions(address, _line(options.line), Path(work))
     if not versions:
         print(f"{options.line}: no versions at {address.shown}; run `morphad data version {options.line}`")
@@ -101,13 +102,15 @@ def _log(options: argparse.Namespace) -> None:
 
 
 def _manifest(text: str, options: argparse.Namespace) -> "pd.DataFrame":
+    from tempfile import TemporaryDirectory
+
     from morphad.data.manifest import read_manifest
     from morphad.data.versions import parse_version, read_version_manifest
     from morphad.steps.paths import LinePaths
 
     if "@" not in text:
         return read_manifest(LinePaths.checkout(Path(), _line(text)).manifest)
-    with tempfile.TemporaryDirectory() as work:
+    with TemporaryDirectory() as work:
         return read_version_manifest(_address(options), *parse_version(text), Path(work))[1]
 
 

@@ -1,0 +1,177 @@
+"""The verbs that read the registry: what serves, since when, and who decided what."""
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from morphad.base.errors import BadInputError, CheckFailedError
+from morphad.base.verbs import Verbs
+from morphad.cli.shared import open_registry
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from morphad.registry import Entry, Trail
+
+
+def add_verbs(verbs: Verbs) -> None:
+    """Add the verbs."""
+    history = verbs.add_for_line(
+        "history", _history, "list every decision about a line, oldest first", "pv-mono --json"
+    )
+    history.add_argument("--json", action="store_true", help="as JSON")
+    champion = verbs.add_for_line(
+        "champion", _champion, "which version decides, since when, and what it guarantees", "pv-mono --at 2026-03-01"
+    )
+    champion.add_argument("--at", metavar="DATE", help="then: 2026-03-01 (all of that day) or 2026-03-01T14:05 (UTC)")
+    status = verbs.add_for_project("status", _status, "all lines of the registry in one table", "")
+    status.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _history(options: argparse.Namespace) -> None:
+    from morphad.registry.sentences import sentence
+
+    registry = open_registry(options)
+    trail = registry.trail(options.line)
+    versions = registry.history(options.line)
+    if options.json:
+        there = [
+            {"version": v.number, "created_at": v.created_at, "aliases": v.aliases, "tags": v.tags} for v in versions
+        ]
+        decisions = [entry.to_json() for entry in trail.entries]
+        _print_json({"line": options.line, "decisions": decisions, "versions": there})
+        return
+    if not versions and not trail.entries:
+        print(f"{options.line}: no versions at {registry.uri}; run `dvc repro`")
+        return
+    for entry in trail.entries:
+        print(f"{entry.number:>4}  {sentence(entry)}")
+        for reason in entry.reasons:
+            print(f"      {reason}")
+    for version in versions:
+        aliases = ", ".join(version.aliases) or "-"
+        print(
+            f"version {version.number}  registered {version.created_at} by {version.trained_by}  {aliases}  "
+            f"data {version.data_version or version.data_hash[:12]}"
+        )
+
+
+def _champion(options: argparse.Namespace) -> None:
+    registry = open_registry(options)
+    start, end = (None, None) if options.at is None else _span(options.at)
+    if start is None:
+        registry.champion(options.line)  # raises where records and aliases differ
+    for sentence in _served(registry.trail(options.line), start, end):
+        print(f"{options.line}: {sentence}")
+
+
+def _served(trail: "Trail", start: "datetime | None", end: "datetime | None") -> list[str]:
+    """What was in service from start to end, in sentences; None: now."""
+    from morphad.registry.trail import CHANGES
+
+    changes = [entry for entry in trail.entries if entry.action in CHANGES]
+    if start is None or end is None:
+        relevant = changes[-1:]
+    else:
+        before = [entry for entry in changes if _time(entry.at) <= start]
+        relevant = before[-1:] + [entry for entry in changes if start < _time(entry.at) < end]
+    if not relevant:
+        return ["no version was in service; nothing was decided about the line by then"]
+    return [_in_service(entry) for entry in relevant]
+
+
+def _in_service(entry: "Entry") -> str:
+    if entry.champion is None:
+        return f"no version in service from {entry.at}, by {entry.by}: {' '.join(entry.reasons)}"
+    promise = f"; {entry.guarantee}" if entry.guarantee else ""
+    done = f"{entry.action} by {entry.by} (decision {entry.number})"
+    return f"version {entry.champion} in service from {entry.at}, {done}{promise}"
+
+
+def _span(text: str) -> "tuple[datetime, datetime]":
+    """Start and end of a day, or a moment twice."""
+    from datetime import UTC, datetime, timedelta
+
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise BadInputError(
+            f"--at {text!r}: expected a day such as 2026-03-01 or a time such as 2026-03-01T14:05"
+        ) from error
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    return moment, moment + (timedelta(days=1) if len(text) == len("2026-03-01") else timedelta())
+
+
+def _time(text: str) -> "datetime":
+    from datetime import datetime
+
+    return datetime.fromisoformat(text)
+
+
+def _status(options: argparse.Namespace) -> None:
+    from morphad.registry import Registry
+    from morphad.settings.reading import load_settings
+
+    project = load_settings(options.params)
+    rows: list[dict[str, Any]] = []
+    for settings in {line.register_.tracking_uri: line.register_ for line in project.lines.values()}.values():
+        rows += [_row(line, found) for line, found in Registry(settings).overview().items()]
+    rows += [
+        {"line": line, "champion": None, "note": "not in the registry"}
+        for line in project.lines
+        if line not in {row["line"] for row in rows}
+    ]
+    rows.sort(key=lambda row: str(row["line"]))
+    if options.json:
+        _print_json(rows)
+    else:
+        _print_table(rows)
+    if wrong := [str(row["line"]) for row in rows if row.get("differs")]:
+        raise CheckFailedError(
+            f"records and MLflow's aliases differ on {', '.join(wrong)}; see what can be done: "
+            f"morphad registry repair {wrong[0]}"
+        )
+
+
+def _row(line: str, found: Any) -> dict[str, Any]:
+    since, head = found.standing.since, found.trail.head
+    return {
+        "line": line,
+        "champion": found.standing.champion,
+        "since": None if since is None else since.at,
+        "guarantee": "" if since is None or found.standing.champion is None else since.guarantee,
+        "decided": None
+        if head is None
+        else {"what": head.action, "version": head.version, "at": head.at, "by": str(head.by)},
+        "candidate": found.standing.candidate,
+        "data": "" if since is None else since.data_version or since.data_hash[:12],
+        "differs": bool(found.wrong_aliases) and found.trail.unfinished is None,
+        "note": "",
+    }
+
+
+def _print_json(value: Any) -> None:
+    import json
+
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    head = ("line", "champion", "since", "last decision", "waits", "data", "guarantee")
+    cells = [head]
+    for row in rows:
+        decided = row.get("decided")
+        cells.append(
+            (
+                str(row["line"]) + (" !" if row.get("differs") else ""),
+                "-" if row["champion"] is None else str(row["champion"]),
+                (row.get("since") or "-")[:16],
+                row["note"]
+                or ("-" if decided is None else f"{decided['what']} {decided['version'] or ''} {decided['at'][:16]}"),
+                "-" if row.get("candidate") is None else str(row["candidate"]),
+                row.get("data") or "-",
+                row.get("guarantee") or "-",
+            )
+        )
+    widths = [max(len(cell[column]) for cell in cells) for column in range(len(head) - 1)]
+    for cell in cells:
+        print("  ".join([*(text.ljust(width) for text, width in zip(cell, widths, strict=False)), cell[-1]]).rstrip())
