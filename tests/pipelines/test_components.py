@@ -30,7 +30,7 @@ def camera(tmp_path: Path, make_set: Callable[..., Path]) -> Path:
 
 @pytest.fixture
 def settings_json(camera: Path) -> str:
-    train_settings = {**TRAIN, "optimiser": {**TRAIN["optimiser"], "steps": 4, "checkpoint_every": 2}}
+    train_settings = {**TRAIN, "checkpoint_seconds": 0, "optimiser": {**TRAIN["optimiser"], "steps": 4}}
     raw = {"lines": {"weave": {"ingest": {"path": str(camera)}, "train": train_settings}}}
     return line_to_json(resolve(raw).line("weave"))
 
