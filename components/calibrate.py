@@ -32,11 +32,11 @@ def calibrate(
     from morphad.steps.line_state import LineState
     from morphad.steps.paths import LinePaths
 
-    with LineState(state_root, line).step("calibrate"):
+    with LineState(state_root, line).step("calibrate") as patiently:
         paths = LinePaths.pod(
             line, state_root, data=data.path, roles=roles.path, fitted=fitted.path, detector=detector.path
         )
-        figures = step(line_from_json(settings_json), paths)
+        figures = patiently(lambda: step(line_from_json(settings_json), paths))
     detector.metadata["guarantee"] = figures["guarantee"]
     if figures["threshold"] is not None:
         detector.metadata["threshold"] = figures["threshold"]

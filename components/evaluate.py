@@ -45,11 +45,11 @@ def evaluate(
     from morphad.steps.paths import LinePaths
 
     folder = Path(report.path)
-    with LineState(state_root, line).step("evaluate"):
+    with LineState(state_root, line).step("evaluate") as patiently:
         paths = LinePaths.pod(
             line, state_root, data=data.path, roles=roles.path, detector=detector.path, report=report.path
         )
-        figures = step(line_from_json(settings_json), paths, seed)
+        figures = patiently(lambda: step(line_from_json(settings_json), paths, seed))
         shutil.copyfile(folder / "index.html", page.path)
     for name, value in single_figures(figures).items():
         metrics.log_metric(name, value)

@@ -17,15 +17,14 @@ def ingest(line: str, settings_json: str, run: str, state_root: str, data: Outpu
         state_root: Where the lines' lasting state is mounted.
         data: Folder of images/, manifest.parquet and rejects.json.
     """
-    from morphad.base.patience import wait_out
     from morphad.settings.line_json import line_from_json
     from morphad.steps.ingest import ingest as step
     from morphad.steps.line_state import LineState
     from morphad.steps.paths import LinePaths
 
-    with LineState(state_root, line).step("ingest", run):
+    with LineState(state_root, line).step("ingest", run) as patiently:
         settings, paths = line_from_json(settings_json), LinePaths.pod(line, state_root, data=data.path)
-        figures = wait_out(lambda: step(settings, paths), f"ingest {line}")
+        figures = patiently(lambda: step(settings, paths))
     data.metadata.update({key: figures[key] for key in ("good", "defect", "rejects", "data_hash", "licence")})
     for remark in figures["remarks"]:
         print(f"{line}: warning: {remark}")

@@ -30,9 +30,9 @@ def notify(
     """
     from pathlib import Path
 
-    from morphad.steps.line_state import ends
+    from morphad.steps.line_state import close
 
-    _, table = ends(state_root, [str(item["line"]) for item in lines], run)
+    _, table = close(state_root, [str(item["line"]) for item in lines], run)
     text = f"Run {run} ({reason}) ended as {status.state}. {table}"
     Path(summary.path).write_text(text, encoding="utf-8")
     print(text)

@@ -39,14 +39,13 @@ def promote(
     """
     from pathlib import Path
 
-    from morphad.base.patience import wait_out
     from morphad.settings.line_json import line_from_json
     from morphad.steps.line_state import LineState
     from morphad.steps.paths import LinePaths
     from morphad.steps.promote import promote as step
 
     state = LineState(state_root, line)
-    with state.step("promote"):
+    with state.step("promote") as patiently:
         paths = LinePaths.pod(
             line,
             state_root,
@@ -57,10 +56,10 @@ def promote(
             decision=decision.path,
         )
         settings, actor = line_from_json(settings_json), f"pipeline run {run} ({reason})"
-        decided = wait_out(lambda: step(settings, paths, seed, actor=actor), f"promote {line}")
+        decided = patiently(lambda: step(settings, paths, seed, actor=actor))
         said = {"promoted": "is champion", "proposed": "awaits approval", "refused": "was refused"}
         outcome = f"version {decided['version']} {said[decided['outcome']]}"
         listed = "".join(f"- {reason}\n" for reason in decided["reasons"])
         Path(reasons.path).write_text(f"**{line}: {outcome}.**\n\n{listed}", encoding="utf-8")
-        state.finish(run, f"{outcome}: {' '.join(decided['reasons'])}")
+        patiently(lambda: state.finish(run, f"{outcome}: {' '.join(decided['reasons'])}"))
     print(f"{line}: {outcome}")

@@ -29,13 +29,12 @@ def register(
         report: Folder of figures and page.
         registration: Run, model and version, JSON.
     """
-    from morphad.base.patience import wait_out
     from morphad.settings.line_json import line_from_json
     from morphad.steps.line_state import LineState
     from morphad.steps.paths import LinePaths
     from morphad.steps.register import register as step
 
-    with LineState(state_root, line).step("register"):
+    with LineState(state_root, line).step("register") as patiently:
         paths = LinePaths.pod(
             line,
             state_root,
@@ -45,6 +44,6 @@ def register(
             registration=registration.path,
         )
         settings, actor = line_from_json(settings_json), f"pipeline ({reason})"
-        figures = wait_out(lambda: step(settings, paths, reason=reason, actor=actor), f"register {line}")
+        figures = patiently(lambda: step(settings, paths, reason=reason, actor=actor))
     registration.metadata.update({key: str(figures[key]) for key in ("run_id", "model_name", "version", "model_uri")})
     print(f"{line}: {figures['model_name']} version {figures['version']}")

@@ -28,11 +28,11 @@ def split(
     from morphad.steps.paths import LinePaths
     from morphad.steps.split import split as step
 
-    with LineState(state_root, line).step("split"):
+    with LineState(state_root, line).step("split") as patiently:
         table = Path(roles.path) / "split.parquet"
         paths = LinePaths.pod(line, state_root, data=data.path, split=str(table))
-        figures = step(line_from_json(settings_json), paths, seed)
-        shutil.copyfile(paths.holdout, table.with_name("holdout.json"))
+        figures = patiently(lambda: step(line_from_json(settings_json), paths, seed))
+        patiently(lambda: shutil.copyfile(paths.holdout, table.with_name("holdout.json")))
     for warning in figures.pop("warnings"):
         print(f"{line}: warning: {warning}")
     roles.metadata.update(figures)

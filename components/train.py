@@ -34,9 +34,9 @@ def train(
     from morphad.steps.paths import LinePaths
     from morphad.steps.train import train as step
 
-    with LineState(state_root, line).step("train"):
+    with LineState(state_root, line).step("train") as patiently:
         paths = LinePaths.pod(line, state_root, data=data.path, roles=roles.path, fitted=fitted.path)
-        figures = step(line_from_json(settings_json), paths, seed, gpus=gpus)
+        figures = patiently(lambda: step(line_from_json(settings_json), paths, seed, gpus=gpus))
     fitted.metadata.update(figures)
     if "warning" in figures:
         print(f"{line}: warning: {figures['warning']}")

@@ -32,7 +32,7 @@ def validate(
     from morphad.steps.reference import follow_champion
     from morphad.steps.validate import validate as step
 
-    with LineState(state_root, line).step("validate"):
+    with LineState(state_root, line).step("validate") as patiently:
         settings = line_from_json(settings_json)
         paths = LinePaths.pod(line, state_root, data=data.path, validation=findings.path, contract_page=page.path)
         try:
@@ -42,6 +42,6 @@ def validate(
             remark = f"the champion's data are those of the last run: {error}"
         if remark:
             print(f"{line}: warning: {remark}")
-        figures = step(settings, paths)
+        figures = patiently(lambda: step(settings, paths))
     for warning in figures["warnings"]:
         print(f"{line}: warning: {warning}")

@@ -34,13 +34,13 @@ from morphad.steps.train import train as train_step
 from tiny import TRAIN
 
 LINE = "weave"
-OPTIMISER = {**TRAIN["optimiser"], "steps": 4, "checkpoint_every": 2}
+OPTIMISER = {**TRAIN["optimiser"], "steps": 4}
 
 
 def settings_of(camera: Path, **sections: Any) -> LineSettings:
     own = {
         "ingest": {"path": str(camera)},
-        "train": {**TRAIN, "optimiser": OPTIMISER},
+        "train": {**TRAIN, "checkpoint_seconds": 0, "optimiser": OPTIMISER},
         "calibrate": {"false_reject_rate": 0.2},
         "evaluate": {"bootstrap": 100},
         **sections,
@@ -177,7 +177,7 @@ def test_a_training_that_was_cut_off_goes_on_and_ends_the_same(
             train(place, settings)
     assert place.checkpoint.exists()
     assert (place.fitted / "detector.json").read_bytes() == before  # what was there still is
-    assert train(place, settings)["resumed_from"] == 2
+    assert train(place, settings)["resumed_from"] == 3
     assert detector_hash(place.fitted) == unbroken  # the same in the registry, too
     assert not place.checkpoint.exists()
 

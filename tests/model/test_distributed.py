@@ -29,7 +29,7 @@ from morphad.settings import TrainSettings
 from morphad.settings.presets import train_settings
 
 CASES = {"operators": ("erosion", "dilation"), "heights": (1, 5), "widths": (1, 5)}
-OPTIMISER = {"steps": 8, "batch_size": 7, "checkpoint_every": 3, "precision": "float32", "learning_rate": 3e-3}
+OPTIMISER = {"steps": 8, "batch_size": 7, "precision": "float32", "learning_rate": 3e-3}
 
 
 def small(**optimiser) -> TrainSettings:
@@ -39,6 +39,7 @@ def small(**optimiser) -> TrainSettings:
             "device": "cpu",
             "backbone": "small",
             "weights": "none",
+            "checkpoint_seconds": 0,
             "cases": CASES,
             "optimiser": {**OPTIMISER, **optimiser},
         }
@@ -172,8 +173,8 @@ def test_a_checkpoint_goes_from_one_process_to_two_and_back(tmp_path):
     unbroken, unbroken_result = fit(small())
     checkpoint = tmp_path / "checkpoint"
     with pytest.raises(KeyboardInterrupt):
-        fit(small(), checkpoint=checkpoint, steps=4)
-    by_two(tmp_path / "two", "small", checkpoint=checkpoint, steps=4)  # from 3 to 6, then cut off
+        fit(small(), checkpoint=checkpoint, steps=3)
+    by_two(tmp_path / "two", "small", checkpoint=checkpoint, steps=3)  # from 3 to 6, then cut off
     resumed, result = fit(small(), checkpoint=checkpoint)
     assert result.resumed_from == 6
     assert furthest(unbroken, resumed) < TOLERANCE
@@ -185,7 +186,7 @@ def test_two_processes_that_were_killed_resume_exactly(tmp_path):
     checkpoint = tmp_path / "checkpoint"
     by_two(tmp_path / "killed", "small", checkpoint=checkpoint, steps=5)
     resumed, result = by_two(tmp_path / "resumed", "small", checkpoint=checkpoint)
-    assert result.resumed_from == 3
+    assert result.resumed_from == 5
     assert furthest(unbroken, resumed) == 0
     assert result.history == unbroken_result.history
 
@@ -320,7 +321,11 @@ class TestLaunched:
         _, told = parent.communicate(timeout=120)
         _, alive = psutil.wait_procs(below, timeout=60)
         assert alive == []
-        assert told == ""
+        if ended_by == signal.SIGTERM:  # together, after the same step, with a checkpoint
+            assert told.startswith("asked to end: the checkpoint holds ")
+            assert told.count("\n") == 1
+        else:
+            assert told == ""
         left = sum(path.stat().st_size for path in tmp_path.glob("morphad-*/*") if path.is_file())
         assert left < (4096 if ended_by == signal.SIGKILL else 1)  # no images, no weights
         assert parent.returncode == (-9 if ended_by == signal.SIGKILL else 128 + 15)

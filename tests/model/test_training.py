@@ -2,16 +2,14 @@
 
 import json
 import math
-import os
+import multiprocessing
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from morphad.base.errors import BadInputError
 from morphad.model.device import autocast_dtype
@@ -20,6 +18,7 @@ from morphad.model.network import MorphologyNetwork
 from morphad.model.records import TrainingResult
 from morphad.model.training import loop as loops
 from morphad.model.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
+from morphad.model.training.ending import noting_sigterm
 from morphad.model.training.fit import train_network
 from morphad.model.training.loop import learning_rate
 from morphad.model.training.placing import resolve_device
@@ -27,13 +26,14 @@ from morphad.settings import OptimiserSettings, TrainSettings
 from morphad.settings.presets import train_settings
 
 
-def quick(**optimiser):
-    values = {"steps": 8, "batch_size": 4, "checkpoint_every": 3, "precision": "float32", "learning_rate": 3e-3}
+def quick(checkpoint_seconds=0.0, **optimiser):
+    values = {"steps": 8, "batch_size": 4, "precision": "float32", "learning_rate": 3e-3}
     return train_settings(
         {
             "device": "cpu",
             "backbone": "small",
             "weights": "none",
+            "checkpoint_seconds": checkpoint_seconds,
             "cases": {"operators": ("erosion", "dilation"), "heights": (1, 5), "widths": (1, 5)},
             "optimiser": {**values, **optimiser},
         }
@@ -130,7 +130,7 @@ def test_a_run_that_ends_before_any_step_resumes_exactly(tmp_path, die_at, monke
         train(quick(), checkpoint)
     monkeypatch.undo()
     resumed, result = train(quick(), checkpoint)
-    assert result.resumed_from == fatal // 3 * 3
+    assert result.resumed_from == fatal
     assert equal(resumed, unbroken)
     assert result.history == unbroken_result.history
     assert (result.case_accuracy, result.width_accuracy) == (
@@ -171,7 +171,7 @@ def test_checkpoint_of_another_training_is_ignored_with_a_message(tmp_path, capl
 
 def test_how_often_to_checkpoint_does_not_matter_for_resuming(tmp_path):
     train(quick(), tmp_path / "c")
-    assert train(quick(checkpoint_every=5), tmp_path / "c")[1].resumed_from == 8
+    assert train(quick(checkpoint_seconds=5), tmp_path / "c")[1].resumed_from == 8
 
 
 def test_damaged_checkpoint_is_ignored_with_a_message(tmp_path, caplog):
@@ -211,53 +211,110 @@ def test_unwritable_checkpoint_is_a_clear_error(tmp_path):
         train(quick(), tmp_path / "file" / "checkpoint")
 
 
-SCRIPT = """
-import sys, time, torch
-sys.path.insert(0, sys.argv[1])
-from pathlib import Path
-from safetensors.torch import save_file
-from test_training import quick, texture, train
-from morphad.model.training import loop as loops
-slow = loops._Loop.step
-def stepping(self, index):
-    slow(self, index)
-    print(index, flush=True)
-    time.sleep(float(sys.argv[4]))
-loops._Loop.step = stepping
-torch.set_num_threads(1)
-state, result = train(quick(steps=12, checkpoint_every=2), Path(sys.argv[2]))
-save_file({name: value.contiguous() for name, value in state.items()}, sys.argv[3])
-print("resumed", result.resumed_from, flush=True)
-"""
+_FORKS = multiprocessing.get_context("forkserver")
 
 
-def run(folder: Path, output: Path, pause: float = 0.0) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(Path(__file__).parent), str(folder / "checkpoint"), str(output), str(pause)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+@pytest.fixture(scope="module", autouse=True)
+def _prepared_server():
+    """One process imports what is slow to import; those of the tests fork from it."""
+    multiprocessing.set_forkserver_preload(["morphad.model.training.fit"])
 
 
-@pytest.mark.slow
-def test_killed_processes_resume_to_the_same_weights(tmp_path):
-    unbroken = run(tmp_path / "unbroken", tmp_path / "unbroken.safetensors")
-    assert "resumed 0" in unbroken.communicate(timeout=120)[0]
+def _slowly(folder, seconds, pause, pipe) -> None:
+    """Train in a process of its own, say each step that is done, and leave the weights."""
+    torch.set_num_threads(1)
+    step = loops._Loop.step
+
+    def stepping(self, index):
+        step(self, index)
+        pipe.send(index)
+        time.sleep(pause)
+
+    loops._Loop.step = stepping
+    state, result = train(quick(steps=12, checkpoint_seconds=seconds), folder / "checkpoint")
+    save_file({name: value.contiguous() for name, value in state.items()}, folder / "weights")
+    pipe.send(("resumed", result.resumed_from))
+
+
+def run(folder: Path, seconds: float, pause: float = 0.0):
+    ours, theirs = _FORKS.Pipe()
+    process = _FORKS.Process(target=_slowly, args=(folder, seconds, pause, theirs))
+    process.start()
+    theirs.close()
+    return process, ours
+
+
+def ended(folder: Path, seconds: float) -> int:
+    """From where a training went on that is left alone."""
+    process, pipe = run(folder, seconds)
+    while not isinstance(said := pipe.recv(), tuple):
+        pass
+    process.join(60)
+    return said[1]
+
+
+@pytest.fixture(scope="module")
+def unbroken_weights(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unbroken")
+    assert ended(folder, 0) == 0
+    return load_file(folder / "weights")
+
+
+def test_killed_processes_resume_to_the_same_weights(tmp_path, unbroken_weights):
     for kill_after in (3, 6, 10):  # each run goes on from what the one before left
-        process = run(tmp_path / "broken", tmp_path / "broken.safetensors", pause=0.05)
-        for line in process.stdout:
-            if int(line) == kill_after:
-                time.sleep(0.01 * kill_after)  # into the pause, a step, or a checkpoint
-                process.send_signal(signal.SIGKILL)
-                break
-        assert process.wait(timeout=60) == -signal.SIGKILL
-        process.stdout.close()
-        assert not (tmp_path / "broken.safetensors").exists()
-    last = run(tmp_path / "broken", tmp_path / "broken.safetensors")
-    output = last.communicate(timeout=120)[0]
-    assert int(output.split()[-1]) >= 10
-    assert equal(load_file(tmp_path / "broken.safetensors"), load_file(tmp_path / "unbroken.safetensors"))
+        process, pipe = run(tmp_path, 0, pause=0.05)
+        while pipe.recv() != kill_after:
+            pass
+        time.sleep(0.01 * kill_after)  # into the pause, a step, or a checkpoint
+        process.kill()
+        process.join(60)
+        assert process.exitcode == -signal.SIGKILL
+        assert not (tmp_path / "weights").exists()
+    assert ended(tmp_path, 0) >= 10
+    assert equal(load_file(tmp_path / "weights"), unbroken_weights)
+
+
+def test_a_process_that_is_asked_to_end_leaves_a_checkpoint_and_resumes_to_the_same_weights(tmp_path, unbroken_weights):
+    begun = 0
+    for last in (2, 7):
+        process, pipe = run(tmp_path, 3600, pause=0.05)  # no checkpoint for its own sake
+        while (done := pipe.recv()) != last:
+            assert begun <= done < last
+        process.terminate()
+        process.join(60)
+        assert process.exitcode == 128 + signal.SIGTERM
+        begun = last + 1
+    assert ended(tmp_path, 3600) in {8, 9}  # the signal comes in the pause after the step, or in the next step
+    assert equal(load_file(tmp_path / "weights"), unbroken_weights)
+
+
+def test_checkpoints_come_by_the_clock(tmp_path, monkeypatch):
+    now, saved = [0.0], []
+    step = loops._Loop.step
+
+    def stepping(self, index):
+        step(self, index)
+        now[0] += 25
+
+    monkeypatch.setattr(loops._Loop, "step", stepping)
+    monkeypatch.setattr(loops._Loop, "save", lambda self, path, fingerprint, done: saved.append(done))
+    monkeypatch.setattr(loops.time, "monotonic", lambda: now[0])
+    train(quick(checkpoint_seconds=60), tmp_path / "checkpoint")
+    assert saved == [3, 6, 8]
+    assert TrainSettings().checkpoint_seconds == 60
+
+
+def test_a_signal_that_comes_too_late_for_the_training_still_ends_the_process():
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda *_: heard.append(1))
+    try:
+        with noting_sigterm() as ending:
+            signal.raise_signal(signal.SIGTERM)
+            assert ending.asked
+            assert not heard
+        assert heard == [1]
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_no_steps_train_nothing():

@@ -51,7 +51,7 @@ def load_changed(folder: Path, change: Change) -> None:
         (lambda s: s["volumes"].update(images={"claim": "c"}), "volumes.images.mount"),
         (lambda s: s["steps"]["promote"].update(cache=True), "steps.promote.cache"),
         (lambda s: s["steps"]["split"].update(cache=True), "steps.split.cache"),
-        (lambda s: s["steps"]["train"].update(patience_minutes=5), "steps.train.patience_minutes"),
+        (lambda s: s["steps"]["batch_merge"].update(patience_minutes=5), "steps.batch_merge.patience_minutes"),
         (lambda s: s["steps"]["ingest"].update(patience_minutes=-1), "steps.ingest.patience_minutes = -1"),
         (lambda s: s["steps"]["train"]["tolerations"][0].update(value="x"), "`operator` Equal"),
         (lambda s: s["secrets"]["s3"]["environment"].update(region="aws region"), "aws region"),

@@ -18,7 +18,7 @@ from morphad.base.files import sha256_file
 from morphad.model.training import loop
 from morphad.settings.line_json import line_to_json
 from morphad.settings.reading import resolve
-from morphad.steps.line_state import LineState
+from morphad.steps.line_state import LineState, close
 from morphad.steps.paths import LinePaths
 from tiny import TRAIN
 
@@ -30,7 +30,7 @@ def camera(tmp_path: Path, make_set: Callable[..., Path]) -> Path:
 
 @pytest.fixture
 def settings_json(camera: Path) -> str:
-    train_settings = {**TRAIN, "optimiser": {**TRAIN["optimiser"], "steps": 4, "checkpoint_every": 2}}
+    train_settings = {**TRAIN, "checkpoint_seconds": 0, "optimiser": {**TRAIN["optimiser"], "steps": 4}}
     raw = {"lines": {"weave": {"ingest": {"path": str(camera)}, "train": train_settings}}}
     return line_to_json(resolve(raw).line("weave"))
 
@@ -48,6 +48,7 @@ def test_the_holdout_stays_as_it_was_when_new_images_come(
     tmp_path: Path, camera: Path, settings_json: str, make_set: Callable[..., Path]
 ) -> None:
     _, before = ingested(tmp_path, settings_json, "one")
+    close(tmp_path / "state", ["weave"], "one")
     frozen = Path(before.path, "holdout.json").read_bytes()
     more = make_set(tmp_path / "more", good=20, seed=1)
     for path in (more / "train" / "good").iterdir():

@@ -29,7 +29,7 @@ from tiny import TRAIN
 
 REPO = Path(__file__).resolve().parents[2]
 STEPS = 60
-SLOW = {**TRAIN["optimiser"], "steps": STEPS, "batch_size": 16, "checkpoint_every": 5}
+SLOW = {**TRAIN["optimiser"], "steps": STEPS, "batch_size": 16}
 IMAGE = os.environ.get("MORPHAD_TEST_IMAGE", "") if os.environ.get("DOCKER_HOST") else ""
 FIGURES = ("metrics.json", "roc.json", "predictions.csv")
 
@@ -45,7 +45,7 @@ def make_project(tmp_path_factory: pytest.TempPathFactory, make_set: Callable[..
         make_set(folder / "camera", good=60)
         line = {
             "ingest": {"path": "camera"},
-            "train": {**TRAIN, "image_size": [48, 48], "optimiser": SLOW},
+            "train": {**TRAIN, "checkpoint_seconds": 0, "image_size": [48, 48], "optimiser": SLOW},
             "calibrate": {"false_reject_rate": 0.1},
             "evaluate": {"bootstrap": 100},
             "promote": {"bootstrap": 100, "min_auroc": 0.5},

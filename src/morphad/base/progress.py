@@ -1,9 +1,10 @@
-"""Progress for people: rate and remaining time on a terminal, elsewhere a line now and then."""
+"""Progress for people: rate and remaining time on a terminal, elsewhere a line every 30 s."""
 
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sized
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from tqdm import tqdm
 
@@ -25,6 +26,8 @@ def silent(stage: str, done: int, total: int) -> None:
 class Display:
     """A `Progress` that people see.
 
+    Within `with`, a line comes every 30 s where there is no terminal, also while the work reports nothing.
+
     Args:
         what: What is worked on, such as a line; shown after the stage.
     """
@@ -32,32 +35,60 @@ class Display:
     def __init__(self, what: str = "") -> None:
         self._what = what
         self._stage = ""
+        self._done = 0
+        self._total: int | None = None
         self._bar: tqdm[Any] | None = None
-        self._said = 0.0
+        self._begun = self._said = 0.0
+        self._lock = threading.Lock()  # of what is said
+        self._ended = threading.Event()
+
+    def __enter__(self) -> Self:
+        """Begin to say from time to time how far the work is."""
+        if not sys.stderr.isatty():
+            threading.Thread(target=self._remind, daemon=True, name="progress").start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it."""
+        self._ended.set()
+        self.close()
 
     def __call__(self, stage: str, done: int, total: int | None) -> None:
-        """Show it; a stage ends when another begins, or when all is done."""
+        """Show it; a stage ends when another begins."""
         if stage != self._stage:
             self.close()
-            self._stage, self._said = stage, time.monotonic()
+            self._stage, self._begun = stage, time.monotonic()
+            self._said = self._begun
+        self._done, self._total = done, total
         if sys.stderr.isatty():
             bar: tqdm[Any] = self._bar or tqdm(
                 desc=self._title, total=total, unit="", initial=done, leave=False, delay=1
             )
             bar.update(done - bar.n)
             self._bar = bar
-        elif time.monotonic() - self._said >= _SECONDS:
-            self._said = time.monotonic()
-            sys.stderr.write(f"{self._title}: {done}{f' of {total}' if total else ''}\n")
-            sys.stderr.flush()
-        if done == total:
-            self.close()
+            if done == total:
+                self.close()
+        else:
+            self._say_if_due()
 
     def close(self) -> None:
         """End the stage."""
         if self._bar is not None:
             self._bar.close()
         self._bar, self._stage = None, ""
+
+    def _remind(self) -> None:
+        while not self._ended.wait(_SECONDS / 10):
+            self._say_if_due()
+
+    def _say_if_due(self) -> None:
+        with self._lock:
+            now = time.monotonic()
+            if self._stage and now - self._said >= _SECONDS:
+                self._said = now
+                of = f" of {self._total}" if self._total else ""
+                sys.stderr.write(f"{self._title}: {self._done}{of} after {now - self._begun:.0f} s\n")
+                sys.stderr.flush()
 
     @property
     def _title(self) -> str:
@@ -74,12 +105,10 @@ def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T
     """
     if total is None and isinstance(items, Sized):
         total = len(items)
-    display, done = Display(), 0
-    display(what, 0, total)
-    try:
+    done = 0
+    with Display() as display:
+        display(what, 0, total)
         for item in items:
             yield item
             done += 1
             display(what, done, total)
-    finally:
-        display.close()

@@ -74,7 +74,8 @@ def measure(
     training, test = read_set(folder)
     started = time.perf_counter()
     detector = Detector(train_settings(dict(settings)), seed)
-    detector.fit(_pixels(training, f"reading {folder.name}"), checkpoint=checkpoint, progress=Display(folder.name))
+    with Display(folder.name) as progress:
+        detector.fit(_pixels(training, f"reading {folder.name}"), checkpoint=checkpoint, progress=progress)
     fitted = time.perf_counter()
     scores: list[float] = []
     with MapSpool() as maps:

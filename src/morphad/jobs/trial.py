@@ -82,7 +82,8 @@ def try_folder(folder: Path, also: Sequence[Path], page: Path, *, seed: int = 0,
         return (decode(sources[name], ingest.decoding).pixels for name in names)
 
     detector = Detector(train_settings({"preset": preset}), seed, decoding=ingest.decoding)
-    detector.fit(pixels(learned["path"]), progress=Display(folder.name))
+    with Display(folder.name) as progress:
+        detector.fit(pixels(learned["path"]), progress=progress)
     detector.calibrate(pixels(kept["path"]), CalibrateSettings(false_reject_rate="attainable"))
     calibration, scale = detector.calibration_, detector.heatmap_scale_
     assert calibration is not None and scale is not None  # noqa: S101 -- calibrated just above

@@ -15,6 +15,7 @@ from morphad.kubeflow.project import project_file
 from morphad.settings import Settings
 from morphad.settings.explaining import SettingsError, explain
 from morphad.settings.reading import read_yaml
+from morphad.steps.line_state import RUN
 
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - where data loaders and NCCL expect it
 
@@ -31,12 +32,15 @@ _LOOK_OUTSIDE: frozenset[Step] = frozenset(
 
 _PATIENCE = 10  # minutes
 
-# Steps that ask a service (S3, MLflow), and wait while it is away.
-_WAITING: frozenset[Step] = frozenset({"ingest", "register", "promote", "batch_plan", "batch_predict"})
+# Steps that need what may be away (S3, MLflow, the volume of the state), and wait for it.
+_WAITING: frozenset[Step] = frozenset((*STEPS, "batch_plan", "batch_predict"))
 
 # What kfp calls the longest back-off is Argo's `maxDuration`: no repetition begins later after the step's first start,
 # and one that is under way then is ended. A week is longer than any step.
 _RETRY_WINDOW = "604800s"
+
+# The label by which Kubeflow marks a pod with the run that it is of; its value is that of `PIPELINE_JOB_ID`.
+_RUN_LABEL = "metadata.labels['pipeline/runid']"
 
 _SUFFIXES = {"": 1, "m": 1e-3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
@@ -147,7 +151,10 @@ class StepSettings(Settings):
     volumes: tuple[str, ...] = Field(default=(), strict=False, description="names under `volumes`")
     retry: RetrySettings | None = None
     patience_minutes: int | None = Field(
-        default=None, ge=0, le=24 * 60, description=f"how long to wait while S3 or MLflow is away; none: {_PATIENCE}"
+        default=None,
+        ge=0,
+        le=24 * 60,
+        description=f"how long to wait while S3, MLflow or the state is away; none: {_PATIENCE}",
     )
     cache: bool = Field(default=False, description="an earlier result for equal inputs may be taken")
 
@@ -177,7 +184,7 @@ class ClusterSettings(Settings):
                 if unknown:
                     raise ValueError(f"steps.{name}.{key}: {unknown[0]!r} is not a name under `{key}`")
             if step.patience_minutes is not None and name not in _WAITING:
-                raise ValueError(f"steps.{name}.patience_minutes: the step asks no service and never waits")
+                raise ValueError(f"steps.{name}.patience_minutes: the step needs no service and never waits")
             if step.cache and name in _LOOK_OUTSIDE:
                 raise ValueError(f"steps.{name}.cache: the step reads what is outside of the run and cannot be cached")
         return self
@@ -254,6 +261,8 @@ def place(task: PipelineTask, name: Step, cluster: ClusterSettings) -> PipelineT
     if name in _WAITING:
         minutes = _PATIENCE if step.patience_minutes is None else step.patience_minutes
         task.set_env_variable(patience.VARIABLE, str(minutes))
+    if name in STEPS:
+        kubernetes.use_field_path_as_env(task, RUN, _RUN_LABEL)
     for key, value in step.node_selector.items():
         kubernetes.add_node_selector(task, label_key=key, label_value=value)
     for toleration in step.tolerations:

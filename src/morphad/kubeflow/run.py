@@ -23,6 +23,7 @@ from morphad.kubeflow.lines import line_items
 from morphad.kubeflow.project import project_file
 from morphad.settings import LineSettings
 from morphad.settings.reading import load_settings
+from morphad.steps.line_state import free_lines
 from pipelines.training import training_pipeline
 
 
@@ -118,6 +119,7 @@ def _alone_on(state: Path) -> Iterator[None]:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise BadInputError(f"{state}: another run is at work on this state; wait for its end, or end it") from None
+        free_lines(state)  # of runs that were killed here: with the lock, none of them is alive
         yield
 
 

@@ -31,7 +31,7 @@ from morphad.model.scoring.patches import DensityScorer
 from morphad.model.scoring.transformation import TransformationScorer
 from morphad.settings import CalibrateSettings, Decoding, ScoreSettings, TrainSettings
 
-FORMAT_VERSION = 7
+FORMAT_VERSION = 8
 _NETWORK, _SCORER, _DESCRIPTION = "network.safetensors", "scorer.safetensors", "detector.json"
 _OWN_HASH = "own_sha256"  # of detector.json without this key
 _STRIP = 32

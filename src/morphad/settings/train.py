@@ -53,7 +53,6 @@ class OptimiserSettings(Settings):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto", description="auto: bfloat16 where the device is fast with it, else float32"
     )
-    checkpoint_every: int = Field(default=50, ge=1, description="steps between checkpoints")
 
 
 class ScoreSettings(Settings):
@@ -121,6 +120,9 @@ class TrainSettings(Settings):
     )
     embedding_layer: str = Field(default="", description="backbone layer pooled into the embedding; empty: the last")
     kernel_size_weight: float = Field(default=0.5, ge=0, description="weight of the kernel-size prediction loss")
+    checkpoint_seconds: float = Field(
+        default=60.0, ge=0, le=86_400, description="between two checkpoints of a training under way; 0: after each step"
+    )
     cases: CaseSettings = CaseSettings()
     margin: MarginSettings = MarginSettings()
     optimiser: OptimiserSettings = OptimiserSettings()

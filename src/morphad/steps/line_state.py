@@ -1,13 +1,31 @@
 """How a run of a line on a cluster goes and how it ended, kept on storage that outlives its pods."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from morphad.base.errors import BadInputError, MorphadError, ending_process
-from morphad.base.files import read_json, write_json
+from morphad.base.files import cannot_write, read_json, write_json
+from morphad.base.patience import outages_of, wait_out
 from morphad.settings import LINE_NAME
+from morphad.steps.lease import LineLease, Silence
+
+# Environment variable that says in a pod which run it is of. A parameter would be another one each run, and Kubeflow's
+# cache would never find a step that was done before.
+RUN = "MORPHAD_RUN"
+
+T = TypeVar("T")
+
+
+class Patiently(Protocol):
+    """Does work that may be begun again at any time, and waits while what it needs is away."""
+
+    def __call__(self, work: Callable[[], T]) -> T:
+        """What the work gives."""
 
 
 class LineState:
@@ -16,11 +34,20 @@ class LineState:
     Args:
         root: Where that storage is mounted; one folder a line.
         line: The line's name.
+        silence: As in `LineLease`; so is `clock`.
     """
 
-    def __init__(self, root: str | Path, line: str) -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        line: str,
+        *,
+        silence: Silence | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self.root = Path(root)
         self.line = line
+        self._silence, self._clock = silence, clock
 
     @property
     def folder(self) -> Path:
@@ -35,40 +62,83 @@ class LineState:
             )
         return self.root / self.line
 
+    @cached_property
+    def lease(self) -> LineLease:
+        """Which run has the line."""
+        return LineLease(self.folder, self._silence, self._clock)
+
     @property
     def progress(self) -> Path:
         """How far the last run came, JSON: run, step, state (running, failed, done), message."""
         return self.folder / "progress.json"
 
     @contextmanager
-    def step(self, name: str, run: str | None = None) -> Iterator[None]:
-        """Keep on record that a step runs and how it failed; end the process with the error's message and exit code.
+    def step(self, name: str, run: str | None = None) -> Iterator[Patiently]:
+        """Run a step of a run that has the line; end the process with an error's message and exit code.
+
+        On record are that the step runs and how it failed. While it runs, it gives signs of life.
 
         Args:
             name: The step.
-            run: The run that begins with this step; None: the run that began last.
+            run: The run that begins with this step; None: the one that MORPHAD_RUN names, else that has the line.
+
+        Yields:
+            What does the step's work: it waits while a service or the state's volume is away, and begins again.
         """
-        with ending_process(f"{name} {self.line}"):
-            begun = {"run": run} if run is not None else {"run": self._read().get("run", "")}
-            write_json(self.progress, {**begun, "step": name, "state": "running", "message": ""})
+        what = f"{name} {self.line}"
+
+        def patiently(work: Callable[[], T]) -> T:
+            return wait_out(work, what, volume=self.root)
+
+        with ending_process(what):
+            begun = patiently(lambda: self._enter(name, run))
             try:
-                yield
-            except MorphadError as error:
-                write_json(self.progress, {**begun, "step": name, "state": "failed", "message": str(error)})
+                with self.lease.beating(begun, name):
+                    yield patiently
+            except BaseException as error:
+                # Nothing is waited for any more; what ended the step is to be seen, not what came after.
+                with suppress(MorphadError, OSError):
+                    if isinstance(error, MorphadError):
+                        self._note(begun, name, "failed", str(error))
+                    self.lease.leave(begun, name)
                 raise
+            patiently(lambda: self.lease.leave(begun, name))
 
     def finish(self, run: str, message: str) -> None:
-        """Put on record that the run came to its end: the gate decided."""
-        write_json(self.progress, {"run": run, "step": "promote", "state": "done", "message": message})
+        """Put on record that the run came to its end, since the gate decided, and let the line go."""
+        self._note(run, "promote", "done", message)
+        self.lease.let_go(run)
+
+    def _enter(self, step: str, run: str | None) -> str:
+        """The run that the step is of, once it has the line."""
+        self._check_writable()
+        if run is None:
+            run = self.lease.go_on(os.environ.get(RUN) or None, step)
+        else:
+            self.lease.begin(run, step)
+        self._note(run, step, "running", "")
+        return run
+
+    def _check_writable(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_write(self.folder, error) from error
+
+    def _note(self, run: str, step: str, state: str, message: str) -> None:
+        with self.lease.held(run):
+            write_json(self.progress, {"run": run, "step": step, "state": state, "message": message})
 
     def end(self, run: str) -> tuple[bool, str]:
         """Whether a run of the line came to its end, and how, in words."""
         try:
-            progress = self._read()
+            with outages_of(self.root.absolute()):
+                progress, lease = self._read(), self.lease.read()
         except BadInputError as error:
             return False, str(error)
         if progress.get("run") != run:
-            return False, "did not start"
+            other = lease is not None and lease.run != run and lease.state != "over"
+            return False, f"did not start: {self.lease.words(lease)}" if lease and other else "did not start"
         if progress.get("state") == "done":
             return True, str(progress.get("message"))
         reason = progress.get("message") or "see the log of that step's last attempt"
@@ -81,9 +151,30 @@ class LineState:
         return read if isinstance(read, dict) else {}
 
 
-def ends(root: str | Path, lines: Sequence[str], run: str) -> tuple[bool, str]:
-    """Whether every line of a run came to its end, and a Markdown table that tells how each did."""
-    told = [(line, *LineState(root, line).end(run)) for line in lines]
+def free_lines(root: Path) -> None:
+    """Let go of all lines, whoever had them; only where no run can be alive."""
+    for folder in filter(Path.is_dir, root.iterdir()):
+        LineLease(folder).file.unlink(missing_ok=True)
+
+
+def close(root: str | Path, lines: Sequence[str], run: str) -> tuple[bool, str]:
+    """Let go of the lines of a run that is over, and tell how each came to its end.
+
+    Waits while the state's volume is away.
+
+    Returns:
+        Whether all did, and a Markdown table.
+    """
+    return wait_out(lambda: _close(root, lines, run), "notify")
+
+
+def _close(root: str | Path, lines: Sequence[str], run: str) -> tuple[bool, str]:
+    told = []
+    for line in lines:
+        state = LineState(root, line)
+        told.append((line, *state.end(run)))
+        with suppress(BadInputError), outages_of(state.root.absolute()):  # the table says what is wrong
+            state.lease.let_go(run)
     rows = [
         f"| {line} | {'done' if done else '**failed**'} | {' '.join(text.replace('|', '/').split())} |"
         for line, done, text in told

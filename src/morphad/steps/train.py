@@ -26,7 +26,8 @@ def train(settings: LineSettings, paths: LinePaths, seed: int, *, gpus: int = 0)
     unfitted = Detector(settings.train, seed, place_training(settings.train, gpus), settings.ingest.decoding)
     rows = with_role(paths.split, "train")
     pixels = read_pixels(rows, paths.snapshot, unfitted.decoding, f"reading {paths.line}")
-    detector = unfitted.fit(pixels, checkpoint=paths.checkpoint, progress=Display(paths.line))
+    with Display(paths.line) as progress:
+        detector = unfitted.fit(pixels, checkpoint=paths.checkpoint, progress=progress)
     detector.save(paths.fitted)
     paths.checkpoint.unlink(missing_ok=True)
     begun = detector.training_.resumed_from if detector.training_ else 0

@@ -48,7 +48,8 @@ def train_network(  # noqa: PLR0917 (in the order in which they are made)
 
     Equal arguments give equal weights on one CPU with one number of threads, also when the process was killed and
     run again with the same checkpoint; on CUDA, and with another number of processes, equal up to the order of sums.
-    The checkpoint stays; the caller removes it once the trained network is saved.
+    The checkpoint stays; the caller removes it once the trained network is saved. A process that is asked to end
+    (SIGTERM) ends after the step under way with exit code 143, its checkpoint written.
 
     Args:
         network: Built from the same settings and table.
@@ -80,9 +81,7 @@ def train_network(  # noqa: PLR0917 (in the order in which they are made)
     if checkpoint is not None:
         fingerprint = sha256_json(
             {
-                "settings": settings.model_dump(
-                    mode="json", include=_DECISIVE, exclude={"optimiser": {"checkpoint_every"}}
-                ),
+                "settings": settings.model_dump(mode="json", include=_DECISIVE),
                 "seed": seed,
                 "cases": cases,
                 "images": hash_tensors({"images": images}),

@@ -1,7 +1,10 @@
 """The self-supervised loop: good images only, each through a random case that the network has to name."""
 
+import logging
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +20,12 @@ from morphad.model.network import Losses, MorphologyNetwork
 from morphad.model.records import TrainingResult
 from morphad.model.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from morphad.model.training.distributed import Ranks
+from morphad.model.training.ending import Ending, noting_sigterm
 from morphad.settings import OptimiserSettings, TrainSettings
 
 _RECORDS = 100  # entries of the history, about
 _PROBE = 256  # images behind the accuracies
+_log = logging.getLogger(__name__)
 
 
 def run_loop(
@@ -44,9 +49,12 @@ def run_loop(
         device: This process's.
         ranks: The processes; None: this one alone.
         progress: Called after each step.
+
+    Raises:
+        SystemExit: The process was asked to end (SIGTERM); its checkpoint is written.
     """
     ranks = ranks or Ranks()
-    steps, every = settings.optimiser.steps, settings.optimiser.checkpoint_every
+    steps = settings.optimiser.steps
     size = " x ".join(map(str, images.shape[2:]))
     batch = f"a batch of {settings.optimiser.batch_size} images of {size} px"
     remedy = "lower train.optimiser.batch_size or train.image_size, raise train.processes (a GPU each)"
@@ -57,11 +65,19 @@ def run_loop(
         network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         loop = _Loop(network, images, table=table, settings=settings, seed=seed, device=device, ranks=ranks)
         start = loop.resume(checkpoint, fingerprint) if checkpoint is not None else 0
-        for done in range(start + 1, steps + 1):
-            loop.step(done - 1)
-            progress("training", done, steps)
-            if checkpoint is not None and ranks.rank == 0 and (done % every == 0 or done == steps):
-                loop.save(checkpoint, fingerprint, done)
+        saved = time.monotonic()
+        with nullcontext() if checkpoint is None else loop.minding_sigterm():
+            for done in range(start + 1, steps + 1):
+                loop.step(done - 1)
+                progress("training", done, steps)
+                due = loop.ends or done == steps or time.monotonic() - saved >= settings.checkpoint_seconds
+                if checkpoint is not None and ranks.rank == 0 and due:
+                    loop.save(checkpoint, fingerprint, done)
+                    saved = time.monotonic()
+                if loop.ends:
+                    if ranks.rank == 0:
+                        _log.warning("asked to end: the checkpoint holds %d of %d steps", done, steps)
+                    raise SystemExit(Ending.CODE)
         case, height, width = loop.accuracies()
     return TrainingResult(tuple(loop.history), case, height, width, start)
 
@@ -99,8 +115,16 @@ class _Loop:
         self.history: list[dict[str, float]] = []
         self.sums = [0.0] * len(Losses._fields)
         self.summed = 0
+        self.ending = Ending()
+        self.ends = False
         network.train()
         self.losses = ranks.losses(network)
+
+    @contextmanager
+    def minding_sigterm(self) -> Iterator[None]:
+        """Within a block, `ends` is true after the step in which one of the processes was asked to end (SIGTERM)."""
+        with noting_sigterm() as self.ending:
+            yield
 
     def step(self, step: int) -> None:
         """One batch: sample, transform, forward, backward, update; `step` counts from 0."""
@@ -117,7 +141,9 @@ class _Loop:
             losses = self.losses(batch, cases, step / self.settings.steps)
         # Each process's mean counts by its share of the batch, which need not divide evenly.
         share = len(cases) / self.settings.batch_size
-        values = self.ranks.total(torch.stack([loss.detach().float() for loss in losses]) * share).tolist()
+        means = torch.stack([loss.detach().float() for loss in losses]) * share
+        *values, asked = self.ranks.total(torch.cat([means, means.new_tensor([self.ending.asked])])).tolist()
+        self.ends = asked > 0  # in all processes after the same step: none waits for one that has gone
         self._check_finite("loss", values[0], step)
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale(losses.total * (share * self.ranks.count)).backward()  # type: ignore[no-untyped-call]

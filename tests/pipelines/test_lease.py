@@ -1,0 +1,188 @@
+"""The lease of a line: one run at a time, whatever happens to it."""
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from morphad.base.errors import BadInputError, CheckFailedError
+from morphad.steps.lease import LineLease, Silence
+
+_FORK = multiprocessing.get_context("fork")
+
+
+class Clock:
+    """Shows what it is set to."""
+
+    def __init__(self, now: float = 1e9) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def _hold(folder: Path, pipe: Any) -> None:
+    lease = LineLease(folder)
+    lease.begin("dead", "train")
+    with lease.beating("dead", "train"):
+        pipe.send("in")
+        time.sleep(60)
+
+
+def test_a_holder_that_was_killed_is_followed_after_ten_minutes_and_not_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours, theirs = _FORK.Pipe()
+    holder = _FORK.Process(target=_hold, args=(tmp_path, theirs))
+    holder.start()
+    assert ours.recv() == "in"
+    os.kill(holder.pid or 0, signal.SIGKILL)
+    holder.join()
+    clock = Clock(time.time() + 590)
+    lease = LineLease(tmp_path, clock=clock)
+    with pytest.raises(CheckFailedError, match=r"run dead is in train since \d\d:\d\d UTC .* wait for its end"):
+        lease.begin("next", "ingest")
+    assert capsys.readouterr().err == ""
+    clock.now += 15
+    lease.begin("next", "ingest")
+    assert (
+        "morphad ingest: takes the line over from run dead, which gave no sign of life for 10 minutes, last in train"
+        in (capsys.readouterr().err)
+    )
+    assert lease.read().run == "next"  # type: ignore[union-attr]
+
+
+def test_between_steps_it_has_an_hour(tmp_path: Path) -> None:
+    clock = Clock()
+    lease = LineLease(tmp_path, clock=clock)
+    lease.begin("one", "ingest")
+    lease.leave("one", "ingest")
+    clock.now += 3590
+    with pytest.raises(CheckFailedError, match="run one is between steps, after ingest, since "):
+        lease.begin("two", "ingest")
+    clock.now += 20
+    lease.begin("two", "ingest")
+
+
+def test_a_step_that_runs_for_hours_keeps_the_line(tmp_path: Path) -> None:
+    lease = LineLease(tmp_path, Silence(0.01, 0.5, 0.5))
+    lease.begin("one", "train")
+    begun = lease.read().since  # type: ignore[union-attr]
+    with lease.beating("one", "train"):
+        time.sleep(1)
+        with pytest.raises(CheckFailedError):
+            lease.begin("two", "ingest")
+    assert lease.read().since == begun  # type: ignore[union-attr]
+
+
+def test_a_step_whose_line_was_taken_over_is_ended(tmp_path: Path) -> None:
+    said: list[str] = []
+    clock = Clock()
+    lease = LineLease(tmp_path, Silence(heartbeat=0.01), clock, said.append)
+    lease.begin("one", "train")
+    with lease.beating("one", "train"):
+        other = Clock(clock.now + 601)  # a node whose clock is wrong
+        LineLease(tmp_path, clock=other).begin("two", "ingest")
+        for _ in range(500):
+            if said:
+                break
+            time.sleep(0.01)
+    assert said[0].startswith("train: run one has lost the line: run two is in ingest since ")
+    with pytest.raises(CheckFailedError):
+        lease.leave("one", "train")
+    assert lease.read().run == "two"  # type: ignore[union-attr]
+
+
+def _sleep_on(folder: Path) -> None:
+    lease = LineLease(folder, Silence(heartbeat=0.01))
+    lease.begin("one", "train")
+    with lease.beating("one", "train"):
+        time.sleep(60)
+
+
+def test_by_default_its_process_ends_with_code_1(tmp_path: Path) -> None:
+    process = _FORK.Process(target=_sleep_on, args=(tmp_path,))
+    process.start()
+    lease = LineLease(tmp_path, clock=lambda: time.time() + 700)
+    while lease.read() is None:
+        time.sleep(0.01)
+    lease.begin("two", "ingest")
+    process.join(30)
+    assert process.exitcode == 1
+
+
+def test_a_clock_that_goes_back_neither_frees_a_line_nor_keeps_it_for_ever(tmp_path: Path) -> None:
+    clock = Clock()
+    lease = LineLease(tmp_path, clock=clock)
+    lease.begin("one", "train")
+    clock.now -= 365 * 86400
+    with pytest.raises(CheckFailedError):
+        lease.begin("two", "ingest")
+    clock.now += 610  # dead by the clock that holds now
+    lease.begin("two", "ingest")
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["begin", "go on", "beat", "leave", "let go"]),
+            st.sampled_from(["one", "two", "three"]),
+            st.integers(-5000, 5000),
+        ),
+        max_size=40,
+    )
+)
+def test_nobody_loses_a_line_before_its_time(acts: list[tuple[str, str, int]]) -> None:
+    """Whatever runs do in whatever order, with a clock that jumps: a run loses a line by silence alone."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        clock = Clock()
+        lease = LineLease(Path(folder), clock=clock)
+        for act, run, seconds in acts:
+            clock.now += seconds
+            before = lease.read()
+            try:
+                if act == "begin":
+                    lease.begin(run, "ingest")
+                elif act == "go on":
+                    lease.go_on(run, "train")
+                elif act == "beat":
+                    lease._mark(run, "train", "in")
+                elif act == "leave":
+                    lease.leave(run, "train")
+                else:
+                    lease.let_go(run)
+            except CheckFailedError:
+                after = lease.read()
+                assert before is not None
+                assert after is not None
+                assert before.run == after.run != run
+                continue
+            after = lease.read()
+            if before is not None and after is not None and before.run != after.run:
+                assert act == "begin"
+                silent = clock.now - before.heartbeat
+                assert before.state == "over" or silent > (600 if before.state == "in" else 3600)
+
+
+def test_what_killed_processes_leave_goes(tmp_path: Path) -> None:
+    (tmp_path / ".lease.json.abc").write_text("{")
+    LineLease(tmp_path).begin("one", "ingest")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lease.json", "lease.lock"]
+
+
+def test_a_damaged_lease_is_named_with_a_remedy(tmp_path: Path) -> None:
+    (tmp_path / "lease.json").write_text(json.dumps({"run": "x"}))
+    lease = LineLease(tmp_path)
+    with pytest.raises(BadInputError, match=r"lease\.json: no lease of a line; remove it"):
+        lease.begin("one", "ingest")
+    (tmp_path / "lease.json").unlink()
+    lease.begin("one", "ingest")
