@@ -46,6 +46,7 @@ def add_verbs(verbs: Verbs) -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("pipeline-runs"), metavar="FOLDER", help="artifacts of runs")
     parser.add_argument("--state", type=Path, default=None, metavar="FOLDER", help="lasting state; default: OUT/state")
+    parser.add_argument("--force", action="store_true", help="train although nothing is new since the last decision")
     parser.add_argument("--network", default="host", metavar="NAME", help="docker: the network that tasks are in")
 
 
@@ -61,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     names = list(project.lines) if options.lines is None else list(dict.fromkeys(options.lines.split(",")))
     lines = line_items(project, names)
     cluster = load_cluster(options.cluster).for_one_machine()
-    pipeline = training_pipeline(cluster, project)
+    pipeline = training_pipeline(cluster)
     out = options.out.resolve()
     state = (options.state or options.out / "state").resolve()
     settings = [project.line(name) for name in names]
@@ -77,9 +78,10 @@ def run(options: argparse.Namespace) -> int:
         earlier = set(out.glob(f"{pipeline.name}-*"))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # that limits of pods have no effect here
-            local.init(runner=runner, pipeline_root=str(out), enable_caching=False)
+            local.init(runner=runner, pipeline_root=str(out), enable_caching=True)
             try:
-                pipeline(lines=lines, seed=project.seed, reason="manual", state_root=str(state))
+                given = {"lines": lines, "seed": project.seed, "reason": "manual", "force": options.force}
+                pipeline(**given, state_root=str(state))
                 failed = False
             except RuntimeError:  # what kfp.local raises when a task failed
                 failed = True

@@ -57,9 +57,9 @@ class LineState:
                 write_json(self.progress, {**begun, "step": name, "state": "failed", "message": str(error)})
                 raise
 
-    def finish(self, run: str, message: str) -> None:
-        """Put on record that the run came to its end: the gate decided."""
-        write_json(self.progress, {"run": run, "step": "promote", "state": "done", "message": message})
+    def finish(self, run: str, message: str, step: str = "promote") -> None:
+        """Put on record that the run came to its end: the gate decided, or there was nothing new to decide on."""
+        write_json(self.progress, {"run": run, "step": step, "state": "done", "message": message})
 
     def end(self, run: str) -> tuple[bool, str]:
         """Whether a run of the line came to its end, and how, in words."""
