@@ -24,10 +24,9 @@ def prediction_pipeline(cluster: ClusterSettings) -> Any:
     Returns:
         kfp's pipeline: to be compiled, or called with keyword arguments where kfp.local is set up.
     """
+
     @dsl.pipeline(name=PIPELINE, description="Any number of images through a line's champion, into one table.")
-    def morphad_batch_predict(
-        line: str, images: str, settings_json: str = "", root: str = "", shards: int = 4
-    ) -> None:
+    def morphad_batch_predict(line: str, images: str, settings_json: str = "", root: str = "", shards: int = 4) -> None:
         planned = place(
             batch_plan(line=line, settings_json=settings_json, images=images, root=root, shards=shards),
             "batch_plan",

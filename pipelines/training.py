@@ -37,6 +37,7 @@ def training_pipeline(cluster: ClusterSettings) -> Any:
     Returns:
         kfp's pipeline: to be compiled, or called with keyword arguments where kfp.local is set up.
     """
+
     @dsl.pipeline(name=PIPELINE, description="Every line from camera folder to decision; a failed line stops no other.")
     def morphad_training(
         lines: list[dict[str, str]] = [],  # noqa: B006 - kfp reads it once; a run without lines ends in `notify`

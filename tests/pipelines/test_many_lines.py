@@ -3,14 +3,13 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
 
 pytest.importorskip("kfp", reason="kfp is not installed: pip install 'morphad[kubeflow]'")
 
 from fake_kubeflow import FakeKubeflow
+
 from morphad.cli import main
 from morphad.kubeflow.lines import check_size, line_items
 from morphad.settings import ProjectSettings
@@ -23,25 +22,25 @@ NAMES = [f"line-{number:04}" for number in range(1000)]
 Command = Callable[..., tuple[int, str]]
 
 
-def line(name: str, **sections: Any) -> dict[str, Any]:
-    """Settings as a plant writes them: a bucket, fields in the paths, a smaller image, limits of its own."""
-    pattern = r"(?P<lot>L\d+)/(?P<shift>[ABC])/(?P<camera>cam\d)/(?P<label>OK|NOK)/"
-    metadata = {"pattern": pattern, "labels": {"OK": "good", "NOK": "defect"}}
-    ingest = {"source": "s3", "path": f"s3://plant-images/{name}/", "metadata": metadata, "max_rejects": 5}
-    return {
-        "ingest": ingest,
-        "train": {"image_size": [256, 320], "optimiser": {"steps": 400, "batch_size": 16}},
-        "calibrate": {"false_reject_rate": 0.01},
-        "promote": {"min_auroc": 0.9, "max_escape": 0.1},
-        "register": {"tracking_uri": "https://mlflow.plant.example"},
-        **sections,
-    }
+# As a plant writes them: a bucket, fields in the paths, a smaller image, limits of its own.
+METADATA = {
+    "pattern": r"(?P<lot>L\d+)/(?P<shift>[ABC])/(?P<camera>cam\d)/(?P<label>OK|NOK)/",
+    "labels": {"OK": "good", "NOK": "defect"},
+}
+DEFAULTS = {
+    "ingest": {"source": "s3", "metadata": METADATA, "max_rejects": 5},
+    "train": {"image_size": [256, 320], "optimiser": {"steps": 400, "batch_size": 16}},
+    "calibrate": {"false_reject_rate": 0.01},
+    "promote": {"min_auroc": 0.9, "max_escape": 0.1},
+    "register": {"tracking_uri": "https://mlflow.plant.example"},
+}
 
 
 @pytest.fixture(scope="module")
 def params(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("plant") / "params.yaml"
-    path.write_text(json.dumps({"seed": 7, "lines": {name: line(name) for name in NAMES}}))  # JSON is YAML
+    lines = {name: {"ingest": {"path": f"s3://plant-images/{name}/"}} for name in NAMES}
+    path.write_text(json.dumps({"seed": 7, "defaults": DEFAULTS, "lines": lines}))  # JSON is YAML
     return path
 
 
@@ -85,10 +84,9 @@ def test_what_kubeflow_could_not_store_is_refused_before_anything_is_sent(
     (tmp_path / "schedules.yaml").write_text(json.dumps(schedules))
     further = ["--schedules", tmp_path / "schedules.yaml"] if words[0] == "schedule" else []
     if words[-1] != "--together":
-        metadata = {"labels": {f"word-{number}": "good" for number in range(6000)}, "sidecar": {"label": "verdict"}}
-        large = line("big", ingest={"source": "s3", "path": "s3://plant/", "metadata": metadata})
+        large = {"source": "s3", "path": "s3://plant/", "metadata": {"pattern": f"(?P<lot>{'L' * 120_000})"}}
         params = tmp_path / "params.yaml"
-        params.write_text(json.dumps({"lines": {"big": large}}))
+        params.write_text(json.dumps({"lines": {"big": {"ingest": large}}}))
     code, said = command(*words, "--params", params, *further)
     assert code == 2
     assert "KB (1 line with " in said or "KB (1000 lines with " in said
@@ -108,6 +106,5 @@ def test_a_changed_params_yaml_makes_no_compiled_pipeline_stale(
     monkeypatch.delenv("MORPHAD_IMAGE", raising=False)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pipelines").symlink_to(REPO / "pipelines")
-    for lines in ({"other": {"ingest": {"path": "camera"}}}, {}, None):  # not even read
-        YAML().dump({"seed": 3, "lines": lines}, tmp_path / "params.yaml")
-        assert main(["pipeline", "compile", "--check"]) == 0, capsys.readouterr().err
+    (tmp_path / "params.yaml").write_text("seed: 3\nlines: none yet")  # it is not even read
+    assert main(["pipeline", "compile", "--check"]) == 0, capsys.readouterr().err
