@@ -20,6 +20,7 @@ from morphad.base.verbs import Verbs
 from morphad.kubeflow.cluster import load_cluster
 from morphad.kubeflow.docker_runner import Engine
 from morphad.kubeflow.lines import line_items
+from morphad.kubeflow.processes import processes
 from morphad.kubeflow.project import project_file
 from morphad.settings import LineSettings
 from morphad.settings.reading import load_settings
@@ -125,8 +126,8 @@ def _alone_on(state: Path) -> Iterator[None]:
 
 @contextmanager
 def _processes() -> Iterator[Any]:
-    with _ended_by_signals(_kill_children):
-        yield local.SubprocessRunner(use_venv=False)
+    with _ended_by_signals(_kill_children), processes() as runner:
+        yield runner
 
 
 @contextmanager
