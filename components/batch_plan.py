@@ -9,7 +9,7 @@ from components.image import IMAGE
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def batch_plan(
     line: str,
-    lines: list[dict[str, str]],
+    settings_json: str,
     images: str,
     root: str,
     shards: int,
@@ -20,7 +20,7 @@ def batch_plan(
 
     Args:
         line: The line's name.
-        lines: The plant's lines with their resolved settings, this one among them.
+        settings_json: The line's settings, as `morphad pipeline submit-batch` gives them.
         images: A folder that every pod has, s3://bucket/prefix, or a .csv or .parquet table with a column `path`.
         root: Where the paths of a table begin; empty: the table's folder.
         shards: In how many parts the batch is worked through.
@@ -38,12 +38,14 @@ def batch_plan(
     from morphad.settings.line_json import line_from_json
 
     with ending_process(f"batch-predict {line}"):
-        known = {item["line"]: item["settings_json"] for item in lines}
-        if line not in known:
-            raise BadInputError(f"no line {line!r} in the parameter `lines`; it holds {', '.join(sorted(known))}")
+        if not settings_json:
+            raise BadInputError(
+                f"the run has no settings of line {line}; start it with `morphad pipeline submit-batch {line} IMAGES`, "
+                "which gives them in the parameter `settings_json`"
+            )
         if not 1 <= shards <= prediction.MOST_SHARDS:
             raise BadInputError(f"{shards} shards: expected 1 to {prediction.MOST_SHARDS}")
-        settings, listed = line_from_json(known[line]), Path(batch.path) / "batch.parquet"
+        settings, listed = line_from_json(settings_json), Path(batch.path) / "batch.parquet"
         figures = wait_out(
             lambda: prediction.plan(line, settings, images, root, model=Path(model.path), batch=listed),
             f"batch-predict {line}",

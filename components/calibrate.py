@@ -1,7 +1,7 @@
 """Component: the threshold and its guarantee."""
 
 from kfp import dsl
-from kfp.dsl import Dataset, Input, Model, Output
+from kfp.dsl import Input, Model, Output
 
 from components.image import IMAGE
 
@@ -11,8 +11,7 @@ def calibrate(
     line: str,
     settings_json: str,
     state_root: str,
-    data: Input[Dataset],
-    roles: Input[Dataset],
+    roles_hash: str,
     fitted: Input[Model],
     detector: Output[Model],
 ) -> None:
@@ -20,10 +19,9 @@ def calibrate(
 
     Args:
         line: The line's name.
-        settings_json: The line's resolved settings.
+        settings_json: What the step reads of the line's settings.
         state_root: Where the lines' lasting state is mounted.
-        data: Folder of the snapshot.
-        roles: Folder of split.parquet.
+        roles_hash: Of the images with their roles, which lie in the state.
         fitted: The detector without a threshold.
         detector: The detector with its threshold.
     """
@@ -33,9 +31,7 @@ def calibrate(
     from morphad.steps.paths import LinePaths
 
     with LineState(state_root, line).step("calibrate") as patiently:
-        paths = LinePaths.pod(
-            line, state_root, data=data.path, roles=roles.path, fitted=fitted.path, detector=detector.path
-        )
+        paths = LinePaths.pod(line, state_root, roles=roles_hash, fitted=fitted.path, detector=detector.path)
         figures = patiently(lambda: step(line_from_json(settings_json), paths))
     detector.metadata["guarantee"] = figures["guarantee"]
     if figures["threshold"] is not None:

@@ -1,7 +1,7 @@
 """Component: figures, curves and the page, from the frozen holdout."""
 
 from kfp import dsl
-from kfp.dsl import HTML, Artifact, ClassificationMetrics, Dataset, Input, Metrics, Model, Output
+from kfp.dsl import HTML, Artifact, ClassificationMetrics, Input, Metrics, Model, Output
 
 from components.image import IMAGE
 
@@ -12,8 +12,7 @@ def evaluate(
     settings_json: str,
     seed: int,
     state_root: str,
-    data: Input[Dataset],
-    roles: Input[Dataset],
+    roles_hash: str,
     detector: Input[Model],
     report: Output[Artifact],
     metrics: Output[Metrics],
@@ -24,11 +23,10 @@ def evaluate(
 
     Args:
         line: The line's name.
-        settings_json: The line's resolved settings.
+        settings_json: What the step reads of the line's settings.
         seed: Of the bootstrap.
         state_root: Where the lines' lasting state is mounted.
-        data: Folder of the snapshot and rejects.json.
-        roles: Folder of split.parquet and holdout.json.
+        roles_hash: Of the images with their roles, which lie in the state.
         detector: The detector with its threshold.
         report: Folder of figures, curves, predictions, pictures and page.
         metrics: The figures that are single numbers.
@@ -46,11 +44,11 @@ def evaluate(
 
     folder = Path(report.path)
     with LineState(state_root, line).step("evaluate") as patiently:
-        paths = LinePaths.pod(
-            line, state_root, data=data.path, roles=roles.path, detector=detector.path, report=report.path
-        )
+        paths = LinePaths.pod(line, state_root, roles=roles_hash, detector=detector.path, report=report.path)
         figures = patiently(lambda: step(line_from_json(settings_json), paths, seed))
-        shutil.copyfile(folder / "index.html", page.path)
+        # Without a file at their place kfp.local would not find metrics and curves in its cache.
+        for name, output in (("index.html", page), ("metrics.json", metrics), ("roc.json", curves)):
+            shutil.copyfile(folder / name, output.path)
     for name, value in single_figures(figures).items():
         metrics.log_metric(name, value)
     if matrix := confusion_matrix(figures):

@@ -7,15 +7,18 @@ from components.image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def ingest(line: str, settings_json: str, run: str, state_root: str, data: Output[Dataset]) -> None:
+def ingest(line: str, settings_json: str, run: str, state_root: str, data: Output[Dataset]) -> str:
     """Copy a line's images into a snapshot and describe each in the manifest.
 
     Args:
         line: The line's name.
-        settings_json: The line's resolved settings.
+        settings_json: The line's settings.
         run: The pipeline run that begins here.
         state_root: Where the lines' lasting state is mounted.
-        data: Folder of images/, manifest.parquet and rejects.json.
+        data: Folder of manifest.parquet, rejects.json and feedback.json.
+
+    Returns:
+        The data hash.
     """
     from morphad.settings.line_json import line_from_json
     from morphad.steps.ingest import ingest as step
@@ -32,3 +35,4 @@ def ingest(line: str, settings_json: str, run: str, state_root: str, data: Outpu
         f"{line}: {figures['good']} good and {figures['defect']} defect images, {figures['rejects']} left out; "
         f"{figures['new']} new, {figures['changed']} changed, {figures['gone']} gone"
     )
+    return str(figures["data_hash"])

@@ -30,9 +30,19 @@ def notify(
     """
     from pathlib import Path
 
+    from morphad.base.errors import BadInputError, CheckFailedError, ending_process
     from morphad.steps.line_state import close
 
-    _, table = close(state_root, [str(item["line"]) for item in lines], run)
+    with ending_process("pipeline"):
+        if not lines:
+            raise BadInputError(
+                "the run has no lines; start it with `morphad pipeline submit`, which takes them from params.yaml, or "
+                "give its parameter `lines` what it has in a run that was started so"
+            )
+        whole, table = close(state_root, [str(item["line"]) for item in lines], run)
     text = f"Run {run} ({reason}) ended as {status.state}. {table}"
     Path(summary.path).write_text(text, encoding="utf-8")
     print(text)
+    with ending_process("pipeline"):
+        if status.state == "SUCCEEDED" and not whole:  # no step failed, and yet a line has no end: steps were left out
+            raise CheckFailedError("not every line came to its end")

@@ -1,7 +1,7 @@
 """Component: challenger against champion."""
 
 from kfp import dsl
-from kfp.dsl import Artifact, Dataset, Input, Markdown, Model, Output
+from kfp.dsl import Artifact, Input, Markdown, Model, Output
 
 from components.image import IMAGE
 
@@ -14,8 +14,8 @@ def promote(
     run: str,
     reason: str,
     state_root: str,
-    data: Input[Dataset],
-    roles: Input[Dataset],
+    data_hash: str,
+    roles_hash: str,
     detector: Input[Model],
     registration: Input[Artifact],
     decision: Output[Artifact],
@@ -25,13 +25,13 @@ def promote(
 
     Args:
         line: The line's name.
-        settings_json: The line's resolved settings.
+        settings_json: The line's settings.
         seed: Of the bootstrap.
         run: The pipeline run, for the record.
         reason: Why the run was started, for the record.
         state_root: Where the lines' lasting state is mounted.
-        data: Folder of the snapshot.
-        roles: Folder of split.parquet and holdout.json.
+        data_hash: Of the images and their labels, for the record.
+        roles_hash: Of the images with their roles, which lie in the state.
         detector: The challenger.
         registration: Where the challenger is in the registry, JSON.
         decision: What was decided, with all figures, JSON.
@@ -43,14 +43,14 @@ def promote(
     from morphad.steps.line_state import LineState
     from morphad.steps.paths import LinePaths
     from morphad.steps.promote import promote as step
+    from morphad.steps.rerun import inputs_of, keep_decision
 
     state = LineState(state_root, line)
     with state.step("promote") as patiently:
         paths = LinePaths.pod(
             line,
             state_root,
-            data=data.path,
-            roles=roles.path,
+            roles=roles_hash,
             detector=detector.path,
             registration=registration.path,
             decision=decision.path,
@@ -61,5 +61,7 @@ def promote(
         outcome = f"version {decided['version']} {said[decided['outcome']]}"
         listed = "".join(f"- {reason}\n" for reason in decided["reasons"])
         Path(reasons.path).write_text(f"**{line}: {outcome}.**\n\n{listed}", encoding="utf-8")
+        inputs = inputs_of(settings, seed, data=data_hash, roles=roles_hash)
+        patiently(lambda: keep_decision(paths, decided, inputs, run))
         patiently(lambda: state.finish(run, f"{outcome}: {' '.join(decided['reasons'])}"))
     print(f"{line}: {outcome}")

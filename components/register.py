@@ -1,7 +1,7 @@
 """Component: the detector becomes the line's challenger in MLflow."""
 
 from kfp import dsl
-from kfp.dsl import Artifact, Dataset, Input, Model, Output
+from kfp.dsl import Artifact, Input, Model, Output
 
 from components.image import IMAGE
 
@@ -12,7 +12,7 @@ def register(
     settings_json: str,
     reason: str,
     state_root: str,
-    roles: Input[Dataset],
+    roles_hash: str,
     detector: Input[Model],
     report: Input[Artifact],
     registration: Output[Artifact],
@@ -21,10 +21,10 @@ def register(
 
     Args:
         line: The line's name.
-        settings_json: The line's resolved settings.
+        settings_json: The line's settings.
         reason: Why the run was started; a tag of MLflow's run and version.
         state_root: Where the lines' lasting state is mounted.
-        roles: Folder of split.parquet and holdout.json.
+        roles_hash: Of the images with their roles, which lie in the state.
         detector: The detector with its threshold.
         report: Folder of figures and page.
         registration: Run, model and version, JSON.
@@ -38,7 +38,7 @@ def register(
         paths = LinePaths.pod(
             line,
             state_root,
-            roles=roles.path,
+            roles=roles_hash,
             detector=detector.path,
             report=report.path,
             registration=registration.path,

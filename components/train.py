@@ -1,7 +1,7 @@
 """Component: the detector learns from good images."""
 
 from kfp import dsl
-from kfp.dsl import Dataset, Input, Model, Output
+from kfp.dsl import Model, Output
 
 from components.image import IMAGE
 
@@ -13,20 +13,20 @@ def train(
     seed: int,
     gpus: int,
     state_root: str,
-    data: Input[Dataset],
-    roles: Input[Dataset],
+    roles_hash: str,
+    again: str,
     fitted: Output[Model],
 ) -> None:
     """Fit a detector on the training images; a preempted pod's successor goes on from the checkpoint in the state.
 
     Args:
         line: The line's name.
-        settings_json: The line's resolved settings.
+        settings_json: What the step reads of the line's settings.
         seed: Of the training.
         gpus: How many GPUs the pod gets: more than one means so many processes that train together.
         state_root: Where the lines' lasting state is mounted.
-        data: Folder of the snapshot.
-        roles: Folder of split.parquet.
+        roles_hash: Of the images with their roles, which lie in the state.
+        again: Differs from run to run where an earlier result must not do; else empty.
         fitted: The detector without a threshold.
     """
     from morphad.settings.line_json import line_from_json
@@ -35,7 +35,7 @@ def train(
     from morphad.steps.train import train as step
 
     with LineState(state_root, line).step("train") as patiently:
-        paths = LinePaths.pod(line, state_root, data=data.path, roles=roles.path, fitted=fitted.path)
+        paths = LinePaths.pod(line, state_root, roles=roles_hash, fitted=fitted.path)
         figures = patiently(lambda: step(line_from_json(settings_json), paths, seed, gpus=gpus))
     fitted.metadata.update(figures)
     if "warning" in figures:

@@ -19,9 +19,9 @@ def validate(
 
     Args:
         line: The line's name.
-        settings_json: The line's resolved settings.
+        settings_json: The line's settings.
         state_root: Where the lines' lasting state is mounted.
-        data: Folder of the snapshot and its manifest.
+        data: Folder of the manifest.
         findings: What was found, JSON.
         page: What was found, for people.
     """

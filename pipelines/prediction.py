@@ -8,13 +8,11 @@ from components.batch_merge import batch_merge
 from components.batch_plan import batch_plan
 from components.batch_predict import batch_predict
 from morphad.kubeflow.cluster import ClusterSettings, place
-from morphad.kubeflow.lines import line_items
-from morphad.settings import ProjectSettings
 
 PIPELINE = "morphad-batch-predict"
 
 
-def prediction_pipeline(cluster: ClusterSettings, project: ProjectSettings) -> Any:
+def prediction_pipeline(cluster: ClusterSettings) -> Any:
     """The pipeline, placed on a cluster.
 
     The version of the model is settled once and goes to the shards as an artifact: a promotion meanwhile changes
@@ -22,19 +20,17 @@ def prediction_pipeline(cluster: ClusterSettings, project: ProjectSettings) -> A
 
     Args:
         cluster: What pods get.
-        project: Lines that the pipeline knows where a run gives none.
 
     Returns:
         kfp's pipeline: to be compiled, or called with keyword arguments where kfp.local is set up.
     """
-    default_lines = line_items(project)
 
     @dsl.pipeline(name=PIPELINE, description="Any number of images through a line's champion, into one table.")
-    def morphad_batch_predict(
-        line: str, images: str, root: str = "", shards: int = 4, lines: list[dict[str, str]] = default_lines
-    ) -> None:
+    def morphad_batch_predict(line: str, images: str, settings_json: str = "", root: str = "", shards: int = 4) -> None:
         planned = place(
-            batch_plan(line=line, lines=lines, images=images, root=root, shards=shards), "batch_plan", cluster
+            batch_plan(line=line, settings_json=settings_json, images=images, root=root, shards=shards),
+            "batch_plan",
+            cluster,
         )
         with dsl.ParallelFor(planned.outputs["Output"], name="shard", parallelism=cluster.parallelism) as shard:
             predicted = place(

@@ -14,17 +14,18 @@ from components.split import split
 from components.train import train
 from components.validate import validate
 from morphad.kubeflow.cluster import ClusterSettings, place
-from morphad.kubeflow.lines import line_items
-from morphad.settings import ProjectSettings
 
 PIPELINE = "morphad-training"
 
 
-def training_pipeline(cluster: ClusterSettings, project: ProjectSettings) -> Any:
-    """The pipeline, placed on a cluster.
+def training_pipeline(cluster: ClusterSettings) -> Any:
+    """The pipeline, placed on a cluster. It holds no line: a run brings its lines with their settings.
 
-    Inside the loop tasks take pipeline parameters, items and artifacts only: kfp.local replaces a parameter output of
-    a task outside the loop by the item, without a word.
+    Inside the loop tasks take pipeline parameters, items, and outputs of tasks of the loop only: kfp.local replaces a
+    parameter output of a task outside the loop by the item, without a word.
+
+    After `split`, where a run with nothing new ends, cached steps take parameters and artifacts of cached steps alone:
+    Kubeflow's cache knows an artifact by a number, and that of a step that always runs is new each time.
 
     The run's parameter `reason` says why it was started ("scheduled", "manual", "drift" and what drifted): monitoring
     retrains a line by a run of this pipeline with `lines` of that one line. It goes to MLflow, the decision's record
@@ -32,18 +33,17 @@ def training_pipeline(cluster: ClusterSettings, project: ProjectSettings) -> Any
 
     Args:
         cluster: What pods get.
-        project: Lines and seed that the pipeline has where a run gives none.
 
     Returns:
         kfp's pipeline: to be compiled, or called with keyword arguments where kfp.local is set up.
     """
-    default_lines = line_items(project)
 
     @dsl.pipeline(name=PIPELINE, description="Every line from camera folder to decision; a failed line stops no other.")
     def morphad_training(
-        lines: list[dict[str, str]] = default_lines,
-        seed: int = project.seed,
+        lines: list[dict[str, str]] = [],  # noqa: B006 - kfp reads it once; a run without lines ends in `notify`
+        seed: int = 0,
         reason: str = "scheduled",
+        force: bool = False,
         state_root: str = cluster.state.mount,
     ) -> None:
         run = dsl.PIPELINE_JOB_ID_PLACEHOLDER
@@ -52,37 +52,54 @@ def training_pipeline(cluster: ClusterSettings, project: ProjectSettings) -> Any
             dsl.ExitHandler(ending, name="all-lines"),
             dsl.ParallelFor(lines, name="line", parallelism=cluster.parallelism) as item,
         ):
-            common = {"line": item.line, "settings_json": item.settings_json, "state_root": state_root}
-            ingested = place(ingest(**common, run=run), "ingest", cluster)
-            data = ingested.outputs["data"]
-            validated = place(validate(**common, data=data), "validate", cluster)
-            roles = place(split(**common, seed=seed, data=data).after(validated), "split", cluster).outputs["roles"]
-            fitted = place(
-                train(**common, seed=seed, gpus=cluster.steps["train"].gpus, data=data, roles=roles), "train", cluster
-            ).outputs["fitted"]
-            calibrated = place(calibrate(**common, data=data, roles=roles, fitted=fitted), "calibrate", cluster)
-            detector = calibrated.outputs["detector"]
-            evaluated = place(
-                evaluate(**common, seed=seed, data=data, roles=roles, detector=detector), "evaluate", cluster
-            )
-            registered = place(
-                register(**common, reason=reason, roles=roles, detector=detector, report=evaluated.outputs["report"]),
-                "register",
+            line = {"line": item.line, "state_root": state_root}
+            whole = {**line, "settings_json": item.settings_json}
+            ingested = place(ingest(**whole, run=run), "ingest", cluster)
+            data, data_hash = ingested.outputs["data"], ingested.outputs["Output"]
+            validated = place(validate(**whole, data=data), "validate", cluster)
+            course = place(
+                split(**whole, seed=seed, run=run, force=force, data_hash=data_hash, data=data).after(validated),
+                "split",
                 cluster,
-            )
-            place(
-                promote(
-                    **common,
-                    seed=seed,
-                    run=run,
-                    reason=reason,
-                    data=data,
-                    roles=roles,
-                    detector=detector,
-                    registration=registered.outputs["registration"],
-                ),
-                "promote",
-                cluster,
-            )
+            ).outputs
+            with dsl.If(course["Output"] == "yes", name="something-new"):
+                roles = {"roles_hash": course["roles_hash"]}
+                fitted = place(
+                    train(
+                        **line,
+                        **roles,
+                        settings_json=course["train"],
+                        seed=seed,
+                        gpus=cluster.steps["train"].gpus,
+                        again=course["again"],
+                    ),
+                    "train",
+                    cluster,
+                ).outputs["fitted"]
+                detector = place(
+                    calibrate(**line, **roles, settings_json=course["calibrate"], fitted=fitted), "calibrate", cluster
+                ).outputs["detector"]
+                report = place(
+                    evaluate(**line, **roles, settings_json=course["evaluate"], seed=seed, detector=detector),
+                    "evaluate",
+                    cluster,
+                ).outputs["report"]
+                registration = place(
+                    register(**whole, **roles, reason=reason, detector=detector, report=report), "register", cluster
+                ).outputs["registration"]
+                place(
+                    promote(
+                        **whole,
+                        **roles,
+                        seed=seed,
+                        run=run,
+                        reason=reason,
+                        data_hash=data_hash,
+                        detector=detector,
+                        registration=registration,
+                    ),
+                    "promote",
+                    cluster,
+                )
 
     return morphad_training

@@ -9,14 +9,16 @@ from pydantic import BaseModel
 from ruamel.yaml import YAML
 
 from morphad.settings import LineSettings
+from morphad.settings.line_json import line_from_json
 from morphad.settings.reading import resolve
 from morphad.steps.calibrate import calibrate
 from morphad.steps.evaluate import evaluate
 from morphad.steps.ingest import ingest
 from morphad.steps.paths import LinePaths
 from morphad.steps.promote import promote
-from morphad.steps.reads import READS, write_settings
+from morphad.steps.reads import READS, read_by, write_settings
 from morphad.steps.register import register
+from morphad.steps.rerun import inputs_of, part_of
 from morphad.steps.split import split
 from morphad.steps.train import train
 from morphad.steps.validate import validate
@@ -103,6 +105,42 @@ def test_a_setting_changes_the_files_of_the_steps_that_read_it(settings: LineSet
     assert {step for step, text in written(settings, seed=1).items() if text != before[step]} == {
         "split", "train", "evaluate", "register", "promote"
     }  # fmt: skip
+
+
+def test_a_step_in_a_pod_gets_other_settings_when_its_file_would_change(settings: LineSettings) -> None:
+    """So Kubeflow's cache misses where DVC would run a step again, and hits elsewhere."""
+
+    def both(line: LineSettings) -> list[tuple[str, Any, str]]:
+        return [(step, read_by(step, line, 0), part_of(step, line)) for step in ("train", "calibrate", "evaluate")]
+
+    changes: list[tuple[str, dict[str, Any]]] = [
+        ("ingest", {"path": "elsewhere"}), ("ingest", {"white_level": 4095}), ("ingest", {"max_rejects": 3}),
+        ("validate_", {"min_good": 7}), ("split", {"holdout": 0.3}), ("train", {"backbone_rate": 0.2}),
+        ("calibrate", {"confidence": 0.8}), ("evaluate", {"bootstrap": 123}),
+        ("register_", {"experiment": "other"}), ("promote", {"max_escape": 0.1}),
+    ]  # fmt: skip
+    for section, values in changes:
+        part = getattr(settings, section)
+        after = settings.model_copy(update={section: part.model_copy(update=values)})
+        for (step, file, text), (_, other_file, other_text) in zip(both(settings), both(after), strict=True):
+            assert (file == other_file) == (text == other_text), (step, section, values)
+
+
+def test_a_pod_reads_the_same_of_its_part_as_of_all_settings(settings: LineSettings) -> None:
+    for step in ("train", "calibrate", "evaluate"):
+        assert read_by(step, line_from_json(part_of(step, settings)), 0) == read_by(step, settings, 0)
+
+
+def test_what_a_decision_rests_on_names_the_steps_that_dvc_has(settings: LineSettings) -> None:
+    stages = YAML(typ="safe").load(REPO / "dvc.yaml")["stages"]
+    inputs = inputs_of(settings, 0, data="d", roles="r")
+    assert set(inputs["settings"]) == set(stages) - {"settings"}
+    assert inputs_of(settings, 0, data="d", roles="r") == inputs
+    for other in (
+        inputs_of(settings, 1, data="d", roles="r"), inputs_of(settings, 0, data="e", roles="r"),
+        inputs_of(settings, 0, data="d", roles="s"),
+    ):  # fmt: skip
+        assert other != inputs
 
 
 def test_dvc_watches_the_file_of_every_step() -> None:

@@ -34,16 +34,16 @@ def compiled_batch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _compiled(tmp_path_factory: pytest.TempPathFactory, pipeline: str) -> Path:
 
     path = tmp_path_factory.mktemp("compiled") / f"{pipeline}.yaml"
-    path.write_text(compile_once(REPO / "params.yaml", REPO / "pipelines" / "cluster.yaml", pipeline))
+    path.write_text(compile_once(REPO / "pipelines" / "cluster.yaml", pipeline))
     return path
 
 
 @functools.cache
-def compile_once(params: Path, cluster: Path, pipeline: str) -> str:
+def compile_once(cluster: Path, pipeline: str) -> str:
     """What the sources are compiled to."""
     from morphad.kubeflow.compiling import render
 
-    return render(params, cluster, pipeline)
+    return render(cluster, pipeline)
 
 
 @pytest.fixture

@@ -73,7 +73,7 @@ def test_images_on_a_volume_are_mounted_in_the_steps_that_are_named(pipeline: st
     for name in ("ingest", "batch_plan", "batch_predict"):
         settings["steps"][name]["volumes"] = ["images"]
     YAML(typ="safe").dump(settings, tmp_path / "cluster.yaml")
-    rendered = render(REPO / "params.yaml", tmp_path / "cluster.yaml", pipeline)
+    rendered = render(tmp_path / "cluster.yaml", pipeline)
     _, platform = YAML(typ="safe").load_all(rendered)
     mounts = {
         name.removeprefix("exec-"): [(mount["constant"], mount["mountPath"]) for mount in pod["pvcMount"]]
@@ -89,7 +89,7 @@ def test_a_secret_may_be_missing_where_the_file_says_so(tmp_path: Path) -> None:
     settings = YAML(typ="safe").load(REPO / "pipelines" / "cluster.yaml")
     settings["secrets"]["s3"]["optional"] = True
     YAML(typ="safe").dump(settings, tmp_path / "cluster.yaml")
-    rendered = render(REPO / "params.yaml", tmp_path / "cluster.yaml", TRAINING)
+    rendered = render(tmp_path / "cluster.yaml", TRAINING)
     _, platform = YAML(typ="safe").load_all(rendered)
     pods = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values()
     given = {(secret["secretName"], secret["optional"]) for pod in pods for secret in pod.get("secretAsEnv", ())}

@@ -21,7 +21,6 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 from components.image import with_cuda
 from morphad.base.errors import BadInputError
 from morphad.kubeflow.cluster import SHARED_MEMORY, STEPS, Step, load_cluster
-from morphad.settings.line_json import line_from_json
 from morphad.settings.reading import load_settings
 
 REPO = Path(__file__).resolve().parents[2]
@@ -258,6 +257,7 @@ def test_secrets_go_to_the_steps_that_need_them_and_no_others(pods: dict[str, di
     given = {name: {secret["secretName"] for secret in pods[name].get("secretAsEnv", ())} for name in STEPS}
     assert {name: secrets for name, secrets in given.items() if secrets} == {
         "ingest": {"morphad-s3"},
+        "split": {"morphad-mlflow"},
         "register": {"morphad-mlflow"},
         "promote": {"morphad-mlflow"},
     }
@@ -277,8 +277,20 @@ def test_steps_that_talk_to_services_are_repeated_with_growing_waits(tasks: dict
 def test_only_steps_that_look_at_nothing_but_their_inputs_are_cached(tasks: dict[str, dict[str, Any]]) -> None:
     cached = {name for name in STEPS if tasks[name]["cachingOptions"].get("enableCache")}
     assert cached == {"train", "calibrate", "evaluate"}
-    # The run's identifier differs each time: a cached step that took it would never be found.
-    assert not any("run" in tasks[name]["inputs"]["parameters"] for name in cached)
+    for name in cached:
+        # The run's identifier differs each time, and so does the number of an artifact of a step that always runs.
+        assert "run" not in tasks[name]["inputs"]["parameters"]
+        given = tasks[name]["inputs"].get("artifacts", {}).values()
+        assert {artifact["taskOutputArtifact"]["producerTask"] for artifact in given} <= cached
+
+
+def test_what_train_and_its_followers_do_depends_on_something_new(
+    documents: list[dict[str, Any]], tasks: dict[str, dict[str, Any]]
+) -> None:
+    (branch,) = (task for task in tasks.values() if "condition" in task.get("triggerPolicy", {}))
+    assert branch["triggerPolicy"]["condition"] == "inputs.parameter_values['pipelinechannel--split-Output'] == 'yes'"
+    body = documents[0]["components"][branch["componentRef"]["name"]]["dag"]["tasks"]
+    assert set(body) == {"train", "calibrate", "evaluate", "register", "promote"}
 
 
 def test_lines_run_beside_each_other_within_the_limit_and_the_end_is_told(
@@ -290,12 +302,12 @@ def test_lines_run_beside_each_other_within_the_limit_and_the_end_is_told(
     assert "notify" in documents[0]["root"]["dag"]["tasks"]
 
 
-def test_a_run_without_parameters_trains_the_lines_of_the_settings(documents: list[dict[str, Any]]) -> None:
-    project = load_settings(REPO / "params.yaml")
+def test_the_pipeline_holds_no_line(documents: list[dict[str, Any]]) -> None:
     defaults = documents[0]["root"]["inputDefinitions"]["parameters"]
-    given = {item["line"]: line_from_json(item["settings_json"]) for item in defaults["lines"]["defaultValue"]}
-    assert given == project.lines
-    assert defaults["seed"]["defaultValue"] == project.seed
+    assert {name: given["defaultValue"] for name, given in defaults.items()} == {
+        "lines": [], "seed": 0.0, "reason": "scheduled", "force": False, "state_root": "/state"
+    }  # fmt: skip
+    assert not any(line in COMPILED.read_text() for line in load_settings(REPO / "params.yaml").lines)
 
 
 def test_types_of_artifacts_are_those_that_the_user_interface_draws(documents: list[dict[str, Any]]) -> None:

@@ -12,6 +12,7 @@ pytest.importorskip("kfp", reason="kfp is not installed: pip install 'morphad[ku
 from kfp import dsl
 
 from components.ingest import ingest
+from components.notify import notify
 from components.split import split
 from components.train import train
 from morphad.base.files import sha256_file
@@ -35,26 +36,28 @@ def settings_json(camera: Path) -> str:
     return line_to_json(resolve(raw).line("weave"))
 
 
-def ingested(folder: Path, settings_json: str, run: str) -> tuple[dsl.Dataset, dsl.Dataset]:
-    """Snapshot and roles of one run, with the state beside them."""
+def ingested(folder: Path, settings_json: str, run: str) -> tuple[dsl.Dataset, dict[str, str]]:
+    """Roles of one run, and what split says to later steps; the state is beside them."""
     data, roles = dsl.Dataset(uri=str(folder / run / "data")), dsl.Dataset(uri=str(folder / run / "roles"))
-    state = str(folder / "state")
-    ingest.python_func(line="weave", settings_json=settings_json, run=run, state_root=state, data=data)
-    split.python_func(line="weave", settings_json=settings_json, seed=0, state_root=state, data=data, roles=roles)
-    return data, roles
+    common = {"line": "weave", "settings_json": settings_json, "run": run, "state_root": str(folder / "state")}
+    data_hash = ingest.python_func(**common, data=data)
+    told = {name: str(folder / run / name) for name in ("roles_hash", "again", "train", "calibrate", "evaluate")}
+    goes_on = split.python_func(**common, seed=0, force=False, data_hash=data_hash, data=data, roles=roles, **told)
+    assert goes_on == "yes"
+    return roles, {name: Path(path).read_text() for name, path in told.items()}
 
 
 def test_the_holdout_stays_as_it_was_when_new_images_come(
     tmp_path: Path, camera: Path, settings_json: str, make_set: Callable[..., Path]
 ) -> None:
-    _, before = ingested(tmp_path, settings_json, "one")
+    before, _ = ingested(tmp_path, settings_json, "one")
     close(tmp_path / "state", ["weave"], "one")
     frozen = Path(before.path, "holdout.json").read_bytes()
     more = make_set(tmp_path / "more", good=20, seed=1)
     for path in (more / "train" / "good").iterdir():
         path.rename(camera / "train" / "good" / f"new-{path.name}")
-    data, after = ingested(tmp_path, settings_json, "two")
-    assert data.metadata["good"] > 46
+    after, _ = ingested(tmp_path, settings_json, "two")
+    assert sum(after.metadata[role] for role in ("train", "calibration", "holdout")) > 46
     assert json.loads(Path(after.path, "holdout.json").read_bytes())["id"] == json.loads(frozen)["id"]
     assert after.metadata["holdout"] == before.metadata["holdout"]
     assert after.metadata["train"] > before.metadata["train"]
@@ -63,18 +66,18 @@ def test_the_holdout_stays_as_it_was_when_new_images_come(
 def test_a_training_that_was_killed_goes_on_in_another_pod_and_ends_as_if_it_had_not_been(
     tmp_path: Path, settings_json: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data, roles = ingested(tmp_path, settings_json, "one")
+    _, told = ingested(tmp_path, settings_json, "one")
 
     def fit(pod: str) -> dsl.Model:
         fitted = dsl.Model(uri=str(tmp_path / pod / "fitted"))
         train.python_func(
             line="weave",
-            settings_json=settings_json,
+            settings_json=told["train"],
             seed=0,
             gpus=1,
             state_root=str(tmp_path / "state"),
-            data=data,
-            roles=roles,
+            roles_hash=told["roles_hash"],
+            again="",
             fitted=fitted,
         )
         return fitted
@@ -107,16 +110,16 @@ def test_a_pod_whose_gpu_does_not_work_trains_on_the_cpu_and_says_so(
     tmp_path: Path, settings_json: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    data, roles = ingested(tmp_path, settings_json, "one")
+    _, told = ingested(tmp_path, settings_json, "one")
     fitted = dsl.Model(uri=str(tmp_path / "fitted"))
     train.python_func(
         line="weave",
-        settings_json=settings_json.replace('"device":"cpu"', '"device":"auto"'),
+        settings_json=told["train"].replace('"device":"cpu"', '"device":"auto"'),
         seed=0,
         gpus=1,
         state_root=str(tmp_path / "state"),
-        data=data,
-        roles=roles,
+        roles_hash=told["roles_hash"],
+        again="",
         fitted=fitted,
     )
     assert fitted.metadata["device"] == "cpu"
@@ -131,6 +134,39 @@ def test_wrong_settings_end_the_line_with_a_message_on_record(
     with pytest.raises(SystemExit) as ended:
         ingest.python_func(line="weave", settings_json="{}", run="r", state_root=str(tmp_path / "state"), data=data)
     assert ended.value.code == 2
-    assert "ingest: missing" in capsys.readouterr().err
-    assert "ingest: missing" in LineState(tmp_path / "state", "weave").end("r")[1]
+    assert "expected a mapping with the key 'defaults'" in capsys.readouterr().err
+    assert "'defaults'" in LineState(tmp_path / "state", "weave").end("r")[1]
     assert not (tmp_path / "data").exists()
+
+
+def test_a_step_whose_roles_were_split_anew_says_so(
+    tmp_path: Path, settings_json: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, told = ingested(tmp_path, settings_json, "one")
+    with pytest.raises(SystemExit) as ended:
+        train.python_func(
+            line="weave",
+            settings_json=told["train"],
+            seed=0,
+            gpus=0,
+            state_root=str(tmp_path / "state"),
+            roles_hash="0" * 32,
+            again="",
+            fitted=dsl.Model(uri=str(tmp_path / "fitted")),
+        )
+    assert ended.value.code == 2
+    assert "another run has split the images of weave since: start a new run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("lines", "code", "told"), [([], 2, "the run has no lines"), ([{"line": "weave"}], 1, "end")])
+def test_a_run_without_lines_or_without_their_ends_is_no_good_run(
+    tmp_path: Path, lines: list[dict[str, str]], code: int, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = dsl.PipelineTaskFinalStatus("SUCCEEDED", "run", "all-lines", None, None)
+    summary = dsl.Markdown(uri=str(tmp_path / "summary"))
+    with pytest.raises(SystemExit) as ended:
+        notify.python_func(
+            lines=lines, run="r", reason="manual", state_root=str(tmp_path), status=status, summary=summary
+        )
+    assert ended.value.code == code
+    assert told in capsys.readouterr().err

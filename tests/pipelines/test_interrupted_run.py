@@ -99,8 +99,7 @@ class Run:
     def _process(self, step: str) -> psutil.Process | None:
         with contextlib.suppress(psutil.NoSuchProcess):
             for child in self.process.children(recursive=True):
-                words = child.cmdline()
-                if "kfp.dsl.executor_main" in words and words[-1] == step:
+                if child.name() == step:
                     return child
         return None
 

@@ -17,19 +17,32 @@ from morphad.settings import RegisterSettings
 from tiny import hardly_trained
 
 REPO = Path(__file__).resolve().parents[2]
-LINES = ("pv-mono", "pv-poly")
+LINE = "pv-mono"
 VERBS = ("ingest", "validate", "split", "train", "calibrate", "evaluate")
-# The line that fails runs between the two others.
-ORDER = ("pv-mono", "broken", "pv-poly")
+ORDER = ("broken", LINE)  # the line that fails runs before the other
+# One process runs them all: what tasks import is imported once.
+RUNS = {
+    "first": ["--lines", ",".join(ORDER)],
+    "again": ["--lines", LINE],
+    "calibrated": ["--lines", LINE, "--params", "changed.yaml"],
+    "forced": ["--lines", LINE, "--params", "changed.yaml", "--force"],
+}
+CODE = """
+import json, sys
+from morphad.cli import main
+for name, words in json.loads(sys.argv[1]).items():
+    print(f"=== {name}", flush=True)
+    print(f"ended with {main(['pipeline', 'run', *words, '--out', 'out'])}", flush=True)
+"""
 
 pytestmark = pytest.mark.slow
 
 
-def morphad(project: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+def python(project: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
     return subprocess.run(
-        [sys.executable, "-m", "morphad.cli", *arguments],
-        cwd=project, env=environment, text=True, capture_output=True, check=False,
+        [sys.executable, *arguments], cwd=project, env=environment, text=True, check=False,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
 
 
@@ -43,58 +56,87 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings["seed"] = 5
     settings["lines"]["broken"] = {"ingest": {"source": "folder", "path": "no-such-folder"}}
     yaml.dump(settings, folder / "params.yaml")
+    settings["defaults"]["calibrate"]["false_reject_rate"] = 0.25
+    yaml.dump(settings, folder / "changed.yaml")
     return folder
 
 
 @pytest.fixture(scope="module")
-def first_run(project: Path) -> "subprocess.CompletedProcess[str]":
-    return morphad(project, "pipeline", "run", "--runner", "subprocess", "--lines", ",".join(ORDER), "--out", "out")
+def runs(project: Path) -> dict[str, str]:
+    """What each of the runs said, and its exit code."""
+    done = python(project, "-c", CODE, json.dumps(RUNS))
+    assert done.returncode == 0, done.stdout
+    said = dict(part.split("\n", 1) for part in done.stdout.split("=== ")[1:])
+    assert list(said) == list(RUNS)
+    return said
 
 
-def artifact(project: Path, line: str, step: str, name: str) -> Path:
-    """Where the first run, of all lines, put an artifact."""
-    run = sorted((project / "out").glob("morphad-training-*"))[0]
-    (found,) = run.glob(f"*-iteration-{ORDER.index(line)}/{step}/{name}")
+def folder_of(project: Path, run: str, line: str = LINE) -> Path:
+    """Where a run put what its steps for a line made."""
+    folder = sorted((project / "out").glob("morphad-training-*"))[list(RUNS).index(run)]
+    (found,) = folder.glob(f"*-iteration-{ORDER.index(line) if run == 'first' else 0}")
     return found
 
 
-def test_lines_end_with_a_champion_although_one_fails(
-    project: Path, first_run: "subprocess.CompletedProcess[str]"
-) -> None:
-    assert first_run.returncode == 1, first_run.stdout + first_run.stderr
+def steps(project: Path, run: str) -> set[str]:
+    """The steps of a run that were done, not taken from an earlier run."""
+    return {folder.name for folder in folder_of(project, run).iterdir()}
+
+
+def test_a_line_ends_with_a_champion_although_one_fails(project: Path, runs: dict[str, str]) -> None:
+    assert runs["first"].endswith("ended with 1\n"), runs["first"]
     registry = Registry(RegisterSettings(tracking_uri=f"sqlite:///{project / 'mlflow.db'}"))
-    for line in LINES:
-        champion = registry.champion(line)
-        assert champion is not None
-        assert json.loads(artifact(project, line, "promote", "decision").read_text())["promote"]
+    assert registry.champion(LINE) is not None
     assert registry.champion("broken") is None
+    assert json.loads((folder_of(project, "first") / "promote" / "decision").read_text())["promote"]
 
 
-def test_the_end_of_every_line_is_told(project: Path, first_run: "subprocess.CompletedProcess[str]") -> None:
-    assert "2 of 3 lines came to their end." in first_run.stdout
-    (row,) = {line.strip() for line in first_run.stdout.splitlines() if line.strip().startswith("| broken")}
+def test_the_end_of_every_line_is_told(runs: dict[str, str]) -> None:
+    assert "1 of 2 lines came to their end." in runs["first"]
+    (row,) = {line.strip() for line in runs["first"].splitlines() if line.strip().startswith("| broken")}
     assert "**failed** | failed in ingest:" in row
     assert "no-such-folder" in row
-    assert "morphad ingest broken: " in first_run.stdout  # in the log of the task, in place of a traceback
-    assert "Traceback" not in first_run.stdout + first_run.stderr
+    assert "morphad ingest broken: " in runs["first"]  # in the log of the task, in place of a traceback
+    assert "Traceback" not in runs["first"]
 
 
-def test_figures_equal_those_of_the_verbs(project: Path, first_run: "subprocess.CompletedProcess[str]") -> None:
-    calls = [[verb, line] for line in LINES for verb in VERBS]
+def test_a_run_with_nothing_new_ends_after_split(project: Path, runs: dict[str, str]) -> None:
+    assert runs["again"].endswith("ended with 0\n"), runs["again"]
+    assert steps(project, "again") == {"ingest", "validate", "split"}
+    assert f"| {LINE} | done | unchanged: version 1 stays |" in runs["again"]
+    # The state is of the last run of all, which was forced; what the first one froze is there still.
+    holdouts = {folder_of(project, run) / "split" / "roles" / "holdout.json" for run in ("first", "again", "forced")}
+    assert len({path.read_bytes() for path in holdouts}) == 1
+
+
+def test_a_changed_setting_does_again_what_it_concerns(project: Path, runs: dict[str, str]) -> None:
+    assert runs["calibrated"].endswith("ended with 0\n"), runs["calibrated"]
+    every = {*VERBS, "register", "promote"}
+    assert steps(project, "calibrated") == every - {"train"}
+    assert f"| {LINE} | done | version 2 " in runs["calibrated"]
+
+
+def test_a_run_can_be_forced_to_train(project: Path, runs: dict[str, str]) -> None:
+    assert runs["forced"].endswith("ended with 0\n"), runs["forced"]
+    assert steps(project, "forced") == {*VERBS, "register", "promote"}
+    # The same seed and the same images make the same detector, which is version 2 already.
+    assert f"| {LINE} | done | version 2 " in runs["forced"]
+
+
+def test_figures_equal_those_of_the_verbs(project: Path, runs: dict[str, str]) -> None:
+    calls = [[verb, LINE] for verb in VERBS]
     code = f"from morphad.cli import main\nfor call in {calls}:\n    assert main(call) == 0, call"
-    done = subprocess.run([sys.executable, "-c", code], cwd=project, text=True, capture_output=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    for line in LINES:
-        report = artifact(project, line, "evaluate", "report")
-        for name in ("metrics.json", "roc.json", "predictions.csv"):
-            assert (report / name).read_bytes() == (project / "reports" / line / name).read_bytes(), (line, name)
+    done = python(project, "-c", code)
+    assert done.returncode == 0, done.stdout
+    report = folder_of(project, "first") / "evaluate" / "report"
+    for name in ("metrics.json", "roc.json", "predictions.csv"):
+        assert (report / name).read_bytes() == (project / "reports" / LINE / name).read_bytes(), name
 
 
-def test_figures_curves_and_page_are_typed_artifacts(
-    project: Path, first_run: "subprocess.CompletedProcess[str]"
-) -> None:
-    figures = json.loads((artifact(project, "pv-mono", "evaluate", "report") / "metrics.json").read_text())
-    written = json.loads(artifact(project, "pv-mono", "evaluate", "executor_output.json").read_text())["artifacts"]
+def test_figures_curves_and_page_are_typed_artifacts(project: Path, runs: dict[str, str]) -> None:
+    evaluated, promoted = (folder_of(project, "first") / step for step in ("evaluate", "promote"))
+    figures = json.loads((evaluated / "report" / "metrics.json").read_text())
+    written = json.loads((evaluated / "executor_output.json").read_text())["artifacts"]
     metrics, curves = (written[name]["artifacts"][0]["metadata"] for name in ("metrics", "curves"))
     assert metrics["image_auroc"] == figures["image_auroc"]
     good, defect = (row["row"] for row in curves["confusionMatrix"]["rows"])
@@ -107,12 +149,12 @@ def test_figures_curves_and_page_are_typed_artifacts(
     assert corners[-1] == (1, 1)
     thresholds = [point["confidenceThreshold"] for point in curves["confidenceMetrics"]]
     assert thresholds == sorted(thresholds, reverse=True)
-    assert "<html" in artifact(project, "pv-mono", "evaluate", "page").read_text()
-    assert "pv-mono: version 1 is champion" in artifact(project, "pv-mono", "promote", "reasons").read_text()
+    assert "<html" in (evaluated / "page").read_text()
+    assert "pv-mono: version 1 is champion" in (promoted / "reasons").read_text()
 
 
 def test_an_unknown_line_is_named_before_anything_runs(project: Path) -> None:
-    done = morphad(project, "pipeline", "run", "--lines", "pv-mono,nobody", "--out", "elsewhere")
+    done = python(project, "-m", "morphad.cli", "pipeline", "run", "--lines", "pv-mono,nobody", "--out", "elsewhere")
     assert done.returncode == 2
-    assert "'nobody'" in done.stderr
+    assert "'nobody'" in done.stdout
     assert not (project / "elsewhere").exists()

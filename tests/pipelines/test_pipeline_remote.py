@@ -168,10 +168,10 @@ def test_a_batch_prediction_is_uploaded_and_started(command: Command, fake: Fake
     assert code == 0, said
     (run,) = fake.runs.values()
     given = run["runtime_config"]["parameters"]
-    (item,) = given.pop("lines")
+    settings = given.pop("settings_json")
     assert given == {"line": "pv-mono", "images": "/state/new.csv", "root": "s3://camera", "shards": 9}
-    assert set(given) | {"lines"} == set(needed)
-    assert line_from_json(item["settings_json"]) == load_settings(PARAMS).line("pv-mono")
+    assert set(given) | {"settings_json"} == set(needed)
+    assert line_from_json(settings) == load_settings(PARAMS).line("pv-mono")
     assert run["run_id"] in said
     # Training is another pipeline, of which nothing is there.
     assert command("pipeline", "submit")[0] == 2

@@ -11,10 +11,9 @@ from morphad.base.files import write_text
 from morphad.base.verbs import Verbs
 from morphad.kubeflow.cluster import load_cluster
 from morphad.kubeflow.project import COMPILED, project_file
-from morphad.settings.reading import load_settings
 from pipelines import prediction, training
 
-HEADER = "# Rendered from components/, pipelines/ and params.yaml: change those, then run `morphad pipeline compile`.\n"
+HEADER = "# Rendered from components/ and pipelines/: change those, then run `morphad pipeline compile`.\n"
 TRAINING, BATCH = "training", "batch-predict"
 PIPELINES = {TRAINING: training.training_pipeline, BATCH: prediction.prediction_pipeline}
 NAMES = {TRAINING: training.PIPELINE, BATCH: prediction.PIPELINE}  # in Kubeflow
@@ -22,7 +21,7 @@ NAMES = {TRAINING: training.PIPELINE, BATCH: prediction.PIPELINE}  # in Kubeflow
 
 def add_verbs(verbs: Verbs) -> None:
     """Add `pipeline compile`."""
-    parser = verbs.add_for_project("compile", _compile, "render the pipelines that a cluster runs", "--check")
+    parser = verbs.add("compile", _compile, "render the pipelines that a cluster runs", "--check")
     parser.add_argument(
         "--cluster", type=Path, default=project_file("cluster.yaml"), metavar="FILE", help="what pods get"
     )
@@ -36,25 +35,24 @@ def add_verbs(verbs: Verbs) -> None:
 def _compile(options: argparse.Namespace) -> None:
     files = {options.pipeline: options.out} if options.out else {name: COMPILED / f"{name}.yaml" for name in PIPELINES}
     for name, file in files.items():
-        rendered = render(options.params, options.cluster, name)
+        rendered = render(options.cluster, name)
         if not options.check:
             write_text(file, rendered)
         elif not file.exists() or file.read_text(encoding="utf-8") != rendered:
             raise CheckFailedError(f"{file}: stale; run `morphad pipeline compile` and commit it")
 
 
-def render(params: Path, cluster: Path, name: str) -> str:
-    """A pipeline as YAML: the pipeline spec and the Kubernetes platform spec.
+def render(cluster: Path, name: str) -> str:
+    """A pipeline as YAML: the pipeline spec and the Kubernetes platform spec. It holds no line: a run brings them.
 
     Args:
-        params: File of lines and settings.
         cluster: File of what pods get.
         name: Which, one of `PIPELINES`.
 
     Raises:
-        BadInputError: One of the two files is wrong.
+        BadInputError: The file is wrong.
     """
-    pipeline = PIPELINES[name](load_cluster(cluster), load_settings(params))
+    pipeline = PIPELINES[name](load_cluster(cluster))
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "pipeline.yaml"
         compiler.Compiler().compile(pipeline, str(package))

@@ -21,9 +21,14 @@ def add_remote(verbs: Verbs, name: str, verb: Verb, about: str, example: str) ->
     return parser
 
 
-def add_sources(parser: argparse.ArgumentParser) -> None:
-    """Let a verb be told where its compiled pipeline is, and what that is compiled from; `pipeline` says which one."""
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE", help="lines and settings")
+def add_sources(parser: argparse.ArgumentParser, lines: bool = True) -> None:
+    """Let a verb be told where its compiled pipeline is, what that is compiled from, and where a run's lines are.
+
+    `pipeline` says which one it is.
+    """
+    if lines:
+        params = Path("params.yaml")
+        parser.add_argument("--params", type=Path, default=params, metavar="FILE", help="lines and settings")
     parser.add_argument(
         "--cluster", type=Path, default=project_file("cluster.yaml"), metavar="FILE", help="what pods get"
     )
@@ -40,4 +45,4 @@ def open_kubeflow(options: argparse.Namespace) -> Kubeflow:
 def open_compiled(options: argparse.Namespace) -> CompiledPipeline:
     """The compiled pipeline that a verb's options name; it must not be stale."""
     path = options.compiled or COMPILED / f"{options.pipeline}.yaml"
-    return read_compiled(options.pipeline, path, options.params, options.cluster)
+    return read_compiled(options.pipeline, path, options.cluster)

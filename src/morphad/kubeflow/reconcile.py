@@ -15,6 +15,8 @@ from morphad.base.errors import CheckFailedError
 from morphad.base.files import sha256_json
 from morphad.base.text import flattened, masked_settings
 from morphad.kubeflow.client import Kubeflow, RecurringRun, Trigger
+from morphad.settings.explaining import SettingsError
+from morphad.settings.line_json import line_from_json
 
 _MARK = re.compile(r"^morphad schedule: (\{.*\})$", re.MULTILINE)
 
@@ -168,11 +170,16 @@ def _flat(trigger: Trigger) -> dict[str, Any]:
             values[key] = value
             continue
         for item in value:
-            values |= flattened({"settings": _parsed(item.get("settings_json", ""))})
+            values |= flattened({"settings": _settings(item.get("settings_json", ""))})
     return values
 
 
-def _parsed(text: str) -> Any:
+def _settings(text: str) -> Any:
+    """A line's settings with all defaults; as they are written where another version of morphad wrote them."""
+    try:
+        return line_from_json(text).model_dump(mode="json", by_alias=True)
+    except SettingsError:
+        pass
     try:
         return json.loads(text)
     except ValueError:

@@ -14,7 +14,7 @@ from morphad.kubeflow.client import Kubeflow, Run
 from morphad.kubeflow.cluster import load_cluster
 from morphad.kubeflow.compiling import BATCH, NAMES, PIPELINES, TRAINING
 from morphad.kubeflow.connection import NotFoundError
-from morphad.kubeflow.lines import line_items
+from morphad.kubeflow.lines import check_size, line_items
 from morphad.kubeflow.options import add_remote, add_sources, open_compiled, open_kubeflow
 from morphad.kubeflow.reach import check_batch, check_lines
 from morphad.kubeflow.status import listed, told
@@ -30,7 +30,7 @@ def add_verbs(verbs: Verbs) -> None:
         verbs, "upload", _upload, "bring a compiled pipeline to Kubeflow, as a version", "--host http://localhost:8888"
     )
     uploading.add_argument("--pipeline", choices=PIPELINES, default=TRAINING, help="which one (default: training)")
-    add_sources(uploading)
+    add_sources(uploading, lines=False)
     submit = add_remote(
         verbs, "submit", _submit, "start training in Kubeflow: one run for each line", "--lines pv-mono"
     )
@@ -38,6 +38,7 @@ def add_verbs(verbs: Verbs) -> None:
     submit.add_argument("--together", action="store_true", help="one run for all lines; one that fails may stop others")
     submit.add_argument("--seed", type=int, help="of the runs; default: that of the settings")
     submit.add_argument("--reason", default="manual", metavar="TEXT", help="why, for the records (default: manual)")
+    submit.add_argument("--force", action="store_true", help="train although nothing is new since the last decision")
     batch = add_remote(
         verbs, "submit-batch", _submit_batch, "start a batch prediction in Kubeflow", "pv-mono s3://parts/today/"
     )
@@ -74,22 +75,29 @@ def _submit(options: argparse.Namespace) -> None:
         raise BadInputError(f"--seed {seed}: expected a number from 0 to {2**31 - 1}")
     check_lines(project, [item["line"] for item in items], load_cluster(options.cluster))
     groups = [items] if options.together else [[item] for item in items]
+    for group in groups:
+        check_size("the run", {"lines": group}, "give fewer lines with --lines, or leave out --together")
     _start(
         options,
         {
-            ", ".join(item["line"] for item in group): {"lines": group, "seed": seed, "reason": masked(options.reason)}
+            ", ".join(item["line"] for item in group): {
+                "lines": group,
+                "seed": seed,
+                "reason": masked(options.reason),
+                "force": options.force,
+            }
             for group in groups
         },
     )
 
 
 def _submit_batch(options: argparse.Namespace) -> None:
-    items = line_items(load_settings(options.params), [options.line])
+    (item,) = line_items(load_settings(options.params), [options.line])
     if not 1 <= options.shards <= MOST_SHARDS:
         raise BadInputError(f"--shards {options.shards}: expected a number from 1 to {MOST_SHARDS}")
     check_batch(options.images, options.root, load_cluster(options.cluster))
     given = {"line": options.line, "images": options.images, "root": options.root, "shards": options.shards}
-    _start(options, {options.line: {**given, "lines": items}})
+    _start(options, {options.line: {**given, "settings_json": item["settings_json"]}})
 
 
 def _start(options: argparse.Namespace, runs: dict[str, dict[str, Any]]) -> None:

@@ -20,6 +20,7 @@ from morphad.base.verbs import Verbs
 from morphad.kubeflow.cluster import load_cluster
 from morphad.kubeflow.docker_runner import Engine
 from morphad.kubeflow.lines import line_items
+from morphad.kubeflow.processes import processes
 from morphad.kubeflow.project import project_file
 from morphad.settings import LineSettings
 from morphad.settings.reading import load_settings
@@ -47,6 +48,7 @@ def add_verbs(verbs: Verbs) -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("pipeline-runs"), metavar="FOLDER", help="artifacts of runs")
     parser.add_argument("--state", type=Path, default=None, metavar="FOLDER", help="lasting state; default: OUT/state")
+    parser.add_argument("--force", action="store_true", help="train although nothing is new since the last decision")
     parser.add_argument("--network", default="host", metavar="NAME", help="docker: the network that tasks are in")
 
 
@@ -62,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
     names = list(project.lines) if options.lines is None else list(dict.fromkeys(options.lines.split(",")))
     lines = line_items(project, names)
     cluster = load_cluster(options.cluster).for_one_machine()
-    pipeline = training_pipeline(cluster, project)
+    pipeline = training_pipeline(cluster)
     out = options.out.resolve()
     state = (options.state or options.out / "state").resolve()
     settings = [project.line(name) for name in names]
@@ -78,9 +80,10 @@ def run(options: argparse.Namespace) -> int:
         earlier = set(out.glob(f"{pipeline.name}-*"))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # that limits of pods have no effect here
-            local.init(runner=runner, pipeline_root=str(out), enable_caching=False)
+            local.init(runner=runner, pipeline_root=str(out), enable_caching=True)
             try:
-                pipeline(lines=lines, seed=project.seed, reason="manual", state_root=str(state))
+                given = {"lines": lines, "seed": project.seed, "reason": "manual", "force": options.force}
+                pipeline(**given, state_root=str(state))
                 failed = False
             except RuntimeError:  # what kfp.local raises when a task failed
                 failed = True
@@ -125,8 +128,8 @@ def _alone_on(state: Path) -> Iterator[None]:
 
 @contextmanager
 def _processes() -> Iterator[Any]:
-    with _ended_by_signals(_kill_children):
-        yield local.SubprocessRunner(use_venv=False)
+    with _ended_by_signals(_kill_children), processes() as runner:
+        yield runner
 
 
 @contextmanager

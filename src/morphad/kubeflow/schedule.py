@@ -11,7 +11,7 @@ from morphad.base.verbs import Verbs
 from morphad.kubeflow.client import Kubeflow, PipelineVersion, Trigger
 from morphad.kubeflow.cluster import load_cluster
 from morphad.kubeflow.compiling import TRAINING
-from morphad.kubeflow.lines import line_items
+from morphad.kubeflow.lines import check_size, line_items
 from morphad.kubeflow.options import add_remote, add_sources, open_compiled, open_kubeflow
 from morphad.kubeflow.project import project_file
 from morphad.kubeflow.reach import check_lines
@@ -72,6 +72,9 @@ def _open(options: argparse.Namespace) -> tuple[ScheduleFile, ProjectSettings, P
     file = load_schedules(options.schedules, project)
     lines = (line for name in file.schedules for line in file.lines_of(name, project))
     check_lines(project, lines, load_cluster(options.cluster))
+    for schedule, line in ((name, line) for name in file.schedules for line in file.lines_of(name, project)):
+        remedy = f"make the settings of line {line} shorter, or split it into lines with schedules of their own"
+        check_size(f"recurring run {name_of(line, schedule)}", {"lines": line_items(project, [line])}, remedy)
     compiled = open_compiled(options)
     pinned = file.pipeline_version != COMPILED_VERSION
     kubeflow = open_kubeflow(options)

@@ -30,13 +30,12 @@ class CompiledPipeline:
         return f"{NAMES[self.pipeline]}-{self.sha256[:12]}"
 
 
-def read_compiled(pipeline: str, path: Path, params: Path, cluster: Path) -> CompiledPipeline:
+def read_compiled(pipeline: str, path: Path, cluster: Path) -> CompiledPipeline:
     """The compiled pipeline, which must be what its sources would be compiled to now.
 
     Args:
         pipeline: Which it is to be, one of `compile.PIPELINES`.
         path: The file.
-        params: File of lines and settings.
         cluster: File of what pods get.
 
     Raises:
@@ -47,7 +46,7 @@ def read_compiled(pipeline: str, path: Path, params: Path, cluster: Path) -> Com
         f"run `morphad pipeline compile`, or `morphad pipeline compile --pipeline {pipeline} --out {path}` if it is "
         "elsewhere"
     )
-    rendered = render(params, cluster, pipeline)
+    rendered = render(cluster, pipeline)
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -57,7 +56,7 @@ def read_compiled(pipeline: str, path: Path, params: Path, cluster: Path) -> Com
             raise BadInputError(f"{path}: is the pipeline {other}, expected {pipeline}")
     if content != rendered.encode():
         raise CheckFailedError(
-            f"{path}: stale: components, {params}, {cluster} and MORPHAD_IMAGE give another pipeline now; {remedy}"
+            f"{path}: stale: components, {cluster} and MORPHAD_IMAGE give another pipeline now; {remedy}"
         )
     return CompiledPipeline(pipeline, path, hashlib.sha256(content).hexdigest())
 

@@ -104,9 +104,12 @@ class LineState:
                 raise
             patiently(lambda: self.lease.leave(begun, name))
 
-    def finish(self, run: str, message: str) -> None:
-        """Put on record that the run came to its end, since the gate decided, and let the line go."""
-        self._note(run, "promote", "done", message)
+    def finish(self, run: str, message: str, step: str = "promote") -> None:
+        """Put on record that the run came to its end: the gate decided, or there was nothing new to decide on.
+
+        The line is free then.
+        """
+        self._note(run, step, "done", message)
         self.lease.let_go(run)
 
     def _enter(self, step: str, run: str | None) -> str:

@@ -10,6 +10,9 @@ from morphad.settings import LINE_NAME
 # Where nothing can be: a step that reads or writes what its component does not give it fails, and says this.
 _NOT_GIVEN = Path("/dev/null/not-given-by-the-component")
 
+# What `split` makes for later steps, by attribute.
+ROLES = {"split": "split.parquet", "holdout": "holdout.json", "rejects": "rejects.json"}
+
 
 @dataclass(frozen=True)
 class LinePaths:
@@ -28,6 +31,7 @@ class LinePaths:
         contract_page: The page of the data contract, HTML.
         reference: The champion's data: the manifest, with roles, that it was made from, parquet; without rows before
             the first champion.
+        roles: Folder of what `split` made, a folder a hash; in pods alone.
         split: The manifest with roles, parquet.
         holdout: The frozen holdout, JSON.
         fitted: Folder of the detector without a threshold.
@@ -36,6 +40,7 @@ class LinePaths:
         report: Folder of page and figures.
         registration: Where the detector is in the registry, JSON.
         decision: What the gate decided, JSON.
+        judged: What the last decision rests on, JSON; in pods alone.
     """
 
     line: str
@@ -49,6 +54,7 @@ class LinePaths:
     validation: Path = _NOT_GIVEN
     contract_page: Path = _NOT_GIVEN
     reference: Path = _NOT_GIVEN
+    roles: Path = _NOT_GIVEN
     split: Path = _NOT_GIVEN
     holdout: Path = _NOT_GIVEN
     fitted: Path = _NOT_GIVEN
@@ -57,6 +63,7 @@ class LinePaths:
     report: Path = _NOT_GIVEN
     registration: Path = _NOT_GIVEN
     decision: Path = _NOT_GIVEN
+    judged: Path = _NOT_GIVEN
 
     @classmethod
     def checkout(cls, root: Path, line: str) -> Self:
@@ -92,17 +99,20 @@ class LinePaths:
             line: The line's name.
             state_root: Where the lines' state is mounted; one folder a line.
             data: Folder of the artifact that `ingest` makes.
-            roles: Folder of the artifact that `split` makes; it holds the holdout that the run uses.
+            roles: Hash of what `split` made, which lies in the state; it holds the holdout that the run uses.
             given: Paths of other artifacts, by attribute. What is not given cannot be read or written.
 
         Raises:
-            BadInputError: The line's name is none that can be a folder.
+            BadInputError: The line's name is none that can be a folder, or its roles are others by now.
         """
         if not LINE_NAME.fullmatch(line):
             raise BadInputError(f"line {line!r}: a line's name holds a-z, 0-9 and inner hyphens, at most 63 characters")
         state = Path(state_root) / line
         paths = {
+            "snapshot": state / "images",
             "memory": state / "memory",
+            "roles": state / "roles",
+            "judged": state / "judged.json",
             "reference": state / "reference.parquet",
             "holdout": state / "holdout.json",
             "checkpoint": state / "checkpoint.safetensors",
@@ -110,13 +120,17 @@ class LinePaths:
         }
         if data:
             paths |= {
-                "snapshot": Path(data) / "images",
                 "manifest": Path(data) / "manifest.parquet",
                 "rejects": Path(data) / "rejects.json",
                 "feedback": Path(data) / "feedback.json",
             }
         if roles:
-            paths |= {"split": Path(roles) / "split.parquet", "holdout": Path(roles) / "holdout.json"}
+            folder = paths["roles"] / roles
+            if not folder.is_dir():
+                raise BadInputError(
+                    f"{folder}: not found; another run has split the images of {line} since: start a new run"
+                )
+            paths |= {name: folder / file for name, file in ROLES.items()}
         known = {field.name for field in fields(cls)}
         assert given.keys() <= known, given.keys() - known  # noqa: S101 -- a component that misspells one
         return cls(line, **paths, **{name: Path(path) for name, path in given.items()})

@@ -1,4 +1,4 @@
-"""Which settings each step reads: the one table behind dvc.yaml.
+"""Which settings each step reads: the one table behind dvc.yaml, and behind what a pipeline's run does anew.
 
 DVC watches a parameter only where params.yaml writes it, and most settings stand nowhere: they come from a preset or a
 default. So `morphad settings LINE` writes what each step would read now, a file a step, and a step's stage depends on
