@@ -1,7 +1,7 @@
 """Component: the threshold and its guarantee."""
 
 from kfp import dsl
-from kfp.dsl import Dataset, Input, Model, Output
+from kfp.dsl import Artifact, Dataset, Input, Model, Output
 
 from components.image import IMAGE
 
@@ -14,7 +14,7 @@ def calibrate(
     data: Input[Dataset],
     roles: Input[Dataset],
     fitted: Input[Model],
-    detector: Output[Model],
+    calibration: Output[Artifact],
 ) -> None:
     """Set the threshold from calibration images that training never saw.
 
@@ -22,10 +22,10 @@ def calibrate(
         line: The line's name.
         settings_json: The line's resolved settings.
         state_root: Where the lines' lasting state is mounted.
-        data: Folder of the snapshot.
+        data: Folder of the manifest.
         roles: Folder of split.parquet.
         fitted: The detector without a threshold.
-        detector: The detector with its threshold.
+        calibration: Folder of what makes the fitted detector one with a threshold; its weights stay where they are.
     """
     from morphad.settings.line_json import line_from_json
     from morphad.steps.calibrate import calibrate as step
@@ -34,10 +34,10 @@ def calibrate(
 
     with LineState(state_root, line).step("calibrate"):
         paths = LinePaths.pod(
-            line, state_root, data=data.path, roles=roles.path, fitted=fitted.path, detector=detector.path
+            line, state_root, data=data.path, roles=roles.path, fitted=fitted.path, calibration=calibration.path
         )
         figures = step(line_from_json(settings_json), paths)
-    detector.metadata["guarantee"] = figures["guarantee"]
+    calibration.metadata["guarantee"] = figures["guarantee"]
     if figures["threshold"] is not None:
-        detector.metadata["threshold"] = figures["threshold"]
+        calibration.metadata["threshold"] = figures["threshold"]
     print(f"{line}: {figures['guarantee']}")

@@ -14,7 +14,8 @@ def evaluate(
     state_root: str,
     data: Input[Dataset],
     roles: Input[Dataset],
-    detector: Input[Model],
+    fitted: Input[Model],
+    calibration: Input[Artifact],
     report: Output[Artifact],
     metrics: Output[Metrics],
     curves: Output[ClassificationMetrics],
@@ -27,9 +28,10 @@ def evaluate(
         settings_json: The line's resolved settings.
         seed: Of the bootstrap.
         state_root: Where the lines' lasting state is mounted.
-        data: Folder of the snapshot and rejects.json.
+        data: Folder of the manifest and rejects.json.
         roles: Folder of split.parquet and holdout.json.
-        detector: The detector with its threshold.
+        fitted: The detector without a threshold.
+        calibration: Its threshold.
         report: Folder of figures, curves, predictions, pictures and page.
         metrics: The figures that are single numbers.
         curves: ROC, thinned to 200 points, and the confusion matrix at the threshold.
@@ -38,6 +40,7 @@ def evaluate(
     import shutil
     from pathlib import Path
 
+    from morphad.model.saved import whole_detector
     from morphad.report.artifacts import confusion_matrix, roc_with_thresholds, single_figures
     from morphad.settings.line_json import line_from_json
     from morphad.steps.evaluate import evaluate as step
@@ -45,9 +48,12 @@ def evaluate(
     from morphad.steps.paths import LinePaths
 
     folder = Path(report.path)
-    with LineState(state_root, line).step("evaluate"):
+    with (
+        LineState(state_root, line).step("evaluate"),
+        whole_detector(Path(fitted.path), Path(calibration.path)) as detector,
+    ):
         paths = LinePaths.pod(
-            line, state_root, data=data.path, roles=roles.path, detector=detector.path, report=report.path
+            line, state_root, data=data.path, roles=roles.path, detector=str(detector), report=report.path
         )
         figures = step(line_from_json(settings_json), paths, seed)
         shutil.copyfile(folder / "index.html", page.path)

@@ -16,7 +16,8 @@ def promote(
     state_root: str,
     data: Input[Dataset],
     roles: Input[Dataset],
-    detector: Input[Model],
+    fitted: Input[Model],
+    calibration: Input[Artifact],
     registration: Input[Artifact],
     decision: Output[Artifact],
     reasons: Output[Markdown],
@@ -30,9 +31,10 @@ def promote(
         run: The pipeline run, for the record.
         reason: Why the run was started, for the record.
         state_root: Where the lines' lasting state is mounted.
-        data: Folder of the snapshot.
+        data: Folder of the manifest.
         roles: Folder of split.parquet and holdout.json.
-        detector: The challenger.
+        fitted: The challenger without its threshold.
+        calibration: Its threshold.
         registration: Where the challenger is in the registry, JSON.
         decision: What was decided, with all figures, JSON.
         reasons: The decision in words.
@@ -40,19 +42,21 @@ def promote(
     from pathlib import Path
 
     from morphad.base.patience import wait_out
+    from morphad.model.saved import whole_detector
     from morphad.settings.line_json import line_from_json
     from morphad.steps.line_state import LineState
     from morphad.steps.paths import LinePaths
     from morphad.steps.promote import promote as step
+    from morphad.steps.sweep import sweep_pictures
 
     state = LineState(state_root, line)
-    with state.step("promote"):
+    with state.step("promote"), whole_detector(Path(fitted.path), Path(calibration.path)) as detector:
         paths = LinePaths.pod(
             line,
             state_root,
             data=data.path,
             roles=roles.path,
-            detector=detector.path,
+            detector=str(detector),
             registration=registration.path,
             decision=decision.path,
         )
@@ -62,5 +66,6 @@ def promote(
         outcome = f"version {decided['version']} {said[decided['outcome']]}"
         listed = "".join(f"- {reason}\n" for reason in decided["reasons"])
         Path(reasons.path).write_text(f"**{line}: {outcome}.**\n\n{listed}", encoding="utf-8")
+        swept = sweep_pictures(settings, paths)
         state.finish(run, f"{outcome}: {' '.join(decided['reasons'])}")
-    print(f"{line}: {outcome}")
+    print(f"{line}: {outcome}\n{line}: {swept}")

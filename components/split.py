@@ -17,7 +17,7 @@ def split(
         settings_json: The line's resolved settings.
         seed: Of the split.
         state_root: Where the lines' lasting state is mounted.
-        data: Folder of the snapshot and its manifest.
+        data: Folder of the manifest.
         roles: Folder of split.parquet and the holdout.json that this run uses.
     """
     import shutil

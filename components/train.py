@@ -25,7 +25,7 @@ def train(
         seed: Of the training.
         gpus: How many GPUs the pod gets: more than one means so many processes that train together.
         state_root: Where the lines' lasting state is mounted.
-        data: Folder of the snapshot.
+        data: Folder of the manifest.
         roles: Folder of split.parquet.
         fitted: The detector without a threshold.
     """

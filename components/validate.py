@@ -21,7 +21,7 @@ def validate(
         line: The line's name.
         settings_json: The line's resolved settings.
         state_root: Where the lines' lasting state is mounted.
-        data: Folder of the snapshot and its manifest.
+        data: Folder of the manifest.
         findings: What was found, JSON.
         page: What was found, for people.
     """

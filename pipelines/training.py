@@ -61,12 +61,10 @@ def training_pipeline(cluster: ClusterSettings, project: ProjectSettings) -> Any
                 train(**common, seed=seed, gpus=cluster.steps["train"].gpus, data=data, roles=roles), "train", cluster
             ).outputs["fitted"]
             calibrated = place(calibrate(**common, data=data, roles=roles, fitted=fitted), "calibrate", cluster)
-            detector = calibrated.outputs["detector"]
-            evaluated = place(
-                evaluate(**common, seed=seed, data=data, roles=roles, detector=detector), "evaluate", cluster
-            )
+            detector = {"fitted": fitted, "calibration": calibrated.outputs["calibration"]}
+            evaluated = place(evaluate(**common, seed=seed, data=data, roles=roles, **detector), "evaluate", cluster)
             registered = place(
-                register(**common, reason=reason, roles=roles, detector=detector, report=evaluated.outputs["report"]),
+                register(**common, reason=reason, roles=roles, **detector, report=evaluated.outputs["report"]),
                 "register",
                 cluster,
             )
@@ -78,7 +76,7 @@ def training_pipeline(cluster: ClusterSettings, project: ProjectSettings) -> Any
                     reason=reason,
                     data=data,
                     roles=roles,
-                    detector=detector,
+                    **detector,
                     registration=registered.outputs["registration"],
                 ),
                 "promote",
