@@ -30,7 +30,8 @@ def ingest(settings: LineSettings, paths: LinePaths, seed: int = 0) -> Figures:
         aside: list[str] = []
         found = find_images(settings.ingest, remembered, aside)
         if paths.in_pod:
-            write_json(paths.place, {"in_place": str(found[0].root.absolute())} if settings.ingest.in_place else {})
+            root = str(found[0].root.absolute()) if settings.ingest.in_place else ""
+            write_json(paths.place, {"in_place": root, "keep_days": settings.ingest.keep_days})
         rows, left_out = refresh(found, paths.pictures, settings.ingest, paths.line, memory=remembered)
         joined = Feedback()
         if settings.ingest.verdicts:

@@ -23,7 +23,7 @@ class LinePaths:
         snapshot: Folder of the images as they came; in a project's folder only.
         store: Folder of each picture by the hash of its bytes; in pods only.
         used: Folder of the manifests of runs whose pictures are in the store.
-        place: Where the pictures of a run are if they are not in the store, JSON.
+        place: Where the pictures of a run are if they are not in the store, and how many days they stay there, JSON.
         manifest: One row an image, parquet.
         rejects: Files that were left out, JSON.
         memory: Folder of what ingest remembers between runs; may be lost.
@@ -147,5 +147,5 @@ class LinePaths:
         """
         if not self.in_pod:
             return Snapshot(self.snapshot, self.line)
-        root = str(read_json(self.place).get("in_place", ""))
+        root = str(read_json(self.place)["in_place"])
         return InPlace(Path(root), Store(self.store)) if root else Store(self.store)

@@ -3,6 +3,7 @@
 import time
 
 from morphad.base.errors import MorphadError
+from morphad.base.files import read_json
 from morphad.data.index import open_memory
 from morphad.data.manifest import manifest_id, read_manifest
 from morphad.data.pictures import Store
@@ -24,6 +25,7 @@ def sweep_pictures(settings: LineSettings, paths: LinePaths) -> str:
         What was done, in a sentence.
     """
     try:
+        days = int(read_json(paths.place)["keep_days"])
         registry = Registry(settings.register_)
         try:
             standing = registry.standing(paths.line)
@@ -39,11 +41,11 @@ def sweep_pictures(settings: LineSettings, paths: LinePaths) -> str:
                 paths.used,
                 needed,
                 {image.sha256 for image in frozen.images},
-                days_ago(settings.ingest.keep_days, time.time()),
+                days_ago(days, time.time()),
             )
     except MorphadError as error:
         return f"no old pictures were removed: {error}"
     return (
         f"{swept.removed} pictures ({swept.removed_bytes / 1e6:,.0f} MB) that no run of the last "
-        f"{settings.ingest.keep_days} days used were removed, {swept.left} are kept"
+        f"{days} days used were removed, {swept.left} are kept"
     )
