@@ -1,7 +1,7 @@
 """Component: the threshold and its guarantee."""
 
 from kfp import dsl
-from kfp.dsl import Input, Model, Output
+from kfp.dsl import Artifact, Input, Model, Output
 
 from components.image import IMAGE
 
@@ -13,7 +13,7 @@ def calibrate(
     state_root: str,
     roles_hash: str,
     fitted: Input[Model],
-    detector: Output[Model],
+    calibration: Output[Artifact],
 ) -> None:
     """Set the threshold from calibration images that training never saw.
 
@@ -23,7 +23,7 @@ def calibrate(
         state_root: Where the lines' lasting state is mounted.
         roles_hash: Of the images with their roles, which lie in the state.
         fitted: The detector without a threshold.
-        detector: The detector with its threshold.
+        calibration: Folder of what makes the fitted detector one with a threshold; its weights stay where they are.
     """
     from morphad.settings.line_json import line_from_json
     from morphad.steps.calibrate import calibrate as step
@@ -31,9 +31,9 @@ def calibrate(
     from morphad.steps.paths import LinePaths
 
     with LineState(state_root, line).step("calibrate") as patiently:
-        paths = LinePaths.pod(line, state_root, roles=roles_hash, fitted=fitted.path, detector=detector.path)
+        paths = LinePaths.pod(line, state_root, roles=roles_hash, fitted=fitted.path, calibration=calibration.path)
         figures = patiently(lambda: step(line_from_json(settings_json), paths))
-    detector.metadata["guarantee"] = figures["guarantee"]
+    calibration.metadata["guarantee"] = figures["guarantee"]
     if figures["threshold"] is not None:
-        detector.metadata["threshold"] = figures["threshold"]
+        calibration.metadata["threshold"] = figures["threshold"]
     print(f"{line}: {figures['guarantee']}")

@@ -13,7 +13,8 @@ def evaluate(
     seed: int,
     state_root: str,
     roles_hash: str,
-    detector: Input[Model],
+    fitted: Input[Model],
+    calibration: Input[Artifact],
     report: Output[Artifact],
     metrics: Output[Metrics],
     curves: Output[ClassificationMetrics],
@@ -27,7 +28,8 @@ def evaluate(
         seed: Of the bootstrap.
         state_root: Where the lines' lasting state is mounted.
         roles_hash: Of the images with their roles, which lie in the state.
-        detector: The detector with its threshold.
+        fitted: The detector without a threshold.
+        calibration: Its threshold.
         report: Folder of figures, curves, predictions, pictures and page.
         metrics: The figures that are single numbers.
         curves: ROC, thinned to 200 points, and the confusion matrix at the threshold.
@@ -36,6 +38,7 @@ def evaluate(
     import shutil
     from pathlib import Path
 
+    from morphad.model.saved import whole_detector
     from morphad.report.artifacts import confusion_matrix, roc_with_thresholds, single_figures
     from morphad.settings.line_json import line_from_json
     from morphad.steps.evaluate import evaluate as step
@@ -43,8 +46,11 @@ def evaluate(
     from morphad.steps.paths import LinePaths
 
     folder = Path(report.path)
-    with LineState(state_root, line).step("evaluate") as patiently:
-        paths = LinePaths.pod(line, state_root, roles=roles_hash, detector=detector.path, report=report.path)
+    with (
+        LineState(state_root, line).step("evaluate") as patiently,
+        whole_detector(Path(fitted.path), Path(calibration.path)) as detector,
+    ):
+        paths = LinePaths.pod(line, state_root, roles=roles_hash, detector=str(detector), report=report.path)
         figures = patiently(lambda: step(line_from_json(settings_json), paths, seed))
         # Without a file at their place kfp.local would not find metrics and curves in its cache.
         for name, output in (("index.html", page), ("metrics.json", metrics), ("roc.json", curves)):

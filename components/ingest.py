@@ -1,4 +1,4 @@
-"""Component: camera folder to snapshot and manifest."""
+"""Component: camera folder to pictures on the state's volume, and their manifest."""
 
 from kfp import dsl
 from kfp.dsl import Dataset, Output
@@ -8,14 +8,14 @@ from components.image import IMAGE
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def ingest(line: str, settings_json: str, run: str, state_root: str, data: Output[Dataset]) -> str:
-    """Copy a line's images into a snapshot and describe each in the manifest.
+    """Put each picture of a line once where all steps read it, and describe it in the manifest.
 
     Args:
         line: The line's name.
         settings_json: The line's settings.
         run: The pipeline run that begins here.
         state_root: Where the lines' lasting state is mounted.
-        data: Folder of manifest.parquet, rejects.json and feedback.json.
+        data: Folder of manifest.parquet, which names pictures by their hashes, rejects.json and feedback.json.
 
     Returns:
         The data hash.

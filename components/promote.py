@@ -16,7 +16,8 @@ def promote(
     state_root: str,
     data_hash: str,
     roles_hash: str,
-    detector: Input[Model],
+    fitted: Input[Model],
+    calibration: Input[Artifact],
     registration: Input[Artifact],
     decision: Output[Artifact],
     reasons: Output[Markdown],
@@ -32,26 +33,32 @@ def promote(
         state_root: Where the lines' lasting state is mounted.
         data_hash: Of the images and their labels, for the record.
         roles_hash: Of the images with their roles, which lie in the state.
-        detector: The challenger.
+        fitted: The challenger without its threshold.
+        calibration: Its threshold.
         registration: Where the challenger is in the registry, JSON.
         decision: What was decided, with all figures, JSON.
         reasons: The decision in words.
     """
     from pathlib import Path
 
+    from morphad.model.saved import whole_detector
     from morphad.settings.line_json import line_from_json
     from morphad.steps.line_state import LineState
     from morphad.steps.paths import LinePaths
     from morphad.steps.promote import promote as step
     from morphad.steps.rerun import inputs_of, keep_decision
+    from morphad.steps.sweep import sweep_pictures
 
     state = LineState(state_root, line)
-    with state.step("promote") as patiently:
+    with (
+        state.step("promote") as patiently,
+        whole_detector(Path(fitted.path), Path(calibration.path)) as detector,
+    ):
         paths = LinePaths.pod(
             line,
             state_root,
             roles=roles_hash,
-            detector=detector.path,
+            detector=str(detector),
             registration=registration.path,
             decision=decision.path,
         )
@@ -63,5 +70,6 @@ def promote(
         Path(reasons.path).write_text(f"**{line}: {outcome}.**\n\n{listed}", encoding="utf-8")
         inputs = inputs_of(settings, seed, data=data_hash, roles=roles_hash)
         patiently(lambda: keep_decision(paths, decided, inputs, run))
+        swept = sweep_pictures(settings, paths, data_hash)
         patiently(lambda: state.finish(run, f"{outcome}: {' '.join(decided['reasons'])}"))
-    print(f"{line}: {outcome}")
+    print(f"{line}: {outcome}\n{line}: {swept}")

@@ -13,7 +13,8 @@ def register(
     reason: str,
     state_root: str,
     roles_hash: str,
-    detector: Input[Model],
+    fitted: Input[Model],
+    calibration: Input[Artifact],
     report: Input[Artifact],
     registration: Output[Artifact],
 ) -> None:
@@ -25,21 +26,28 @@ def register(
         reason: Why the run was started; a tag of MLflow's run and version.
         state_root: Where the lines' lasting state is mounted.
         roles_hash: Of the images with their roles, which lie in the state.
-        detector: The detector with its threshold.
+        fitted: The detector without a threshold.
+        calibration: Its threshold.
         report: Folder of figures and page.
         registration: Run, model and version, JSON.
     """
+    from pathlib import Path
+
+    from morphad.model.saved import whole_detector
     from morphad.settings.line_json import line_from_json
     from morphad.steps.line_state import LineState
     from morphad.steps.paths import LinePaths
     from morphad.steps.register import register as step
 
-    with LineState(state_root, line).step("register") as patiently:
+    with (
+        LineState(state_root, line).step("register") as patiently,
+        whole_detector(Path(fitted.path), Path(calibration.path)) as detector,
+    ):
         paths = LinePaths.pod(
             line,
             state_root,
             roles=roles_hash,
-            detector=detector.path,
+            detector=str(detector),
             report=report.path,
             registration=registration.path,
         )

@@ -76,16 +76,17 @@ def training_pipeline(cluster: ClusterSettings) -> Any:
                     "train",
                     cluster,
                 ).outputs["fitted"]
-                detector = place(
+                calibration = place(
                     calibrate(**line, **roles, settings_json=course["calibrate"], fitted=fitted), "calibrate", cluster
-                ).outputs["detector"]
+                ).outputs["calibration"]
+                detector = {"fitted": fitted, "calibration": calibration}
                 report = place(
-                    evaluate(**line, **roles, settings_json=course["evaluate"], seed=seed, detector=detector),
+                    evaluate(**line, **roles, settings_json=course["evaluate"], seed=seed, **detector),
                     "evaluate",
                     cluster,
                 ).outputs["report"]
                 registration = place(
-                    register(**whole, **roles, reason=reason, detector=detector, report=report), "register", cluster
+                    register(**whole, **roles, reason=reason, **detector, report=report), "register", cluster
                 ).outputs["registration"]
                 place(
                     promote(
@@ -95,7 +96,7 @@ def training_pipeline(cluster: ClusterSettings) -> Any:
                         run=run,
                         reason=reason,
                         data_hash=data_hash,
-                        detector=detector,
+                        **detector,
                         registration=registration,
                     ),
                     "promote",

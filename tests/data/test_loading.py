@@ -11,6 +11,7 @@ from PIL import ImageFilter
 
 from morphad.data.images import UnreadableImageError
 from morphad.data.loading import in_order, read_mask, read_masks, read_pixels
+from morphad.data.pictures import Snapshot
 from morphad.data.snapshot.copying import snapshot
 from morphad.data.source.finding import find_images
 from morphad.settings import IngestSettings
@@ -49,11 +50,11 @@ def test_pixels_come_in_the_order_of_the_rows(tmp_path: Path) -> None:
     settings = IngestSettings(path=str(tmp_path / "in"))
     manifest, _ = snapshot(find_images(settings), tmp_path / "out", settings, "caps")
     rows = manifest.sample(frac=1, random_state=0)
-    read = list(read_pixels(rows, tmp_path / "out", settings.decoding, "test"))
+    read = list(read_pixels(rows, Snapshot(tmp_path / "out", "caps"), settings.decoding, "test"))
     assert all(np.array_equal(a, pictures[path]) for a, path in zip(read, rows["path"], strict=True))
     (tmp_path / "out/3.png").unlink()
-    with pytest.raises(UnreadableImageError, match=r"3\.png: not found in the snapshot .*run `morphad ingest` again"):
-        list(read_pixels(rows, tmp_path / "out", settings.decoding, "test"))
+    with pytest.raises(UnreadableImageError, match=r"3\.png: not found in the snapshot .*`morphad ingest caps` again"):
+        list(read_pixels(rows, Snapshot(tmp_path / "out", "caps"), settings.decoding, "test"))
 
 
 def test_masks(tmp_path: Path) -> None:
@@ -91,7 +92,7 @@ def test_masks_of_rows(tmp_path: Path) -> None:
         Pillow.new("L", (5, 6), 255).save(tmp_path / "in" / name)
     settings = IngestSettings(path=str(tmp_path / "in"))
     manifest, _ = snapshot(find_images(settings), tmp_path / "out", settings, "caps")
-    with_mask, without, good = read_masks(manifest, tmp_path / "out")
+    with_mask, without, good = read_masks(manifest, Snapshot(tmp_path / "out", "caps"))
     assert with_mask is not None and with_mask.all()
     assert without is None
     assert good is not None and good.shape == (6, 5) and not good.any()

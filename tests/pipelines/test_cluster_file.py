@@ -54,6 +54,18 @@ def load_changed(folder: Path, change: Change) -> None:
         (lambda s: s["steps"]["batch_merge"].update(patience_minutes=5), "steps.batch_merge.patience_minutes"),
         (lambda s: s["steps"]["ingest"].update(patience_minutes=-1), "steps.ingest.patience_minutes = -1"),
         (lambda s: s["steps"]["train"]["tolerations"][0].update(value="x"), "`operator` Equal"),
+        (lambda s: s["steps"]["train"].update(ephemeral_storage="8 GB"), "steps.train.ephemeral_storage = '8 GB'"),
+        (lambda s: s["steps"]["train"].update(priority_class="high"), "steps.train.priority_class: unknown key"),
+        (lambda s: s["steps"]["train"].update(labels={"a team": "x"}), "a team"),
+        (lambda s: s.update(labels={"team": "two words"}), "labels.team = 'two words'"),
+        (
+            lambda s: s["steps"]["train"].update(node_affinity=[{"key": "gpu", "operator": "Exists", "values": ["a"]}]),
+            "`values` do not belong to `operator` Exists",
+        ),
+        (
+            lambda s: s["steps"]["train"].update(node_affinity=[{"key": "gpu", "operator": "Gt", "values": []}]),
+            "`operator` Gt needs one value",
+        ),
         (lambda s: s["secrets"]["s3"]["environment"].update(region="aws region"), "aws region"),
         (lambda s: s["state"].update(mount="state"), "state.mount = 'state'"),
         (lambda s: s.update(parallelism=0), "parallelism = 0"),
@@ -85,6 +97,41 @@ def test_images_on_a_volume_are_mounted_in_the_steps_that_are_named(pipeline: st
     assert all(mounts[name] == [state] for name in mounts.keys() - steps)
 
 
+def test_pods_get_what_places_and_names_them(tmp_path: Path) -> None:
+    settings = YAML(typ="safe").load(REPO / "pipelines" / "cluster.yaml")
+    settings["labels"], settings["annotations"] = {"plant.example/cost": "inspection"}, {"note": "line 3: all of it"}
+    settings["steps"]["train"] |= {
+        "labels": {"plant.example/cost": "training"},
+        "ephemeral_storage": "20Gi",
+        "node_affinity": [
+            {"key": "gpu", "operator": "In", "values": ["a100", "h100"]},
+            {"key": "gpu.memory", "operator": "Gt", "values": ["40"]},
+            {"key": "spot", "operator": "DoesNotExist", "weight": 50},
+        ],
+    }
+    YAML(typ="safe").dump(settings, tmp_path / "cluster.yaml")
+    spec, platform = YAML(typ="safe").load_all(render(REPO / "params.yaml", tmp_path / "cluster.yaml", TRAINING))
+    pods = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    train, split = pods["exec-train"], pods["exec-split"]
+    for pod, cost in ((train, "training"), (split, "inspection")):
+        assert pod["podMetadata"] == {
+            "labels": {"plant.example/cost": cost},
+            "annotations": {"note": "line 3: all of it"},
+        }
+    must, preferred = train["nodeAffinity"]  # of several musts in terms of their own, Kubernetes would ask for any
+    assert [(each["key"], each["values"]) for each in must["matchExpressions"]] == [
+        ("gpu", ["a100", "h100"]),
+        ("gpu.memory", ["40"]),
+    ]
+    assert "weight" not in must
+    assert preferred == {"matchExpressions": [{"key": "spot", "operator": "DoesNotExist"}], "weight": 50}
+    assert "nodeAffinity" not in split
+    (scratch,) = (mount for mount in train["emptyDirMounts"] if mount["volumeName"] == "scratch")
+    assert (scratch["sizeLimit"], scratch["mountPath"]) == ("20Gi", "/scratch")
+    container = spec["deploymentSpec"]["executors"]["exec-train"]["container"]
+    assert {"name": "TMPDIR", "value": "/scratch"} in container["env"]
+
+
 def test_a_secret_may_be_missing_where_the_file_says_so(tmp_path: Path) -> None:
     settings = YAML(typ="safe").load(REPO / "pipelines" / "cluster.yaml")
     settings["secrets"]["s3"]["optional"] = True
@@ -103,7 +150,7 @@ def test_what_pods_read_must_lie_on_a_volume_of_their_step(tmp_path: Path) -> No
     YAML(typ="safe").dump(settings, tmp_path / "cluster.yaml")
     cluster = load_cluster(tmp_path / "cluster.yaml")
 
-    def check(verdicts: str = "", weights: str = "packaged", **ingest: str) -> None:
+    def check(verdicts: str = "", weights: str = "packaged", **ingest: str | bool) -> None:
         line = {"ingest": {**ingest, "verdicts": verdicts}, "train": {"weights": weights}}
         check_lines(resolve({"lines": {"pcb": line}}), ["pcb"], cluster)
 
@@ -116,6 +163,7 @@ def test_what_pods_read_must_lie_on_a_volume_of_their_step(tmp_path: Path) -> No
         ({"path": "/database"}, "lines.pcb.ingest.path = '/database'"),
         ({"path": "/data", "verdicts": "verdicts.csv"}, "lines.pcb.ingest.verdicts = 'verdicts.csv'"),
         ({"path": "/data", "weights": "/data/w.pt"}, "steps.train.volumes"),
+        ({"path": "/data", "in_place": True}, "pods of step validate have a volume at /state only"),
     ):
         with pytest.raises(BadInputError) as refused:
             check(**given)

@@ -20,7 +20,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 from components.image import with_cuda
 from morphad.base.errors import BadInputError
-from morphad.kubeflow.cluster import SHARED_MEMORY, STEPS, Step, load_cluster
+from morphad.kubeflow.cluster import SCRATCH, SHARED_MEMORY, STEPS, Step, load_cluster
 from morphad.settings.reading import load_settings
 
 REPO = Path(__file__).resolve().parents[2]
@@ -190,14 +190,18 @@ def test_a_step_gets_what_the_file_of_the_cluster_says(
     assert secrets == {cluster.secrets[key].name: cluster.secrets[key].environment for key in step.secrets}
     (volume,) = pods[name]["pvcMount"]
     assert (volume["constant"], volume["mountPath"]) == (cluster.state.claim, cluster.state.mount)
-    assert [each["sizeLimit"] for each in pods[name].get("emptyDirMounts", ())] == (
-        [] if step.shared_memory is None else [step.shared_memory]
-    )
+    mounts = {each["mountPath"]: each["sizeLimit"] for each in pods[name].get("emptyDirMounts", ())}
+    wanted = {SHARED_MEMORY: step.shared_memory, SCRATCH: step.ephemeral_storage}
+    assert mounts == {path: size for path, size in wanted.items() if size is not None}
     assert pods[name].get("nodeSelector", {}).get("labels", {}) == step.node_selector
     assert pods[name].get("tolerations", []) == [each.model_dump(exclude_none=True) for each in step.tolerations]
     environment = executors[name].get("env", [])  # a secret's value could only be here
     waits = name in ("ingest", "register", "promote")
-    assert environment == ([{"name": "MORPHAD_PATIENCE_MINUTES", "value": "10"}] if waits else [])
+    scratch = step.ephemeral_storage is not None
+    assert {each["name"]: each["value"] for each in environment} == {
+        **({"MORPHAD_PATIENCE_MINUTES": "10"} if waits else {}),
+        **({"TMPDIR": SCRATCH} if scratch else {}),
+    }
 
 
 def test_every_step_runs_in_the_project_s_image_and_installs_nothing(executors: dict[str, dict[str, Any]]) -> None:
@@ -322,7 +326,7 @@ def test_types_of_artifacts_are_those_that_the_user_interface_draws(documents: l
         "validate.page": "system.HTML",
         "split.roles": "system.Dataset",
         "train.fitted": "system.Model",
-        "calibrate.detector": "system.Model",
+        "calibrate.calibration": "system.Artifact",
         "evaluate.report": "system.Artifact",
         "evaluate.metrics": "system.Metrics",
         "evaluate.curves": "system.ClassificationMetrics",

@@ -11,16 +11,27 @@ pytest.importorskip("kfp", reason="kfp is not installed: pip install 'morphad[ku
 
 from kfp import dsl
 
+from components.calibrate import calibrate
+from components.evaluate import evaluate
 from components.ingest import ingest
 from components.notify import notify
+from components.promote import promote
+from components.register import register
 from components.split import split
 from components.train import train
 from morphad.base.files import sha256_file
+from morphad.data.manifest import read_manifest
+from morphad.model.saved import detector_hash, whole_detector
 from morphad.model.training import loop
-from morphad.settings.line_json import line_to_json
+from morphad.settings.line_json import line_from_json, line_to_json
 from morphad.settings.reading import resolve
+from morphad.steps.calibrate import calibrate as calibrate_step
+from morphad.steps.evaluate import evaluate as evaluate_step
+from morphad.steps.ingest import ingest as ingest_step
 from morphad.steps.line_state import LineState, close
 from morphad.steps.paths import LinePaths
+from morphad.steps.split import split as split_step
+from morphad.steps.train import train as train_step
 from tiny import TRAIN
 
 
@@ -104,6 +115,63 @@ def test_a_training_that_was_killed_goes_on_in_another_pod_and_ends_as_if_it_had
     assert not state.checkpoint.exists()
     for weights in Path(unbroken.path).glob("*.safetensors"):
         assert sha256_file(weights) == sha256_file(Path(resumed.path) / weights.name)
+
+
+def test_the_weights_are_kept_once_and_the_detector_is_that_of_the_verbs(
+    tmp_path: Path, camera: Path, settings_json: str
+) -> None:
+    """All steps in pods, twice, and the verbs beside them."""
+    settings = line_from_json(settings_json)
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    changed = {
+        "register_": settings.register_.model_copy(update={"tracking_uri": uri, "timeout_seconds": 1, "retries": 0}),
+        "promote": settings.promote.model_copy(update={"bootstrap": 100, "min_auroc": 0.5}),
+        "evaluate": settings.evaluate.model_copy(update={"bootstrap": 100}),
+        "calibrate": settings.calibrate.model_copy(update={"false_reject_rate": 0.1}),
+    }
+    settings_json = line_to_json(settings.model_copy(update=changed))
+    _, said = ingested(tmp_path, settings_json, "one")
+    given: dict[str, Any] = {
+        "line": "weave", "state_root": str(tmp_path / "state"), "roles_hash": said["roles_hash"],
+    }  # fmt: skip
+    whole_settings = {**given, "settings_json": settings_json}
+
+    def made(kind: Any, name: str) -> Any:
+        return kind(uri=str(tmp_path / "run" / name))
+
+    fitted, calibration = made(dsl.Model, "fitted"), made(dsl.Artifact, "calibration")
+    train.python_func(**given, settings_json=said["train"], seed=0, gpus=0, again="", fitted=fitted)
+    calibrate.python_func(**given, settings_json=said["calibrate"], fitted=fitted, calibration=calibration)
+    assert [path.name for path in Path(calibration.path).iterdir()] == ["detector.json"]
+    detector = {"fitted": fitted, "calibration": calibration}
+    report, registration, decision = (made(dsl.Artifact, name) for name in ("report", "registration", "decision"))
+    page, reasons = made(dsl.HTML, "page"), made(dsl.Markdown, "reasons")
+    evaluate.python_func(
+        **given, **detector, settings_json=said["evaluate"], seed=0, report=report,
+        metrics=made(dsl.Metrics, "metrics"), curves=made(dsl.ClassificationMetrics, "curves"), page=page,
+    )  # fmt: skip
+    register.python_func(**whole_settings, **detector, reason="test", report=report, registration=registration)
+    old = tmp_path / "state" / "weave" / "pictures" / "ff" / ("f" * 64)  # of a run that nobody remembers
+    old.parent.mkdir(exist_ok=True)
+    old.write_bytes(b"old")
+    promote.python_func(
+        **whole_settings, **detector, seed=0, run="one", reason="test", data_hash="d" * 64, registration=registration,
+        decision=decision, reasons=reasons,
+    )  # fmt: skip
+    assert json.loads(Path(decision.path).read_text())["outcome"] == "promoted"
+    assert not old.exists()
+    used = read_manifest(tmp_path / "one" / "data" / "manifest.parquet")
+    assert {path.name for path in old.parents[1].glob("*/*")} == {*used["sha256"], *used["mask_sha256"]} - {""}
+    # No picture is among the run's artifacts but those of the report.
+    assert not [path for path in tmp_path.glob("one/**/*") if path.suffix in {".png", ".jpg"}]
+
+    here, line = LinePaths.checkout(tmp_path / "project", "weave"), line_from_json(settings_json)
+    for step in (ingest_step, split_step, train_step, calibrate_step, evaluate_step):
+        step(line, here, 0)
+    with whole_detector(Path(fitted.path), Path(calibration.path)) as whole:
+        assert detector_hash(whole) == detector_hash(here.detector)
+    for name in ("metrics.json", "predictions.csv"):
+        assert (Path(report.path) / name).read_bytes() == (here.report / name).read_bytes()
 
 
 def test_a_pod_whose_gpu_does_not_work_trains_on_the_cpu_and_says_so(

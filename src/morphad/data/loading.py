@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from morphad.base.cores import available_cores
 from morphad.base.progress import track
 from morphad.data.images import UnreadableImageError, decode
+from morphad.data.pictures import Pictures
 from morphad.settings import Decoding
 
 _DRAWN_LEVELS = 16  # at most, in a mask that was drawn or numbered and not blurred since
@@ -42,28 +43,27 @@ def in_order(function: Callable[[T], R], items: Iterable[T], workers: int | None
                 future.cancel()
 
 
-def read_pixels(rows: pd.DataFrame, snapshot_dir: Path, decoding: Decoding, what: str) -> Iterator[NDArray[np.uint8]]:
+def read_pixels(rows: pd.DataFrame, pictures: Pictures, decoding: Decoding, what: str) -> Iterator[NDArray[np.uint8]]:
     """Stream the pixels of manifest rows, in their order: uint8 [H, W, 3] RGB or [H, W] grey.
 
     Args:
-        rows: Manifest rows; column `path` is relative to `snapshot_dir`.
-        snapshot_dir: The snapshot that the manifest describes.
+        rows: Manifest rows.
+        pictures: Where their files are.
         decoding: How they become pixels: for a detector, its own.
         what: A few words for the person who waits.
 
     Raises:
-        UnreadableImageError: A file of the snapshot is gone or damaged since it was ingested.
+        UnreadableImageError: A file is gone, damaged or changed since it was ingested.
     """
 
-    def read(path: str) -> NDArray[np.uint8]:
+    def read(row: tuple[str, str]) -> NDArray[np.uint8]:
         try:
-            return decode(snapshot_dir / path, decoding, name=path).pixels
+            return decode(pictures.read_image(*row), decoding, name=row[0]).pixels
         except UnreadableImageError as error:
-            raise UnreadableImageError(
-                path, f"{error.reason} in the snapshot {snapshot_dir}; run `morphad ingest` again"
-            ) from error
+            raise UnreadableImageError(row[0], f"{error.reason} {pictures.remedy}") from error
 
-    yield from track(in_order(read, rows["path"].tolist()), what, total=len(rows))
+    named = zip(rows["path"].tolist(), rows["sha256"].tolist(), strict=True)
+    yield from track(in_order(read, named), what, total=len(rows))
 
 
 def read_mask(source: Path | bytes, max_megapixels: float = 100.0) -> NDArray[np.bool_]:
@@ -90,12 +90,12 @@ def _is_jpeg(source: Path | bytes) -> bool:
 
 
 def read_masks(
-    rows: pd.DataFrame, snapshot_dir: Path, max_megapixels: float = 100.0
+    rows: pd.DataFrame, pictures: Pictures, max_megapixels: float = 100.0
 ) -> Iterator[NDArray[np.bool_] | None]:
     """Stream the masks of manifest rows: all false for good images, None for a defect image without a mask."""
-    for row in rows[["mask", "label", "height", "width"]].itertuples(index=False):
+    for row in rows[["mask", "mask_sha256", "label", "height", "width"]].itertuples(index=False):
         if row.mask:
-            yield read_mask(snapshot_dir / str(row.mask), max_megapixels)
+            yield read_mask(pictures.read_mask(str(row.mask), str(row.mask_sha256)), max_megapixels)
         elif row.label == "good":
             yield np.zeros((int(row.height), int(row.width)), bool)  # type: ignore[arg-type]
         else:

@@ -11,12 +11,24 @@ from pydantic import Field, ValidationError, model_validator
 from components.image import IMAGE, with_cuda
 from morphad.base import patience
 from morphad.base.errors import BadInputError
+from morphad.kubeflow.pods import (
+    AcceleratorSettings,
+    Bytes,
+    CpuSettings,
+    Label,
+    LabelValue,
+    MemorySettings,
+    NodeAffinitySettings,
+    RetrySettings,
+    TolerationSettings,
+)
 from morphad.kubeflow.project import project_file
 from morphad.settings import Settings
 from morphad.settings.explaining import SettingsError, explain
 from morphad.settings.reading import read_yaml
 from morphad.steps.line_state import RUN
 
+SCRATCH = "/scratch"
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - where data loaders and NCCL expect it
 
 TrainingStep = Literal["ingest", "validate", "split", "train", "calibrate", "evaluate", "register", "promote", "notify"]
@@ -42,74 +54,9 @@ _RETRY_WINDOW = "604800s"
 # The label by which Kubeflow marks a pod with the run that it is of; its value is that of `PIPELINE_JOB_ID`.
 _RUN_LABEL = "metadata.labels['pipeline/runid']"
 
-_SUFFIXES = {"": 1, "m": 1e-3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
-
-Cores = Annotated[str, Field(pattern=r"^([0-9]+(\.[0-9]+)?|[0-9]+m)$", description='cores, such as "2" or "500m"')]
-Bytes = Annotated[str, Field(pattern=r"^[0-9]+([MGT]|[KMGT]i)$", description="such as 512Mi or 4Gi")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$", description="a name in Kubernetes")]
 Variable = Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")]
 MountPath = Annotated[str, Field(pattern=r"^/[^:]+$", description="an absolute path in the pod")]
-
-
-def _amount(quantity: str) -> float:
-    digits = quantity.rstrip("".join(_SUFFIXES))
-    return float(digits) * _SUFFIXES[quantity[len(digits) :]]
-
-
-class CpuSettings(Settings):
-    """Cores that a pod is promised, and may use."""
-
-    request: Cores = "1"
-    limit: Cores = "2"
-
-    @model_validator(mode="after")
-    def _limit_holds_the_request(self) -> Self:
-        if _amount(self.request) > _amount(self.limit):
-            raise ValueError(f"`request` {self.request} must be at most `limit` {self.limit}")
-        return self
-
-
-class MemorySettings(Settings):
-    """Memory that a pod is promised, and may use before it is killed."""
-
-    request: Bytes = "2Gi"
-    limit: Bytes = "4Gi"
-
-    @model_validator(mode="after")
-    def _limit_holds_the_request(self) -> Self:
-        if _amount(self.request) > _amount(self.limit):
-            raise ValueError(f"`request` {self.request} must be at most `limit` {self.limit}")
-        return self
-
-
-class AcceleratorSettings(Settings):
-    """GPUs of a pod."""
-
-    type: str = Field(default="nvidia.com/gpu", min_length=1, description="the resource's name on the nodes")
-    count: int = Field(default=1, ge=1, le=16)
-
-
-class TolerationSettings(Settings):
-    """A taint of nodes that a pod bears."""
-
-    key: str = Field(min_length=1)
-    operator: Literal["Exists", "Equal"] = "Exists"
-    value: str | None = None
-    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
-
-    @model_validator(mode="after")
-    def _value_fits_operator(self) -> Self:
-        if (self.operator == "Equal") != (self.value is not None):
-            raise ValueError("`value` belongs to `operator` Equal, and only to it")
-        return self
-
-
-class RetrySettings(Settings):
-    """How often a failed pod is tried again, and how long after."""
-
-    times: int = Field(ge=1, le=20)
-    wait_seconds: int = Field(default=30, ge=0, le=3600, description="before the first repetition")
-    factor: float = Field(default=2.0, ge=1, le=10, description="by which each further wait is longer")
 
 
 class SecretSettings(Settings):
@@ -143,9 +90,17 @@ class StepSettings(Settings):
     image: str | None = Field(default=None, min_length=1, description="in place of the project's")
     cpu: CpuSettings = CpuSettings()
     memory: MemorySettings = MemorySettings()
+    ephemeral_storage: Bytes | None = Field(
+        default=None, description=f"how much a pod may write for the time of its life, in {SCRATCH}; more ends it"
+    )
     accelerator: AcceleratorSettings | None = None
     node_selector: dict[str, str] = Field(default_factory=dict, description="labels that a node must have")
     tolerations: tuple[TolerationSettings, ...] = Field(default=(), strict=False)
+    node_affinity: tuple[NodeAffinitySettings, ...] = Field(
+        default=(), strict=False, description="further conditions on nodes, musts and preferences"
+    )
+    labels: dict[Label, LabelValue] = Field(default_factory=dict, description="of the pod, besides those of all steps")
+    annotations: dict[Label, str] = Field(default_factory=dict, description="of the pod, besides those of all steps")
     shared_memory: Bytes | None = Field(default=None, description="size of /dev/shm; counts as memory of the pod")
     secrets: tuple[str, ...] = Field(default=(), strict=False, description="names under `secrets`")
     volumes: tuple[str, ...] = Field(default=(), strict=False, description="names under `volumes`")
@@ -168,6 +123,10 @@ class ClusterSettings(Settings):
     """What pipelines/cluster.yaml holds."""
 
     parallelism: int = Field(default=4, ge=1, le=100, description="lines, or shards of a batch, at once")
+    labels: dict[Label, LabelValue] = Field(
+        default_factory=dict, description="of all pods, such as for quotas or costs"
+    )
+    annotations: dict[Label, str] = Field(default_factory=dict, description="of all pods")
     state: StateSettings
     volumes: dict[str, VolumeSettings] = Field(default_factory=dict, description="claims beside that of `state`")
     secrets: dict[str, SecretSettings] = Field(default_factory=dict)
@@ -208,7 +167,7 @@ class ClusterSettings(Settings):
 
         Nobody gives the steps GPUs: they take what there is, in as many processes as `train.processes` says.
         """
-        without = {"retry": None, "accelerator": None}
+        without = {"retry": None, "accelerator": None, "ephemeral_storage": None}
         steps = {name: step.model_copy(update=without) for name, step in self.steps.items()}
         return self.model_copy(update={"parallelism": 1, "steps": steps})
 
@@ -230,11 +189,6 @@ def load_cluster(path: Path | None = None) -> ClusterSettings:
         raise BadInputError(f"{path}: {explain(error, ClusterSettings)}") from error
     except SettingsError as error:
         raise BadInputError(f"{path}: {error}") from error
-
-
-def bytes_of(quantity: str) -> int:
-    """A quantity of memory as Kubernetes writes it, such as 512Mi, in bytes."""
-    return int(_amount(quantity))
 
 
 def place(task: PipelineTask, name: Step, cluster: ClusterSettings) -> PipelineTask:
@@ -263,19 +217,44 @@ def place(task: PipelineTask, name: Step, cluster: ClusterSettings) -> PipelineT
         task.set_env_variable(patience.VARIABLE, str(minutes))
     if name in STEPS:
         kubernetes.use_field_path_as_env(task, RUN, _RUN_LABEL)
-    for key, value in step.node_selector.items():
-        kubernetes.add_node_selector(task, label_key=key, label_value=value)
-    for toleration in step.tolerations:
-        kubernetes.add_toleration(task, **toleration.model_dump(exclude_none=True))
-    if step.shared_memory is not None:
-        kubernetes.empty_dir_mount(
-            task, volume_name="shm", mount_path=SHARED_MEMORY, medium="Memory", size_limit=step.shared_memory
-        )
+    _place_on_nodes(task, step)
+    for key, value in {**cluster.labels, **step.labels}.items():
+        kubernetes.add_pod_label(task, key, value)
+    for key, value in {**cluster.annotations, **step.annotations}.items():
+        kubernetes.add_pod_annotation(task, key, value)
+    _mount_scratch(task, step)
     for secret in (cluster.secrets[key] for key in step.secrets):
         kubernetes.use_secret_as_env(
             task, secret_name=secret.name, secret_key_to_env=dict(secret.environment), optional=secret.optional
         )
     return task
+
+
+def _place_on_nodes(task: PipelineTask, step: StepSettings) -> None:
+    """Which nodes a pod may run on, and which are preferred."""
+    for key, value in step.node_selector.items():
+        kubernetes.add_node_selector(task, label_key=key, label_value=value)
+    # What must hold is one term: of several, Kubernetes asks for any.
+    if musts := [condition.expression for condition in step.node_affinity if condition.weight is None]:
+        kubernetes.add_node_affinity(task, musts)
+    for condition in step.node_affinity:
+        if condition.weight is not None:
+            kubernetes.add_node_affinity(task, [condition.expression], weight=condition.weight)
+    for toleration in step.tolerations:
+        kubernetes.add_toleration(task, **toleration.model_dump(exclude_none=True))
+
+
+def _mount_scratch(task: PipelineTask, step: StepSettings) -> None:
+    """Memory that processes share, and a place for files that live as long as the pod."""
+    if step.shared_memory is not None:
+        kubernetes.empty_dir_mount(
+            task, volume_name="shm", mount_path=SHARED_MEMORY, medium="Memory", size_limit=step.shared_memory
+        )
+    if step.ephemeral_storage is not None:
+        kubernetes.empty_dir_mount(
+            task, volume_name="scratch", mount_path=SCRATCH, medium="", size_limit=step.ephemeral_storage
+        )
+        task.set_env_variable("TMPDIR", SCRATCH)
 
 
 def _image(step: StepSettings) -> str | None:

@@ -30,7 +30,8 @@ from urllib3.exceptions import HTTPError
 
 from morphad.base.errors import BadInputError, ServiceError
 from morphad.base.text import masked
-from morphad.kubeflow.cluster import ClusterSettings, StepSettings, bytes_of
+from morphad.kubeflow.cluster import ClusterSettings, StepSettings
+from morphad.kubeflow.pods import bytes_of
 from morphad.kubeflow.reach import task_paths
 from morphad.settings import LineSettings
 

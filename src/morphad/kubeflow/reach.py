@@ -8,6 +8,9 @@ from morphad.base.text import has_secret
 from morphad.kubeflow.cluster import ClusterSettings, Step
 from morphad.settings import LineSettings, ProjectSettings
 
+# The steps after `ingest` that read the line's images.
+_OPEN_PICTURES: tuple[Step, ...] = ("validate", "train", "calibrate", "evaluate", "promote")
+
 
 class TaskPath(NamedTuple):
     """A path outside of artifacts and state.
@@ -28,6 +31,8 @@ def task_paths(line: LineSettings) -> list[TaskPath]:
     found = []
     if line.ingest.source in {"folder", "listing"}:
         found.append(TaskPath("ingest", "ingest.path", line.ingest.path))
+    if line.ingest.in_place:
+        found += [TaskPath(step, "ingest.path", line.ingest.path) for step in _OPEN_PICTURES]
     if line.ingest.verdicts and not _in_a_bucket(line.ingest.verdicts):
         found.append(TaskPath("ingest", "ingest.verdicts", line.ingest.verdicts))
     if line.train.weights not in {"packaged", "none"}:

@@ -26,13 +26,14 @@ from morphad.model.device import Placement, scoring_device, within_gpu_memory
 from morphad.model.morphology import Case, case_table, parse_case
 from morphad.model.network import MorphologyNetwork
 from morphad.model.records import Prediction, TrainingResult
+from morphad.model.saved import DESCRIPTION
 from morphad.model.scoring.base import BATCH, Scored, Scorer
 from morphad.model.scoring.patches import DensityScorer
 from morphad.model.scoring.transformation import TransformationScorer
 from morphad.settings import CalibrateSettings, Decoding, ScoreSettings, TrainSettings
 
 FORMAT_VERSION = 8
-_NETWORK, _SCORER, _DESCRIPTION = "network.safetensors", "scorer.safetensors", "detector.json"
+_NETWORK, _SCORER = "network.safetensors", "scorer.safetensors"
 _OWN_HASH = "own_sha256"  # of detector.json without this key
 _STRIP = 32
 _PRECISIONS = {None: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
@@ -175,15 +176,21 @@ class Detector:
             verdicts[place] = (None if rejected is None else bool(rejected[i]), float(p_values[i]))
         return verdicts
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, *, weights_of: Path | None = None) -> None:
         """Write the detector as a folder of safetensors and JSON, whole or not at all.
+
+        Args:
+            folder: The detector's.
+            weights_of: Folder of this detector as it was saved before: its weights are left out here, and named by
+                their hashes. `model.saved.whole_detector` puts the two together.
 
         Raises:
             BadInputError: The folder cannot be written.
         """
         network = self._fitted()
         with atomic_directory(folder) as temporary:
-            for name, state in ((_NETWORK, network.state_dict()), (_SCORER, self._scorer.state())):
+            states = ((_NETWORK, network.state_dict()), (_SCORER, self._scorer.state()))
+            for name, state in states if weights_of is None else ():
                 try:
                     save_file({key: tensor.contiguous().cpu() for key, tensor in state.items()}, temporary / name)
                 except SafetensorError as error:  # how safetensors reports a full disk
@@ -199,11 +206,11 @@ class Detector:
                 "training": _told(self.training_) if self.training_ else None,
                 "calibration": self.calibration_.to_json() if self.calibration_ else None,
                 "heatmap_scale": self.heatmap_scale_,
-                "sha256": {name: sha256_file(temporary / name) for name in (_NETWORK, _SCORER)},
+                "sha256": {name: sha256_file((weights_of or temporary) / name) for name in (_NETWORK, _SCORER)},
             }
             description = json.loads(json.dumps(description, allow_nan=False))
             text = json.dumps({**description, _OWN_HASH: sha256_json(description)}, indent=2, sort_keys=True)
-            (temporary / _DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+            (temporary / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
 
     @staticmethod
     def load(folder: Path) -> "Detector":
@@ -212,16 +219,16 @@ class Detector:
         Raises:
             BadInputError: The folder is missing, damaged, changed, or of another format version.
         """
-        description = read_json(folder / _DESCRIPTION)
+        description = read_json(folder / DESCRIPTION)
         if not isinstance(description, dict) or description.get("format_version") != FORMAT_VERSION:
             found = description.get("format_version") if isinstance(description, dict) else None
             raise BadInputError(
-                f"{folder / _DESCRIPTION}: format version {found!r}, this morphad reads {FORMAT_VERSION}; "
+                f"{folder / DESCRIPTION}: format version {found!r}, this morphad reads {FORMAT_VERSION}; "
                 "use the morphad that wrote it or train again"
             )
         try:
             if description.pop(_OWN_HASH, None) != sha256_json(description):
-                raise BadInputError(f"{folder / _DESCRIPTION}: not the file that was saved; fetch or train it again")
+                raise BadInputError(f"{folder / DESCRIPTION}: not the file that was saved; fetch or train it again")
             return Detector._restored(folder, description)
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
             raise BadInputError(f"{folder}: not a whole detector ({error}); fetch or train it again") from error

@@ -1,10 +1,38 @@
 """A saved detector as files, for those who do not load it."""
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from morphad.base.errors import BadInputError
 from morphad.base.files import read_json, sha256_file, sha256_json
 from morphad.decision.calibration import Calibration
+
+DESCRIPTION = "detector.json"  # all of a detector but its weights
+
+
+@contextmanager
+def whole_detector(fitted: Path, calibration: Path) -> Iterator[Path]:
+    """Give a folder of the detector that a fitted one is with its calibration; nothing is copied.
+
+    Args:
+        fitted: Folder of the detector without a threshold.
+        calibration: Folder of what `Detector.save` with its weights left out wrote.
+
+    Raises:
+        BadInputError: One of them is not there.
+    """
+    for folder in (fitted, calibration):
+        if not (folder / DESCRIPTION).is_file():
+            raise BadInputError(f"{folder}: not a saved detector (no {DESCRIPTION}); run the step that writes it again")
+    with tempfile.TemporaryDirectory(prefix="morphad-") as scratch:
+        whole = Path(scratch) / "detector"
+        whole.mkdir()
+        for file in fitted.iterdir():
+            own = calibration / file.name
+            (whole / file.name).symlink_to((own if own.exists() else file).absolute())
+        yield whole
 
 
 def detector_hash(folder: Path) -> str:
@@ -13,8 +41,8 @@ def detector_hash(folder: Path) -> str:
     Raises:
         BadInputError: The folder is missing or holds no detector.json.
     """
-    if not (folder / "detector.json").is_file():
-        raise BadInputError(f"{folder}: not a saved detector (no detector.json); run the calibrate step first")
+    if not (folder / DESCRIPTION).is_file():
+        raise BadInputError(f"{folder}: not a saved detector (no {DESCRIPTION}); run the calibrate step first")
     return sha256_json(detector_files(folder))
 
 
@@ -26,7 +54,7 @@ def detector_files(folder: Path) -> dict[str, str]:
 
 def saved_calibration(detector: Path) -> Calibration:
     """The calibration of a saved detector, without loading it."""
-    description = detector / "detector.json"
+    description = detector / DESCRIPTION
     try:
         return Calibration.from_json(read_json(description)["calibration"])
     except (KeyError, TypeError) as error:

@@ -93,6 +93,19 @@ class IngestSettings(Settings):
         default=60, ge=0, le=3600, description="s3: how long a server may be silent or throttle before the step fails"
     )
 
+    in_place: bool = Field(
+        default=False,
+        description="Kubeflow, source folder or listing: steps read the images where they lie, such as on a read-only "
+        "claim; nothing is copied. `dvc repro` copies always",
+    )
+    keep_days: int = Field(
+        default=30,
+        ge=1,
+        le=3650,
+        description="Kubeflow: days after the last run that used them until images are removed from the state's "
+        "volume; what the champion, a version to go back to, or the holdout needs stays",
+    )
+
     @property
     def decoding(self) -> Decoding:
         """How a detector that is trained now decodes, for life."""
@@ -104,6 +117,8 @@ class IngestSettings(Settings):
             raise ValueError(f"`path` {self.path!r} of source s3 must be s3://bucket/prefix")
         if self.source != "s3" and self.path.startswith("s3://"):
             raise ValueError(f"`path` {self.path!r} is in a bucket: set `source: s3`")
+        if self.in_place and self.source not in {"folder", "listing"}:
+            raise ValueError(f"`in_place` is for the sources folder and listing, not {self.source}")
         if self.metadata.tags and self.source != "s3":
             raise ValueError("`metadata.tags` are of objects in a bucket (source s3)")
         if self.metadata.fields and self.source not in {"s3", "folder"}:

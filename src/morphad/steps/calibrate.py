@@ -10,6 +10,8 @@ from morphad.steps.paths import LinePaths
 def calibrate(settings: LineSettings, paths: LinePaths, seed: int = 0) -> Figures:
     """Set the threshold from calibration images that training never saw, and save the whole detector.
 
+    In pods only the calibration is saved: the weights are an artifact of the run already, the fitted detector.
+
     Too few images are no error here: the detector then has no threshold and says how many it needs.
 
     Raises:
@@ -18,6 +20,9 @@ def calibrate(settings: LineSettings, paths: LinePaths, seed: int = 0) -> Figure
     rows = with_role(paths.split, "calibration")
     model = Detector.load(paths.fitted)
     check_decoding(paths.line, model, rows, settings.ingest)
-    model.calibrate(read_pixels(rows, paths.snapshot, model.decoding, f"calibrating {paths.line}"), settings.calibrate)
-    model.save(paths.detector)
+    model.calibrate(read_pixels(rows, paths.pictures, model.decoding, f"calibrating {paths.line}"), settings.calibrate)
+    if paths.in_pod:
+        model.save(paths.calibration, weights_of=paths.fitted)
+    else:
+        model.save(paths.detector)
     return model.calibration_.to_json() if model.calibration_ else {}

@@ -15,6 +15,7 @@ from morphad.base.spool import MapSpool
 from morphad.base.text import harmless_cell
 from morphad.data.loading import read_mask, read_masks, read_pixels
 from morphad.data.manifest import manifest_id, read_manifest
+from morphad.data.pictures import Pictures
 from morphad.data.source.finding import licence
 from morphad.data.split.holdout import frozen_rows
 from morphad.data.split.sessions import session_facts
@@ -43,7 +44,7 @@ def evaluate(settings: LineSettings, paths: LinePaths, seed: int) -> Figures:
         raise BadInputError(f"{paths.detector}: has no calibration; run `morphad calibrate {paths.line}` first")
     check_decoding(paths.line, model, rows, settings.ingest)
     with MapSpool() as maps:
-        pixels = read_pixels(rows, paths.snapshot, model.decoding, f"evaluating {paths.line}")
+        pixels = read_pixels(rows, paths.pictures, model.decoding, f"evaluating {paths.line}")
         scored = _score_holdout(model, rows, pixels, maps)
         figures = measures.evaluate(
             scored["label"],
@@ -51,7 +52,7 @@ def evaluate(settings: LineSettings, paths: LinePaths, seed: int) -> Figures:
             settings=settings.evaluate,
             threshold=model.calibration_.threshold,
             kinds=scored["defect"].tolist(),
-            masks=read_masks(rows, paths.snapshot, model.decoding.max_megapixels),
+            masks=read_masks(rows, paths.pictures, model.decoding.max_megapixels),
             maps=maps,
             seed=seed,
         )
@@ -71,7 +72,7 @@ def evaluate(settings: LineSettings, paths: LinePaths, seed: int) -> Figures:
         histogram=histogram,
         calibration=model.calibration_,
         heatmap_scale=model.heatmap_scale_,
-        examples=_examples(model, rows, scored, paths.snapshot),
+        examples=_examples(model, rows, scored, paths.pictures),
         data=DataFacts(
             data_hash=manifest_id(everyone),
             holdout_id=frozen.id,
@@ -104,10 +105,10 @@ def _score_holdout(
     return pd.concat([rows[["path", "label", "defect"]], scored], axis=1)
 
 
-def _examples(model: Detector, rows: pd.DataFrame, scored: pd.DataFrame, snapshot_dir: Path) -> list[Example]:
+def _examples(model: Detector, rows: pd.DataFrame, scored: pd.DataFrame, pictures: Pictures) -> list[Example]:
     """The images that the page shows, predicted once more: they are few."""
     chosen = rows.iloc[example_indices(scored["label"], scored["score"])]
-    pixels = list(read_pixels(chosen, snapshot_dir, model.decoding, "drawing examples"))
+    pixels = list(read_pixels(chosen, pictures, model.decoding, "drawing examples"))
     return [
         Example.of(
             image,
@@ -115,7 +116,7 @@ def _examples(model: Detector, rows: pd.DataFrame, scored: pd.DataFrame, snapsho
             name=str(row.path),
             label=str(row.label),
             defect=str(row.defect),
-            mask=read_mask(snapshot_dir / str(row.mask)) if row.mask else None,
+            mask=read_mask(pictures.read_mask(str(row.mask), str(row.mask_sha256))) if row.mask else None,
         )
         for row, image, prediction in zip(chosen.itertuples(), pixels, model.predict(iter(pixels)), strict=True)
     ]

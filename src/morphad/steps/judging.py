@@ -133,7 +133,7 @@ def judge(
         return record | {"promote": False, "outcome": "refused", "reasons": [f"Refused: {reason}"]}
     check_holdout(version, holdout, line)
 
-    files = _frozen_files(rows, paths.snapshot, line)
+    files = _frozen_files(rows, paths)
 
     judged: dict[str, str] = {}
 
@@ -209,20 +209,19 @@ def _refused_before(registry: Registry, line: str, version: Version) -> str | No
     return None
 
 
-def _frozen_files(rows: pd.DataFrame, snapshot_dir: Path, line: str) -> list[Path]:
+def _frozen_files(rows: pd.DataFrame, paths: LinePaths) -> list[Path]:
     """The files of the holdout, after making sure that they hold what was frozen.
 
     Raises:
         BadInputError: A file is missing or holds other bytes.
     """
-    files = [snapshot_dir / str(path) for path in rows["path"]]
+    pictures = paths.pictures
+    files = [pictures.image(str(row.path), str(row.sha256)) for row in rows[["path", "sha256"]].itertuples()]
     for file, digest in zip(files, rows["sha256"], strict=True):
         try:
             same = sha256_file(file) == digest
         except OSError as error:
-            raise BadInputError(f"{file}: {error.strerror or error}; run `morphad ingest {line}` again") from error
+            raise BadInputError(f"{file}: {error.strerror or error} {pictures.remedy}") from error
         if not same:
-            raise BadInputError(
-                f"{file}: not the image that was frozen in the holdout; run `morphad ingest {line}` again"
-            )
+            raise BadInputError(f"{file}: not the image that was frozen in the holdout, {pictures.remedy}")
     return files

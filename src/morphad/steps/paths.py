@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Self
 
 from morphad.base.errors import BadInputError
+from morphad.base.files import read_json
+from morphad.data.pictures import InPlace, Pictures, Snapshot, Store
 from morphad.settings import LINE_NAME
 
 # Where nothing can be: a step that reads or writes what its component does not give it fails, and says this.
@@ -21,7 +23,10 @@ class LinePaths:
     Attributes:
         line: The line's name.
         settings: Folder of what each step reads of the settings, JSON.
-        snapshot: Folder of the images as they came.
+        snapshot: Folder of the images as they came; in a project's folder only.
+        store: Folder of each picture by the hash of its bytes; in pods only.
+        used: Folder of the manifests of runs whose pictures are in the store.
+        place: Where the pictures of a run are if they are not in the store, and how many days they stay there, JSON.
         manifest: One row an image, parquet.
         rejects: Files that were left out, JSON.
         memory: Folder of what ingest remembers between runs; may be lost.
@@ -36,6 +41,7 @@ class LinePaths:
         holdout: The frozen holdout, JSON.
         fitted: Folder of the detector without a threshold.
         checkpoint: State of a training under way; gone when the fitted detector is there.
+        calibration: Folder of what makes the fitted detector one with a threshold; in pods only.
         detector: Folder of the detector with its threshold.
         report: Folder of page and figures.
         registration: Where the detector is in the registry, JSON.
@@ -46,6 +52,9 @@ class LinePaths:
     line: str
     settings: Path = _NOT_GIVEN
     snapshot: Path = _NOT_GIVEN
+    store: Path = _NOT_GIVEN
+    used: Path = _NOT_GIVEN
+    place: Path = _NOT_GIVEN
     manifest: Path = _NOT_GIVEN
     rejects: Path = _NOT_GIVEN
     memory: Path = _NOT_GIVEN
@@ -59,6 +68,7 @@ class LinePaths:
     holdout: Path = _NOT_GIVEN
     fitted: Path = _NOT_GIVEN
     checkpoint: Path = _NOT_GIVEN
+    calibration: Path = _NOT_GIVEN
     detector: Path = _NOT_GIVEN
     report: Path = _NOT_GIVEN
     registration: Path = _NOT_GIVEN
@@ -98,7 +108,7 @@ class LinePaths:
         Args:
             line: The line's name.
             state_root: Where the lines' state is mounted; one folder a line.
-            data: Folder of the artifact that `ingest` makes.
+            data: Folder of the artifact that `ingest` makes; it names pictures by their hashes and holds none.
             roles: Hash of what `split` made, which lies in the state; it holds the holdout that the run uses.
             given: Paths of other artifacts, by attribute. What is not given cannot be read or written.
 
@@ -109,10 +119,12 @@ class LinePaths:
             raise BadInputError(f"line {line!r}: a line's name holds a-z, 0-9 and inner hyphens, at most 63 characters")
         state = Path(state_root) / line
         paths = {
-            "snapshot": state / "images",
             "memory": state / "memory",
             "roles": state / "roles",
             "judged": state / "judged.json",
+            "store": state / "pictures",
+            "used": state / "used",
+            "place": state / "place.json",
             "reference": state / "reference.parquet",
             "holdout": state / "holdout.json",
             "checkpoint": state / "checkpoint.safetensors",
@@ -134,3 +146,20 @@ class LinePaths:
         known = {field.name for field in fields(cls)}
         assert given.keys() <= known, given.keys() - known  # noqa: S101 -- a component that misspells one
         return cls(line, **paths, **{name: Path(path) for name, path in given.items()})
+
+    @property
+    def in_pod(self) -> bool:
+        """Whether pictures are in a store on storage that outlives this run."""
+        return self.store != _NOT_GIVEN
+
+    @property
+    def pictures(self) -> Pictures:
+        """Where the pictures of the manifest are.
+
+        Raises:
+            BadInputError: `place` cannot be read.
+        """
+        if not self.in_pod:
+            return Snapshot(self.snapshot, self.line)
+        root = str(read_json(self.place)["in_place"])
+        return InPlace(Path(root), Store(self.store)) if root else Store(self.store)

@@ -25,7 +25,7 @@ def train(settings: LineSettings, paths: LinePaths, seed: int, *, gpus: int = 0)
     """
     unfitted = Detector(settings.train, seed, place_training(settings.train, gpus), settings.ingest.decoding)
     rows = with_role(paths.split, "train")
-    pixels = read_pixels(rows, paths.snapshot, unfitted.decoding, f"reading {paths.line}")
+    pixels = read_pixels(rows, paths.pictures, unfitted.decoding, f"reading {paths.line}")
     with Display(paths.line) as progress:
         detector = unfitted.fit(pixels, checkpoint=paths.checkpoint, progress=progress)
     detector.save(paths.fitted)

@@ -26,6 +26,7 @@ def validate(settings: LineSettings, paths: LinePaths, seed: int = 0, *, data_do
         CheckFailedError: A finding is an error; each is named. Findings and page are written all the same.
     """
     rows = read_manifest(paths.manifest)
+    pictures = paths.pictures
     known = read_manifest(paths.reference) if paths.reference.exists() else None
     result = check_manifest(
         rows,
@@ -36,9 +37,10 @@ def validate(settings: LineSettings, paths: LinePaths, seed: int = 0, *, data_do
         data_docs=data_docs,
     )
 
+    hashes = dict(zip(rows["path"], rows["sha256"], strict=True))
+
     def pixels(path: str) -> NDArray[np.uint8]:
-        file = paths.snapshot / path
-        return decode(file, settings.ingest.decoding).pixels
+        return decode(pictures.read_image(path, hashes[path]), settings.ingest.decoding, name=path).pixels
 
     write_json(paths.validation, result.to_json())
     write_contract_page(paths.contract_page, result, rows, known, pixels=pixels)

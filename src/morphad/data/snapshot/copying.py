@@ -1,24 +1,26 @@
-"""The snapshot of a line: its images byte for byte in one folder, each described in the manifest."""
+"""The pictures of a line, byte for byte as they came, each described in the manifest."""
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 
 from morphad.base.errors import BadInputError
-from morphad.base.files import atomic_directory, cannot_write, sha256_json
+from morphad.base.files import sha256_json
 from morphad.base.progress import track
 from morphad.data.images import UnreadableImageError
 from morphad.data.index import Memory, Remembered, fingerprint
 from morphad.data.loading import in_order
 from morphad.data.manifest import SCHEMA, to_frame
+from morphad.data.pictures import Pictures
 from morphad.data.snapshot.describing import Content, describe, read, read_mask_file
+from morphad.data.snapshot.keeping import Keep, copies_in, keeper_for, mask_name, names_of
 from morphad.data.snapshot.statistics import VERSION
 from morphad.data.source.image import SourceImage
 from morphad.settings import IngestSettings
@@ -55,7 +57,7 @@ def snapshot(
             one name, or the folder cannot be written.
     """
     _check_collisions(source_images)
-    found = dict(_take_all(source_images, {}, destination, settings, line))
+    found = dict(_take_all(source_images, {}, copies_in(destination, source_images), settings, line))
     return _tell(source_images, found, settings, line)
 
 
@@ -68,20 +70,20 @@ def look(sources: Sequence[SourceImage], settings: IngestSettings, line: str) ->
 
 def refresh(
     sources: Sequence[SourceImage],
-    folder: Path,
+    pictures: Pictures,
     settings: IngestSettings,
     line: str,
     *,
     memory: Memory,
 ) -> tuple[pd.DataFrame, list[Reject]]:
-    """Bring a snapshot up to date: as `snapshot`, but images that are as they were are neither read nor decoded again.
+    """Bring a line's pictures up to date: as `snapshot`, but what is as it was is neither read nor decoded again.
 
-    The folder appears whole or not at all, and stays untouched where nothing changed. A run that was killed is gone on
-    with. `memory.changes` tells what changed.
+    A snapshot appears whole or not at all, and stays untouched where nothing changed. A store gets what it does not
+    have yet. A run that was killed is gone on with. `memory.changes` tells what changed.
 
     Args:
         sources: What `find_images` found.
-        folder: The snapshot; not there at first, or on another machine.
+        pictures: Where they get to; not there at first, or on another machine.
         settings: As for `snapshot`.
         line: The product line's name.
         memory: Of the runs before.
@@ -89,7 +91,7 @@ def refresh(
     _check_collisions(sources)
     memory.holds_for("terms", _terms(settings), "image")
     known = memory.images()
-    there = _files_in(folder)
+    keeper = keeper_for(pictures)
     found: dict[str, Remembered] = {}
     stay: list[tuple[SourceImage, Remembered]] = []
     fresh: list[SourceImage] = []
@@ -99,23 +101,23 @@ def refresh(
             fresh.append(source)
         elif _is_reject(before):
             found[source.name] = before
-        elif _is_kept(source, before, there):
+        elif keeper.has(source, before):
             found[source.name] = before
             stay.append((source, before))
         else:
             fresh.append(source)
-    if fresh or len(there) != sum(1 + bool(image.mask) for _, image in stay):
-        with atomic_directory(folder) as temporary:
-            _link_all(stay, folder, temporary)
-            for name, image in _take_all(fresh, known, temporary, settings, line):
+    renewal = keeper.renewal(stay, fresh)
+    if renewal is None:
+        result = _tell(sources, found, settings, line)
+    else:
+        with renewal as keep:
+            for name, image in _take_all(fresh, known, keep, settings, line):
                 found[name] = image
-                # Without `kept`: that holds once the folder is in its place.
+                # Without `kept`: that holds once all of them are in their place.
                 memory.put_image(name, Remembered(image.source, image.mask, image.found))
             result = _tell(sources, found, settings, line)
         for source in fresh:
             memory.put_image(source.name, found[source.name])
-    else:
-        result = _tell(sources, found, settings, line)
     _note_changes(known, found, memory)
     memory.forget("image", known.keys() - found.keys())
     return result
@@ -124,23 +126,6 @@ def refresh(
 def _terms(settings: IngestSettings) -> str:
     """What decides over what is found in given bytes."""
     return sha256_json([VERSION, settings.max_megapixels, settings.max_megabytes, settings.white_level])
-
-
-def _files_in(folder: Path) -> dict[str, str]:
-    """Fingerprints of all files below a folder by their names relative to it; none where there is no folder."""
-    found: dict[str, str] = {}
-
-    def scan(path: str, prefix: str) -> None:
-        with os.scandir(path) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    scan(entry.path, f"{prefix}{entry.name}/")
-                else:
-                    found[prefix + entry.name] = fingerprint(entry.stat(follow_symlinks=False))
-
-    if folder.is_dir():
-        scan(str(folder), "")
-    return found
 
 
 def _fingerprints(source: SourceImage) -> tuple[str, str]:
@@ -161,12 +146,6 @@ def _is_reject(image: Remembered) -> bool:
     return image.found.startswith('{"reason"')
 
 
-def _is_kept(source: SourceImage, image: Remembered, there: Mapping[str, str]) -> bool:
-    """Whether the snapshot still holds an image and its mask as they were put there."""
-    kept, mask = image.kept
-    return bool(kept) and there.get(source.name) == kept and (not mask or there.get(_mask_name(source)) == mask)
-
-
 def _note_changes(known: Mapping[str, Remembered], found: Mapping[str, Remembered], memory: Memory) -> None:
     """Against what the last whole run put into the snapshot."""
     for name, image in found.items():
@@ -182,43 +161,22 @@ def _note_changes(known: Mapping[str, Remembered], found: Mapping[str, Remembere
     )
 
 
-def _link_all(stay: Iterable[tuple[SourceImage, Remembered]], old: Path, new: Path) -> None:
-    """Give what stays a second name in the new folder; its bytes are never written again, by nobody."""
-    made: set[str] = set()
-    for source, image in stay:
-        for name in (source.name, _mask_name(source)) if image.mask else (source.name,):
-            target = os.path.join(new, name)  # noqa: PTH118 -- a hundred thousand of them
-            parent = os.path.dirname(target)  # noqa: PTH120
-            if parent not in made:
-                Path(parent).mkdir(parents=True, exist_ok=True)
-                made.add(parent)
-            os.link(os.path.join(old, name), target)  # noqa: PTH118
-
-
 def _take_all(
     sources: Sequence[SourceImage],
     known: Mapping[str, Remembered],
-    destination: Path | None,
+    keep: Keep | None,
     settings: IngestSettings,
     line: str,
 ) -> Iterator[tuple[str, Remembered]]:
-    """Copy, where there is a destination, and describe, in the order given."""
-    if destination is not None:
-        try:
-            for parent in {(destination / name).parent for source in sources for name in _names(source)}:
-                parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise cannot_write(destination, error) from error
+    """Describe, and keep where there is a place for it, in the order given."""
 
     def take(source: SourceImage) -> tuple[str, Remembered]:
-        return source.name, _take(source, known.get(source.name), destination, settings)
+        return source.name, _take(source, known.get(source.name), keep, settings)
 
     yield from track(in_order(take, sources), f"reading {line}", total=len(sources))
 
 
-def _take(
-    source: SourceImage, before: Remembered | None, destination: Path | None, settings: IngestSettings
-) -> Remembered:
+def _take(source: SourceImage, before: Remembered | None, keep: Keep | None, settings: IngestSettings) -> Remembered:
     if source.refused:
         return Remembered(source.refused, "", json.dumps({"reason": source.refused}))
     image = mask = None
@@ -234,11 +192,8 @@ def _take(
             found = json.dumps(describe(image, mask, settings))
     except UnreadableImageError as error:
         return Remembered(_mark(image), _mark(mask), json.dumps({"reason": error.reason}))
-    if destination is None:
-        return Remembered(_mark(image), _mark(mask), found)
-    kept = _put(image.data, destination / source.name, source.file if source.sha256 else None)
-    kept_mask = _put(mask.data, destination / _mask_name(source), None) if mask else ""
-    return Remembered(_mark(image), _mark(mask), found, (kept, kept_mask))
+    kept = ("", "") if keep is None else keep(source, image, mask)
+    return Remembered(_mark(image), _mark(mask), found, kept)
 
 
 def _mark(content: Content | None) -> str:
@@ -251,40 +206,10 @@ def _is_of(found: str, image: Content, mask: Content | None) -> bool:
     return (known.get("sha256"), known.get("mask_sha256")) == (image.sha256, mask.sha256 if mask else "")
 
 
-def _put(data: bytes, target: Path, ours: Path | None) -> str:
-    """Write bytes, or give the file that holds them, if it is ours, another name; the fingerprint of what is there."""
-    try:
-        if ours is not None:
-            try:
-                os.link(ours, target)
-                return fingerprint(target.stat())
-            except OSError:  # on another disk, or on one without links
-                pass
-        with target.open("wb", buffering=0) as stream:
-            view = memoryview(data)
-            while view:
-                view = view[stream.write(view) :]
-            return fingerprint(os.fstat(stream.fileno()))
-    except OSError as error:
-        raise cannot_write(target, error) from error
-
-
-def _names(source: SourceImage) -> list[str]:
-    """Of the files that an image has in the snapshot."""
-    return [source.name] if source.mask is None else [source.name, _mask_name(source)]
-
-
-def _mask_name(source: SourceImage) -> str:
-    if source.mask is None:
-        return ""
-    suffix = source.mask.suffix
-    return f"masks/{source.name}" + ("" if PurePosixPath(source.name).suffix == suffix else suffix)
-
-
 def _check_collisions(source_images: Sequence[SourceImage]) -> None:
     taken: dict[str, SourceImage] = {}
     for source in source_images:
-        for name in _names(source):
+        for name in names_of(source):
             if name in taken:
                 files = [image.file if name == image.name else image.mask for image in (taken[name], source)]
                 raise BadInputError(f"{files[0]} and {files[1]} would both be {name} in the snapshot; rename one")
@@ -318,7 +243,7 @@ def _rows(sources: Sequence[SourceImage], found: Mapping[str, Remembered], line:
         columns: dict[str, list[Any]] = {
             "path": [source.name for source in some],
             "line": [line] * len(some),
-            "mask": [_mask_name(source) for source in some],
+            "mask": [mask_name(source) for source in some],
             **{key: [getattr(source, key) for source in some] for key in _GIVEN},
         }
         columns |= {name: [row[name] for row in unpacked] for name in SCHEMA.names if name not in columns}
