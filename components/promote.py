@@ -62,5 +62,5 @@ def promote(
         outcome = f"version {decided['version']} {said[decided['outcome']]}"
         listed = "".join(f"- {reason}\n" for reason in decided["reasons"])
         Path(reasons.path).write_text(f"**{line}: {outcome}.**\n\n{listed}", encoding="utf-8")
-        state.finish(run, f"{outcome}: {' '.join(decided['reasons'])}")
+        state.finish(run, f"{outcome}: {' '.join(decided['reasons'])}", int(decided["outcome"] == "refused"))
     print(f"{line}: {outcome}")

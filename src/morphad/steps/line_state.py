@@ -7,6 +7,7 @@ from typing import Any
 
 from morphad.base.errors import BadInputError, MorphadError, ending_process
 from morphad.base.files import read_json, write_json
+from morphad.base.text import masked
 from morphad.settings import LINE_NAME
 
 
@@ -37,7 +38,7 @@ class LineState:
 
     @property
     def progress(self) -> Path:
-        """How far the last run came, JSON: run, step, state (running, failed, done), message."""
+        """How far the last run came, JSON: run, step, state (running, failed, done), message, code (its exit code)."""
         return self.folder / "progress.json"
 
     @contextmanager
@@ -53,13 +54,20 @@ class LineState:
             write_json(self.progress, {**begun, "step": name, "state": "running", "message": ""})
             try:
                 yield
-            except MorphadError as error:
-                write_json(self.progress, {**begun, "step": name, "state": "failed", "message": str(error)})
+            except Exception as error:
+                known = isinstance(error, MorphadError)
+                failed = {
+                    "step": name,
+                    "state": "failed",
+                    "message": str(error) if known else masked(f"{type(error).__name__}: {error}"),
+                    "code": error.exit_code if known else 1,
+                }
+                write_json(self.progress, {**begun, **failed})
                 raise
 
-    def finish(self, run: str, message: str) -> None:
-        """Put on record that the run came to its end: the gate decided."""
-        write_json(self.progress, {"run": run, "step": "promote", "state": "done", "message": message})
+    def finish(self, run: str, message: str, code: int = 0) -> None:
+        """Put on record that the run came to its end: the gate decided; code 1: it said no."""
+        write_json(self.progress, {"run": run, "step": "promote", "state": "done", "message": message, "code": code})
 
     def end(self, run: str) -> tuple[bool, str]:
         """Whether a run of the line came to its end, and how, in words."""
@@ -74,6 +82,15 @@ class LineState:
         reason = progress.get("message") or "see the log of that step's last attempt"
         return False, f"failed in {progress.get('step')}: {reason}"
 
+    def code(self, run: str) -> int | None:
+        """The exit code that a run of the line ended with; None: its last pod was killed, or the run did not start."""
+        try:
+            progress = self._read()
+        except BadInputError as error:
+            return error.exit_code
+        code = progress.get("code") if progress.get("run") == run else None
+        return code if isinstance(code, int) else None
+
     def _read(self) -> dict[str, Any]:
         if not self.progress.exists():
             return {}
@@ -83,11 +100,12 @@ class LineState:
 
 def ends(root: str | Path, lines: Sequence[str], run: str) -> tuple[bool, str]:
     """Whether every line of a run came to its end, and a Markdown table that tells how each did."""
-    told = [(line, *LineState(root, line).end(run)) for line in lines]
+    told = [(line, *LineState(root, line).end(run), LineState(root, line).code(run)) for line in lines]
     rows = [
-        f"| {line} | {'done' if done else '**failed**'} | {' '.join(text.replace('|', '/').split())} |"
-        for line, done, text in told
+        f"| {line} | {'done' if done else '**failed**'} | {'' if code is None else code} | "
+        f"{' '.join(text.replace('|', '/').split())} |"
+        for line, done, text, code in told
     ]
-    done = sum(finished for _, finished, _ in told)
-    head = f"{done} of {len(told)} lines came to their end.\n\n| line | end | how |\n|---|---|---|\n"
+    done = sum(finished for _, finished, _, _ in told)
+    head = f"{done} of {len(told)} lines came to their end.\n\n| line | end | code | how |\n|---|---|---|---|\n"
     return done == len(told), head + "\n".join(rows) + "\n"
