@@ -143,6 +143,29 @@ def test_without_a_table_the_log_of_the_step_that_failed_says_why(command: Comma
     assert "not known" in command("pipeline", "status", run)[1]
 
 
+def test_of_a_killed_pod_the_log_says_more_than_the_table(command: Command, fake: FakeKubeflow) -> None:
+    run = submitted(command, fake, "--lines", "pv-mono")
+    fake.work(run, [stopped_at("train")])
+    fake.move(run, "FAILED")
+    fake.wrote(run, "notify", None, table(run, {"pv-mono": ("train", KeyboardInterrupt())}))
+    assert "see the log of that step's last attempt" in command("pipeline", "status", run)[1]
+    fake.wrote(run, "train", 0, "ModuleNotFoundError: torch\nF1123 failed to execute component: exit status 1")
+    assert rows(command("pipeline", "status", run)[1])["pv-mono"].split()[:2] == ["failed", "1"]
+
+
+def test_a_driver_that_failed_is_named(command: Command, fake: FakeKubeflow) -> None:
+    for states, words in (
+        ({"ingest": "SUCCEEDED", "validate-driver": "FAILED"}, "failed after ingest; Kubeflow's own validate-driver"),
+        ({"ingest-driver": "FAILED"}, "no step began; Kubeflow's own ingest-driver failed"),
+    ):
+        run = submitted(command, fake, "--lines", "pv-mono")
+        fake.work(run, [states], notify="")
+        fake.move(run, "FAILED")
+        said = command("pipeline", "status", run)[1]
+        assert "interrupted" in said
+        assert words in said
+
+
 def test_a_run_ended_by_hand_is_called_so(command: Command, fake: FakeKubeflow) -> None:
     run = submitted(command, fake, "--lines", "pv-mono")
     fake.work(run, [stopped_at("train")], times={"train": {"ended": stamp(BEGAN + timedelta(minutes=20))}})

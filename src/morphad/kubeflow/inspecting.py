@@ -13,7 +13,7 @@ from morphad.kubeflow.compiling import TRAINING
 from morphad.kubeflow.finding import duration, find_run, pipelines_there, runs_of
 from morphad.kubeflow.nodes import StepRun, Workflow
 from morphad.kubeflow.options import add_remote, open_kubeflow
-from morphad.kubeflow.outcomes import MORE, Outcomes, readable, step_names
+from morphad.kubeflow.outcomes import MORE, Outcomes, Seen, readable, step_names
 from morphad.kubeflow.status import described, listed, state_of
 
 
@@ -57,12 +57,8 @@ def _status(options: argparse.Namespace) -> None:
     outcomes = Outcomes(kubeflow, open_store(options.artifacts, kubeflow.connection.namespace))
     if options.run is None:
         runs = takewhile(lambda run: since is None or run.created >= since, runs_of(kubeflow, pipelines))
-        lines = listed(
-            islice(runs, options.limit),
-            pipelines,
-            datetime.now(UTC),
-            lambda run, pipeline: readable(outcomes, kubeflow.run(run.id), pipeline),
-        )
+        whole = (kubeflow.run(run.id) if run.is_over else run for run in islice(runs, options.limit))
+        lines = listed(whole, pipelines, datetime.now(UTC), lambda run, pipeline: readable(outcomes, run, pipeline))
     else:
         run = find_run(kubeflow, options.run, pipelines)
         pipeline = pipelines.get(run.pipeline_id, TRAINING)
@@ -76,12 +72,12 @@ def _logs(options: argparse.Namespace) -> None:
     pipelines = pipelines_there(kubeflow)
     run = find_run(kubeflow, options.run, pipelines)
     pipeline = pipelines.get(run.pipeline_id, TRAINING)
-    workflow = Workflow(run)
-    chosen = _chosen(run, workflow, step_names(pipeline), options.step, options.line)
+    seen = Seen(run, pipeline, Workflow(run))
+    chosen = _chosen(seen, options.step, options.line)
     outcomes = Outcomes(kubeflow, open_store(options.artifacts, kubeflow.connection.namespace))
     found = False
     for step in chosen:
-        written = outcomes.log(run, pipeline, workflow, step)
+        written = outcomes.log(seen, step)
         for number, (pod, text) in enumerate(written, 1):
             head = f"{step.name}{_of_line(run, step)}, attempt {number} of {len(written)}, pod {pod}"
             print(f"== {head}: {'' if text is not None else 'no log is left'}".rstrip(" :"))
@@ -96,12 +92,15 @@ def _logs(options: argparse.Namespace) -> None:
         )
 
 
-def _chosen(run: Run, workflow: Workflow, names: list[str], name: str | None, line: str | None) -> list[StepRun]:
+def _chosen(seen: Seen, name: str | None, line: str | None) -> list[StepRun]:
     """The steps whose logs are wanted."""
+    run, names = seen.run, step_names(seen.pipeline)
     if line is not None and line not in run.lines:
         raise BadInputError(f"--line {line}: run {run.id} has {', '.join(run.lines) or 'no lines of its own'}")
     number = run.lines.index(line) if line is not None and "line" not in run.parameters else None
-    steps = [step for step in workflow.steps(names) if step.pods and (number is None or step.line in {number, None})]
+    steps = [
+        step for step in seen.workflow.steps(names) if step.pods and (number is None or step.line in {number, None})
+    ]
     there = ", ".join(name for name in names if any(step.name == name for step in steps)) or "nothing yet"
     wanted = None if name is None else name.replace("_", "-")
     if wanted is not None:

@@ -61,6 +61,21 @@ def step_names(pipeline: str) -> list[str]:
     return [step.replace("_", "-") for step in PIPELINE_STEPS[pipeline]]
 
 
+@dataclass(frozen=True)
+class Seen:
+    """A run that is looked into.
+
+    Attributes:
+        run: With its tasks.
+        pipeline: Which it is of.
+        workflow: Its steps.
+    """
+
+    run: Run
+    pipeline: str
+    workflow: Workflow
+
+
 class Outcomes:
     """Finds out how lines ended.
 
@@ -80,36 +95,44 @@ class Outcomes:
             run: With its tasks.
             pipeline: Which it is of.
         """
-        workflow = Workflow(run)
-        steps = workflow.steps(step_names(pipeline))
-        rows = self._rows(run, pipeline, workflow, steps) if run.is_over and pipeline == TRAINING else {}
+        seen = Seen(run, pipeline, Workflow(run))
+        steps = seen.workflow.steps(step_names(pipeline))
+        rows = self._rows(seen, steps) if run.is_over and pipeline == TRAINING else {}
         lines = run.lines or tuple(rows) or ("",)
         return [
-            rows.get(line) or self._without_row(run, pipeline, line, workflow, _of_line(steps, number, len(lines)))
+            self._of_line(seen, line, rows.get(line), _steps_of(steps, number, len(lines)))
             for number, line in enumerate(lines)
         ]
 
-    def log(self, run: Run, pipeline: str, workflow: Workflow, step: StepRun) -> list[tuple[str, str | None]]:
+    def log(self, seen: Seen, step: StepRun) -> list[tuple[str, str | None]]:
         """What each pod of a step wrote: its name, and the text or None."""
         found = []
         for pod in step.pods:
-            text = self._kubeflow.log(run.id, pod)
+            text = self._kubeflow.log(seen.run.id, pod)
             if text is None and self._store is not None:
-                text = self._store.log(run, pipeline, step.name, workflow.name, pod)
+                text = self._store.log(seen.run, seen.pipeline, step.name, seen.workflow.name, pod)
             found.append((pod.names[0], text))
         return found
 
-    def _rows(self, run: Run, pipeline: str, workflow: Workflow, steps: Iterable[StepRun]) -> dict[str, Ending]:
+    def _rows(self, seen: Seen, steps: Iterable[StepRun]) -> dict[str, Ending]:
         notify = [step for step in steps if step.name == "notify"]
-        texts = [text for step in notify for _, text in self.log(run, pipeline, workflow, step)]
+        texts = [text for step in notify for _, text in self.log(seen, step)]
         if not any(text and _ROW.search(text) for text in texts) and notify and self._store is not None:
-            texts.append(self._store.table(run, pipeline))
+            texts.append(self._store.table(seen.run, seen.pipeline))
         rows = [row for text in texts if text for row in _ROW.finditer(text)]
         # A line without a record may have failed before there was one: its step's log tells more.
-        return {row["line"]: _of_row(run, row) for row in rows if row["how"] != "did not start"}
+        return {row["line"]: _of_row(seen.run, row) for row in rows if row["how"] != "did not start"}
 
-    def _without_row(self, run: Run, pipeline: str, line: str, workflow: Workflow, steps: list[StepRun]) -> Ending:
+    def _of_line(self, seen: Seen, line: str, row: Ending | None, steps: list[StepRun]) -> Ending:
+        """What the table says; of a pod that was killed, and so wrote no code, Argo and the logs may say more."""
+        if row is not None and row.code is not None:
+            return row
+        other = self._without_row(seen, line, steps)
+        return row if row is not None and other.state == "not known" else other
+
+    def _without_row(self, seen: Seen, line: str, steps: list[StepRun]) -> Ending:
         """What Argo and the logs say, where the table says nothing."""
+        run = seen.run
         began = [step for step in steps if step.pods]
         if not run.is_over:
             at = ", ".join(step.name for step in began if step.task.state in {"RUNNING", "PENDING"})
@@ -119,21 +142,23 @@ class Outcomes:
         if run.state in {"SUCCEEDED", "SKIPPED"}:
             return Ending(line, "done", 0, "")
         failed = [step for step in steps if step.task.state == "FAILED"]
-        return self._of_step(run, pipeline, line, workflow, failed[-1]) if failed else _without_step(run, line)
+        if failed:
+            return self._of_step(seen, line, failed[-1])
+        return _without_step(run, line, began[-1].name if began else "")
 
-    def _of_step(self, run: Run, pipeline: str, line: str, workflow: Workflow, step: StepRun) -> Ending:
+    def _of_step(self, seen: Seen, line: str, step: StepRun) -> Ending:
         """What the log of the step that failed says."""
         how = f"failed in {step.name}"
         if not step.pods:
             return Ending(line, "interrupted", None, f"{how}, before its own code began")
-        code = self._code(run, pipeline, workflow, step)
+        code = self._code(seen, step)
         if code is None:
             return Ending(line, "not known", None, f"{how}; no log is left in Kubeflow ({MORE})")
         return Ending(line, "interrupted" if code in _INTERRUPTED else "failed", code, f"{how}, exit code {code}")
 
-    def _code(self, run: Run, pipeline: str, workflow: Workflow, step: StepRun) -> int | None:
+    def _code(self, seen: Seen, step: StepRun) -> int | None:
         """The exit code of a step's last attempt, out of its log."""
-        for _, text in reversed(self.log(run, pipeline, workflow, step)):
+        for _, text in reversed(self.log(seen, step)):
             if text is not None:
                 ends = _EXIT.findall(text)
                 return (int(ends[-1][0]) if ends[-1][0] else _SIGNALS[ends[-1][1]]) if ends else 128 + 9
@@ -148,7 +173,7 @@ def readable(outcomes: Outcomes, run: Run, pipeline: str) -> list[Ending]:
         return [Ending(line, "not known", None, str(error)) for line in run.lines or ("",)]
 
 
-def _of_line(steps: list[StepRun], number: int, count: int) -> list[StepRun]:
+def _steps_of(steps: list[StepRun], number: int, count: int) -> list[StepRun]:
     """The steps of one line; of a run with one line also those whose place is not certain."""
     return [step for step in steps if step.name != "notify" and (step.line == number or count == 1)]
 
@@ -162,11 +187,12 @@ def _of_row(run: Run, row: re.Match[str]) -> Ending:
     return Ending(row["line"], "interrupted" if code is None or code in _INTERRUPTED else "failed", code, how)
 
 
-def _without_step(run: Run, line: str) -> Ending:
-    """A run that ended before its first step."""
-    said = f"no step began: {run.error}" if run.error else "no step began"
+def _without_step(run: Run, line: str, last: str) -> Ending:
+    """A run that failed, though none of the line's steps did: Kubeflow or Argo could not go on after `last`."""
+    driver = next((task.name for task in run.tasks if task.name.endswith("-driver") and task.state == "FAILED"), "")
+    said = f"{f'failed after {last}' if last else 'no step began'}{f': {run.error}' if run.error else ''}"
     size = len(json.dumps(run.parameters))
-    if "Too long" in run.error or size > _LARGE:
+    if "Too long" in run.error or (not last and size > _LARGE):
         return Ending(
             line,
             "failed",
@@ -174,4 +200,6 @@ def _without_step(run: Run, line: str) -> Ending:
             f'{said}; Argo stores a workflow of at most 1 MiB ("Too long: may not be more than 1048576 bytes"), and '
             f"this run has {size / 1000:,.0f} kB of parameters: give a run fewer lines, at best one",
         )
+    if driver:
+        return Ending(line, "interrupted", None, f"{said}; Kubeflow's own {driver} failed")
     return Ending(line, "interrupted", None, f"{said}; Argo could not store or start it: see its controller's log")

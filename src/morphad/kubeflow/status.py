@@ -36,7 +36,7 @@ def listed(
     """A table of runs, one in a row, and below each that is over how its lines ended.
 
     Args:
-        runs: The runs.
+        runs: The runs, with their tasks where they are over.
         pipelines: Which pipeline each identifier in Kubeflow is.
         now: For the time that runs under way took.
         endings: Gives how the lines of a run of a pipeline ended.
@@ -87,7 +87,7 @@ def described(
         f"  lines: {', '.join(run.lines) or 'all of the compiled pipeline'}",
     ]
     if reason := run.parameters.get("reason"):
-        lines.append(f"  why: {reason}")
+        lines.append(f"  reason: {reason}")
     if run.error:
         lines.append(f"  Kubeflow says: {run.error}")
     lines += ["", *_table([("step", "state", "took"), *(_step(run, name, now) for name in step_names(pipeline))])]

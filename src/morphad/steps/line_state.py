@@ -55,14 +55,10 @@ class LineState:
             try:
                 yield
             except Exception as error:
-                known = isinstance(error, MorphadError)
-                failed = {
-                    "step": name,
-                    "state": "failed",
-                    "message": str(error) if known else masked(f"{type(error).__name__}: {error}"),
-                    "code": error.exit_code if known else 1,
-                }
-                write_json(self.progress, {**begun, **failed})
+                said, code = masked(f"{type(error).__name__}: {error}"), 1
+                if isinstance(error, MorphadError):
+                    said, code = str(error), error.exit_code
+                write_json(self.progress, {**begun, "step": name, "state": "failed", "message": said, "code": code})
                 raise
 
     def finish(self, run: str, message: str, code: int = 0) -> None:
