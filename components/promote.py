@@ -71,5 +71,6 @@ def promote(
         inputs = inputs_of(settings, seed, data=data_hash, roles=roles_hash)
         patiently(lambda: keep_decision(paths, decided, inputs, run))
         swept = sweep_pictures(settings, paths, data_hash)
-        patiently(lambda: state.finish(run, f"{outcome}: {' '.join(decided['reasons'])}"))
+        code = int(decided["outcome"] == "refused")
+        patiently(lambda: state.finish(run, f"{outcome}: {' '.join(decided['reasons'])}", code=code))
     print(f"{line}: {outcome}\n{line}: {swept}")

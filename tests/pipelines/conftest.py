@@ -66,7 +66,7 @@ def command(
     monkeypatch.chdir(REPO)
 
     def run(*words: str | os.PathLike[str]) -> tuple[int, str]:
-        takes_compiled = words[:2] != ("pipeline", "status") and "--compiled" not in words
+        takes_compiled = "--compiled" not in words and not {"status", "logs", "end", "again"} & set(words[:2])
         path = compiled_batch if {"submit-batch", "batch-predict"} & set(words) else compiled
         code = main([*map(str, words), *(["--compiled", str(path)] if takes_compiled else [])])
         printed = capsys.readouterr()

@@ -1,21 +1,25 @@
 """Kubeflow Pipelines' API, as far as morphad uses it: a real HTTP server on this machine, with a state, without pods.
 
-It answers in the shapes of the published contract (test_kubeflow_contract.py holds it to that) and does what the real
-server was seen or read to do: pages, filters, 409 for names that are taken, runs that end with their recurring run.
+It answers in the shapes of the published contract and of recorded answers (test_kubeflow_contract.py and
+test_kubeflow_shapes.py hold it to that) and does what the real server was seen or read to do: pages, filters, 409 for
+names that are taken, runs that end with their recurring run, no key for what is empty.
 """
 
+import base64
 import json
 import os
 import re
 import signal
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from fake_workflow import Workflow, stamp, training
 
 Json = dict[str, Any]
 
@@ -51,16 +55,55 @@ class FakeKubeflow:
         self.kill: tuple[int, str, Callable[[], int]] | None = None  # number of the request, before|after, whom
         self.watch: Callable[[FakeKubeflow], None] = lambda _: None  # called after each request that changed something
         self.address = ""
+        self.logs: dict[str, str] = {}  # of pods that are there, by their name
+        self.kept: dict[str, str] = {}  # what Argo kept, by the node's identifier
+        self.gone: set[str] = set()  # runs whose workflow is gone
+        self.workflows: dict[str, Workflow] = {}
         self._lock = threading.RLock()
 
-    def handle(self, method: str, path: str, query: dict[str, str], body: bytes, headers: Any) -> tuple[int, Json]:
+    # What tests may do to it.
+
+    def move(self, run_id: str, state: str, at: datetime | None = None) -> None:
+        """Bring a run into a state."""
+        run, when = self.runs[run_id], stamp(at or datetime.now(UTC))
+        run["state"] = state
+        run["state_history"].append({"update_time": when, "state": state})
+        if state in ENDED:
+            run["finished_at"] = when
+
+    def began(self, run_id: str, at: datetime) -> None:
+        """Let a run have begun at a time."""
+        run = self.runs[run_id]
+        run["created_at"] = run["scheduled_at"] = run["state_history"][0]["update_time"] = stamp(at)
+
+    def work(self, run_id: str, lines: Sequence[Mapping[str, str]], **more: Any) -> Workflow:
+        """Let Argo have done something of a run of the training pipeline: the states of each line's steps."""
+        began = datetime.fromisoformat(self.runs[run_id]["created_at"])
+        made = training(run_id, f"morphad-training-{run_id[:5]}", began, lines, **more)
+        self.workflows[run_id] = made
+        self.runs[run_id]["run_details"] = {"task_details": made.tasks}
+        return made
+
+    def wrote(self, run_id: str, step: str, line: int | None, *texts: str, kept: bool = False) -> None:
+        """Let the pods of a step have written these logs; kept: the pods are gone, and Argo kept them."""
+        workflow = self.workflows[run_id]
+        for node, text in zip(workflow.pods[step, line], texts, strict=True):
+            if kept:
+                self.kept[node] = text
+            else:
+                number = node.removeprefix(f"{workflow.name}-")
+                self.logs[f"{workflow.name}-system-container-impl-{number}"] = text
+
+    def handle(
+        self, method: str, path: str, query: dict[str, str], body: bytes, headers: Any
+    ) -> tuple[int, Json | str]:
         with self._lock:
             self.requests.append(f"{method} {path}")
             number = len(self.requests)
             if self._interrupts(number, "before"):
                 return 0, {}
             try:
-                status, answer = 200, self._answer(method, path, query, body, headers)
+                status, answer = 200, _without_nothing(self._answer(method, path, query, body, headers))
             except RefusedError as refused:
                 code = {400: 3, 401: 16, 403: 7, 404: 5, 409: 6}.get(refused.status, 13)
                 status, answer = refused.status, {"code": code, "message": str(refused), "details": []}
@@ -74,7 +117,7 @@ class FakeKubeflow:
         os.kill(self.kill[2](), signal.SIGKILL)
         return True
 
-    def _answer(self, method: str, path: str, query: dict[str, str], body: bytes, headers: Any) -> Json:
+    def _answer(self, method: str, path: str, query: dict[str, str], body: bytes, headers: Any) -> Json | str:
         if self.token is not None and headers.get("Authorization") != f"Bearer {self.token}":
             raise RefusedError(401, "Request header error: there is no user identity header.")
         if self.forbidden is not None and path.startswith(self.forbidden):
@@ -136,8 +179,11 @@ class FakeKubeflow:
         cron = body["trigger"]["cron_schedule"]["cron"]
         if len(cron.split()) not in {5, 6}:
             raise RefusedError(400, f"Schedule cron is not a supported format: {cron}")
-        body["status"] = "ENABLED" if body.pop("mode", "") == "ENABLE" else "DISABLED"
-        return self._keep(self.recurring_runs, "recurring_run_id", body)
+        body["status"] = "ENABLED" if body["mode"] == "ENABLE" else "DISABLED"
+        body |= {"service_account": "pipeline-runner", "namespace": "kubeflow"}
+        kept = self._keep(self.recurring_runs, "recurring_run_id", body)
+        kept["updated_at"] = kept["created_at"]
+        return kept
 
     def _recurring_run(self, identifier: str, **_: Any) -> Json:
         if identifier not in self.recurring_runs:
@@ -154,11 +200,11 @@ class FakeKubeflow:
         return {}
 
     def _enable(self, identifier: str, **_: Any) -> Json:
-        self._recurring_run(identifier)["status"] = "ENABLED"
+        self._recurring_run(identifier).update(status="ENABLED", mode="ENABLE")
         return {}
 
     def _disable(self, identifier: str, **_: Any) -> Json:
-        self._recurring_run(identifier)["status"] = "DISABLED"
+        self._recurring_run(identifier).update(status="DISABLED", mode="DISABLE")
         return {}
 
     def _list_runs(self, *, query: dict[str, str], **_: Any) -> Json:
@@ -172,12 +218,38 @@ class FakeKubeflow:
 
     def _create_run(self, *, body: Json, **_: Any) -> Json:
         self._check_references(body)
-        return self._keep(self.runs, "run_id", {**body, "state": "PENDING", "storage_state": "AVAILABLE"})
+        given = {"storage_state": "AVAILABLE", "service_account": "pipeline-runner", "state": "PENDING"}
+        run = self._keep(self.runs, "run_id", {**body, **given})
+        run["scheduled_at"], run["finished_at"] = run["created_at"], "1970-01-01T00:00:00Z"
+        run["state_history"] = [{"update_time": run["created_at"], "state": "PENDING"}]
+        return run
 
     def _run(self, identifier: str, **_: Any) -> Json:
         if identifier not in self.runs:
             raise RefusedError(404, f"Run {identifier} not found")
         return self.runs[identifier]
+
+    def _terminate(self, identifier: str, **_: Any) -> Json:
+        run = self._run(identifier)
+        if run["state"] in ENDED:
+            raise RefusedError(400, f"Failed to terminate run {identifier}: it has ended")
+        self.move(identifier, "CANCELING")
+        if identifier in self.gone:
+            raise RefusedError(500, f"Failed to terminate run {identifier} due to error terminating its workflow")
+        return {}
+
+    def _log(self, run: str, pod: str, **_: Any) -> Json | str:
+        self._run(run)
+        if pod in self.logs:
+            return self.logs[pod]
+        # With 200: it has said so before it looks.
+        return {"error_message": f"Failed to read logs for run {run}", "error_details": "pods not found"}
+
+    def _artifact(self, run: str, node: str, artifact: str, **_: Any) -> Json:
+        self._run(run)
+        if artifact != "main-logs" or node not in self.kept:
+            raise RefusedError(404, "Failed to read artifact: artifact not found")
+        return {"data": base64.b64encode(self.kept[node].encode()).decode()}
 
     # What they share
 
@@ -190,7 +262,7 @@ class FakeKubeflow:
     def _keep(self, where: dict[str, Json], key: str, value: Json) -> Json:
         if self.multi_user and "namespace" not in value and key in {"pipeline_id", "experiment_id"}:
             raise RefusedError(400, "Namespace cannot be empty")
-        created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        created = stamp(datetime.now(UTC))
         kept = {**value, key: str(uuid.uuid4()), "created_at": created}
         where[kept[key]] = kept
         return kept
@@ -207,7 +279,7 @@ class FakeKubeflow:
             answer["next_page_token"] = str(start + size)
         return answer
 
-    _routes: tuple[tuple[str, str, Callable[..., Json]], ...] = (
+    _routes: tuple[tuple[str, str, Callable[..., Json | str]], ...] = (
         ("GET", "/healthz", _health),
         ("GET", "/pipelines/names/([^/]+)", _pipeline_by_name),
         ("POST", "/pipelines", _create_pipeline),
@@ -223,7 +295,21 @@ class FakeKubeflow:
         ("GET", "/runs", _list_runs),
         ("POST", "/runs", _create_run),
         ("GET", "/runs/([^/:]+)", _run),
+        ("POST", "/runs/([^/:]+):terminate", _terminate),
+        ("GET", "/apis/v1alpha1/runs/([^/]+)/nodes/([^/]+)/log", _log),
+        ("GET", "/runs/([^/]+)/nodes/([^/]+)/artifacts/([^/:]+):read", _artifact),
     )
+
+
+def _without_nothing(answer: Any) -> Any:
+    """An answer as the real server writes it: no keys of what is empty, false or zero, but for a run's parameters."""
+    if isinstance(answer, dict):
+        return {
+            key: value if key == "parameters" else _without_nothing(value)
+            for key, value in answer.items()
+            if value not in ("", None, False, 0, [])
+        }
+    return [_without_nothing(each) for each in answer] if isinstance(answer, list) else answer
 
 
 @contextmanager
@@ -243,9 +329,9 @@ def serving() -> Iterator[FakeKubeflow]:
             if status == 0:  # the one who asked is dead
                 self.close_connection = True
                 return
-            content = json.dumps(answer).encode()
+            content = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
             self.send_response(status)
-            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Type", "text/plain" if isinstance(answer, str) else "application/json")
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)

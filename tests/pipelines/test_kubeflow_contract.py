@@ -155,25 +155,21 @@ def test_every_call_and_its_answer_keep_the_contract(
     run = kubeflow.create_run("pv-mono", experiment, version, {"lines": lines, "seed": 3})
     assert [found.id for found in kubeflow.runs()] == [run]
     assert [found.id for found in kubeflow.runs_under_way(experiment)] == [run]
-    fake.runs[run]["run_details"] = {
-        "task_details": [
-            {
-                "display_name": "train",
-                "state": "RUNNING",
-                "start_time": "2026-11-23T02:00:00Z",
-                "end_time": "0001-01-01T00:00:00Z",
-            }
-        ]
-    }
-    (task,) = kubeflow.run(run).tasks
-    assert (task.name, task.state, task.ended) == ("train", "RUNNING", None)
+    fake.work(run, [{"ingest": "SUCCEEDED", "train": "RUNNING"}], notify="")
+    (task,) = (task for task in kubeflow.run(run).tasks if task.name == "train")
+    assert (task.state, task.ended) == ("RUNNING", None)
+    kubeflow.end_run(run)
+    assert (kubeflow.run(run).state, kubeflow.run(run).stopped is None) == ("CANCELING", False)
 
 
 def test_the_commands_keep_the_contract(
     between: tuple[FakeKubeflow, str], command: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("KFP_HOST", between[1])
+    fake, address = between
+    monkeypatch.setenv("KFP_HOST", address)
     monkeypatch.setenv("KFP_TOKEN", "x")
+    for run in fake.runs:
+        fake.move(run, "SUCCEEDED")
     for words in (
         ("pipeline", "upload"),
         ("pipeline", "submit"),
@@ -184,5 +180,9 @@ def test_the_commands_keep_the_contract(
         ("schedule", "apply"),
         ("schedule", "plan", "--check"),
     ):
+        code, said = command(*words)
+        assert code == 0, said
+    run = list(fake.runs)[-1]
+    for words in (("pipeline", "status", run), ("pipeline", "end", run), ("pipeline", "again")):
         code, said = command(*words)
         assert code == 0, said

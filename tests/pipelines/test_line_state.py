@@ -35,6 +35,28 @@ def test_an_error_ends_the_process_with_its_code_and_stays_on_record(
     assert state.end("r1") == (False, "failed in register: MLflow at http://x: refused")
 
 
+def test_each_end_has_the_code_of_its_process_and_a_killed_one_none(tmp_path: Path) -> None:
+    ends_of = {
+        "refused": (CheckFailedError("too few"), 1),
+        "wrong": (BadInputError("no such folder"), 2),
+        "away": (ServiceError("MLflow"), 3),
+        "broken": (ZeroDivisionError("division by zero"), 1),
+        "killed": (KeyboardInterrupt(), None),
+    }
+    for line, (error, code) in ends_of.items():
+        with (
+            pytest.raises((SystemExit, KeyboardInterrupt, ZeroDivisionError)),
+            LineState(tmp_path, line).step("s", "r"),
+        ):
+            raise error
+        assert LineState(tmp_path, line).code("r") == code
+        assert LineState(tmp_path, line).code("another") is None
+    assert "failed in s: ZeroDivisionError: division by zero" in close(tmp_path, ["broken"], "r")[1]
+    assert "| killed | **failed** |  | failed in s: see the log" in close(tmp_path, ["killed"], "r")[1]
+    LineState(tmp_path, "said-no").finish("r", "version 4 was refused", code=1)
+    assert "| said-no | done | 1 | version 4 was refused |" in close(tmp_path, ["said-no"], "r")[1]
+
+
 def test_a_pod_that_was_killed_is_told_by_its_step(tmp_path: Path) -> None:
     state = LineState(tmp_path, "pcb")
     with pytest.raises(KeyboardInterrupt), state.step("ingest", "r1"):
@@ -70,7 +92,7 @@ def test_the_table_has_a_row_for_every_line_whatever_its_record(tmp_path: Path) 
     assert not whole
     assert "1 of 4" in table
     rows = table.splitlines()[-4:]
-    assert rows[0] == "| good | done | a / b c |"
+    assert rows[0] == "| good | done | 0 | a / b c |"
     assert "not valid JSON" in rows[1]
     assert "../up" in rows[2]
     assert "a line's name" in rows[2]

@@ -1,11 +1,11 @@
 """The verbs of `morphad pipeline` and `morphad schedule`."""
 
 from morphad.base.verbs import Parser, Verbs
-from morphad.kubeflow import compiling, remote, run, schedule
+from morphad.kubeflow import again, compiling, inspecting, remote, run, schedule
 
 
 def main(arguments: list[str]) -> int:
-    """Run one command and give the exit code: 0 done, 1 a line failed, 2 wrong use or bad input, 3 no service.
+    """Run one command and give the exit code: 0 done, 1 a check said no, 2 wrong use or bad input, 3 no service.
 
     Args:
         arguments: The words after `morphad`, the first `pipeline` or `schedule`.
@@ -22,7 +22,7 @@ def _parser() -> Parser:
     groups = Verbs(parser)
     # A module with verbs has one function, add_verbs; what it imports beside kfp waits until the verb runs.
     pipeline = groups.group("pipeline", "the pipelines, on this machine or in Kubeflow", "run --lines pv-mono")
-    for module in (run, compiling, remote):
+    for module in (run, compiling, remote, inspecting, again):
         module.add_verbs(pipeline)
     schedule.add_verbs(groups.group("schedule", "the recurring runs in Kubeflow", "plan"))
     return parser

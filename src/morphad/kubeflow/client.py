@@ -1,9 +1,8 @@
 """The calls to Kubeflow Pipelines that morphad needs, with plain types on both sides."""
 
+import base64
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,74 +10,19 @@ import kfp_server_api as api
 
 from morphad.base.text import masked
 from morphad.kubeflow.connection import AlreadyThereError, Connection, NotFoundError
+from morphad.kubeflow.nodes import Pod
+from morphad.kubeflow.records import (
+    ENDED,
+    PipelineVersion,
+    RecurringRun,
+    Run,
+    Task,
+    Trigger,
+    recurring_run_of,
+    run_of,
+)
 
 __all__ = ["AlreadyThereError", "Kubeflow", "PipelineVersion", "RecurringRun", "Run", "Task", "Trigger"]
-
-# In any other state a run may still have pods.
-_ENDED = ("SUCCEEDED", "SKIPPED", "FAILED", "CANCELED")
-
-
-@dataclass(frozen=True)
-class PipelineVersion:
-    """An uploaded version of a pipeline."""
-
-    pipeline_id: str
-    id: str
-    name: str
-
-
-@dataclass(frozen=True)
-class Trigger:
-    """When a recurring run starts runs, and of what."""
-
-    cron: str
-    start: datetime | None
-    end: datetime | None
-    max_concurrency: int
-    catch_up: bool
-    experiment_id: str
-    pipeline_id: str
-    version_id: str
-    parameters: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class RecurringRun:
-    """A recurring run as Kubeflow has it; with an error, all else of it but the identifier is unknown."""
-
-    id: str
-    name: str
-    description: str
-    created: datetime
-    enabled: bool
-    trigger: Trigger
-    error: str = ""
-
-
-@dataclass(frozen=True)
-class Task:
-    """What Kubeflow calls a task of a run: a node of its workflow, drivers and loops among them."""
-
-    name: str
-    state: str
-    started: datetime | None
-    ended: datetime | None
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run as Kubeflow has it."""
-
-    id: str
-    name: str
-    state: str
-    error: str
-    created: datetime
-    ended: datetime | None
-    pipeline_id: str
-    recurring_run_id: str
-    parameters: dict[str, Any]
-    tasks: tuple[Task, ...]
 
 
 class Kubeflow:
@@ -146,7 +90,7 @@ class Kubeflow:
         """All recurring runs of the namespace, whoever made them."""
         call = self._recurring_runs.recurring_run_service_list_recurring_runs_with_http_info
         for answer in self.connection.pages("list the recurring runs", call, **self.connection.where):
-            yield from map(_recurring_run, answer.recurring_runs or ())
+            yield from map(recurring_run_of, answer.recurring_runs or ())
 
     def create_recurring_run(self, name: str, description: str, trigger: Trigger, enabled: bool) -> str:
         """Make a recurring run and give its identifier."""
@@ -198,22 +142,44 @@ class Kubeflow:
         Raises:
             NotFoundError: There is no such run.
         """
-        return _run(self._call(f"get run {run_id}", self._runs.run_service_get_run_with_http_info, run_id))
+        return run_of(self._call(f"get run {run_id}", self._runs.run_service_get_run_with_http_info, run_id))
+
+    def end_run(self, run_id: str) -> None:
+        """Ask for the end of a run; its pods end a little later.
+
+        Raises:
+            NotFoundError: There is no such run.
+        """
+        self._call(f"end run {run_id}", self._runs.run_service_terminate_run_with_http_info, run_id)
+
+    def log(self, run_id: str, pod: Pod) -> str | None:
+        """What a pod of a run wrote, from itself or from where Argo keeps logs; None: Kubeflow has it no longer."""
+        what = f"read the log of {pod.names[0]}"
+        for name in pod.names:
+            if (content := self.connection.read(what, f"/apis/v1alpha1/runs/{run_id}/nodes/{name}/log")) is not None:
+                return masked(content.decode(errors="replace"))
+        kept = self.connection.read(what, f"/apis/v2beta1/runs/{run_id}/nodes/{pod.node}/artifacts/main-logs:read")
+        if kept is None:
+            return None
+        try:
+            return masked(base64.b64decode(json.loads(kept)["data"]).decode(errors="replace"))
+        except (ValueError, KeyError, TypeError):  # a page of something else
+            return None
 
     def runs(self) -> Iterator[Run]:
         """The runs of the namespace, the newest first."""
         call = self._runs.run_service_list_runs_with_http_info
         for answer in self.connection.pages("list the runs", call, sort_by="created_at desc", **self.connection.where):
-            yield from map(_run, answer.runs or ())
+            yield from map(run_of, answer.runs or ())
 
     def runs_under_way(self, experiment_id: str) -> Iterator[Run]:
         """The runs of an experiment that may still have pods."""
         call = self._runs.run_service_list_runs_with_http_info
         where = {"experiment_id": experiment_id} if experiment_id else self.connection.where
         # Not by recurring run: the server takes that key for a column that its table does not have.
-        wanted = _filter("NOT_EQUALS", "state", *_ENDED)
+        wanted = _filter("NOT_EQUALS", "state", *ENDED)
         for answer in self.connection.pages("list the runs under way", call, filter=wanted, **where):
-            yield from map(_run, answer.runs or ())
+            yield from map(run_of, answer.runs or ())
 
 
 def _unless_gone(call: Callable[[], object]) -> None:
@@ -230,60 +196,3 @@ def _filter(operation: str, key: str, *values: str) -> str:
 
 def _reference(pipeline_id: str, version_id: str) -> Any:
     return api.V2beta1PipelineVersionReference(pipeline_id=pipeline_id, pipeline_version_id=version_id)
-
-
-def _recurring_run(found: Any) -> RecurringRun:
-    schedule = found.trigger and found.trigger.cron_schedule  # others' have intervals too
-    version = found.pipeline_version_reference
-    return RecurringRun(
-        id=found.recurring_run_id,
-        name=found.display_name or "",
-        description=found.description or "",
-        created=found.created_at or datetime.fromtimestamp(0, UTC),
-        enabled=found.status == "ENABLED" or (found.status is None and found.mode == "ENABLE"),
-        trigger=Trigger(
-            cron=(schedule and schedule.cron) or "",
-            start=schedule and _time(schedule.start_time),
-            end=schedule and _time(schedule.end_time),
-            max_concurrency=int(found.max_concurrency or 1),
-            catch_up=not found.no_catchup,
-            experiment_id=found.experiment_id or "",
-            pipeline_id=(version and version.pipeline_id) or "",
-            version_id=(version and version.pipeline_version_id) or "",
-            parameters=_parameters(found),
-        ),
-        error=_error(found),
-    )
-
-
-def _run(found: Any) -> Run:
-    version = found.pipeline_version_reference
-    details = found.run_details
-    return Run(
-        id=found.run_id,
-        name=found.display_name or "",
-        state=found.state or "PENDING",
-        error=_error(found),
-        created=found.created_at or datetime.fromtimestamp(0, UTC),
-        ended=_time(found.finished_at),
-        pipeline_id=(version and version.pipeline_id) or "",
-        recurring_run_id=found.recurring_run_id or "",
-        parameters=_parameters(found),
-        tasks=tuple(
-            Task(task.display_name or "", task.state or "", _time(task.start_time), _time(task.end_time))
-            for task in (details and details.task_details) or ()
-        ),
-    )
-
-
-def _error(found: Any) -> str:
-    return masked((found.error and (found.error.message or f"code {found.error.code}")) or "")
-
-
-def _parameters(found: Any) -> dict[str, Any]:
-    return dict((found.runtime_config and found.runtime_config.parameters) or {})
-
-
-def _time(given: datetime | None) -> datetime | None:
-    """A time; None for what Kubeflow writes in the place of no time: the year 1, or 1970."""
-    return given if given is not None and given.year > 1970 else None

@@ -16,7 +16,7 @@ import kfp_server_api as api
 import urllib3
 from kfp_server_api.exceptions import ApiException, OpenApiException
 
-from morphad.base.errors import BadInputError, ServiceError
+from morphad.base.errors import BadInputError, OutageError, ServiceError
 from morphad.base.text import has_secret
 
 HOST_VARIABLE = "KFP_HOST"
@@ -103,18 +103,44 @@ class Connection:
         try:
             answer, _, headers = method(*arguments, _request_timeout=wait, **keywords)
         except ApiException as error:
-            raise self._refusal(here, error) from error
+            raise self._refusal(here, error.status or 0, error.body) from error
         except urllib3.exceptions.HTTPError as error:
-            reason = getattr(error, "reason", None) or error
-            remedy = "check the host, the network or the port-forward, and run it again"
-            if isinstance(reason, urllib3.exceptions.SSLError):
-                remedy = "if the plant has certificates of its own, name their file in SSL_CERT_FILE"
-            raise ServiceError(f"{here}: no answer ({_first_line(str(reason))}); {remedy}") from error
+            raise _silence(here, error) from error
         except (OpenApiException, ValueError, TypeError, AttributeError, KeyError) as error:
             raise ServiceError(f"{here}: {self._strange}") from error
         if "json" not in headers.get("Content-Type", ""):
             raise ServiceError(f"{here}: {self._strange}")
         return answer
+
+    def read(self, what: str, path: str) -> bytes | None:
+        """What is at a path of the API that the generated client does not have; None: nothing is.
+
+        Args:
+            what: What it is for, for messages.
+            path: From /apis on, its parts quoted where they must be.
+
+        Raises:
+            OutageError: Kubeflow did not answer in time.
+            ServiceError: It refused.
+        """
+        here = f"Kubeflow at {self.host}: cannot {what}"
+        headers = dict(self.api.default_headers)
+        self.api.update_params_for_auth(headers, [], ["Bearer"])
+        try:
+            answer = self.api.rest_client.pool_manager.request(
+                "GET",
+                f"{self.api.configuration.host}{path}",
+                headers=headers,
+                timeout=urllib3.Timeout(connect=_WAIT[0], read=_WAIT[1]),
+            )
+        except urllib3.exceptions.HTTPError as error:
+            raise _silence(here, error) from error
+        if answer.status in {401, 403}:
+            raise self._refusal(here, answer.status, answer.data)
+        # Of what is not there some versions say so with 400 or 500, and some with 200.
+        content = bytes(answer.data)
+        is_page = "html" in answer.headers.get("Content-Type", "")  # of a gateway that does not know the path
+        return content if answer.status == 200 and not content.startswith(b'{"error') and not is_page else None
 
     def pages(self, what: str, method: Callable[..., Any], *arguments: Any, **keywords: Any) -> Iterator[Any]:
         """Make a call that lists, and give the answers page after page."""
@@ -139,20 +165,20 @@ class Connection:
             f"http://localhost:8888 or https://HOST/pipeline{login}"
         )
 
-    def _refusal(self, here: str, error: ApiException) -> ServiceError:
-        status = error.status or 0
+    def _refusal(self, here: str, status: int, content: bytes | str | None) -> ServiceError:
+        body = _json(content)
         where = f" in namespace {self.namespace}" if self.namespace else ""
         renew = f"the token in {TOKEN_VARIABLE} may have run out; get a new one"
         remedy = {
             401: f"not logged in; {renew if self._has_token else f'it wants a token; set {TOKEN_VARIABLE}'}",
             403: f"not allowed{where}; the token's account needs the role kubeflow-edit, or name another namespace",
-            404: "not found" if _body(error) else self._strange,
+            404: "not found" if body else self._strange,
             409: "it is there already",
         }.get(status)
         if remedy is None:  # a redirection leads to a login page
             remedy = self._strange if status < 400 else "it failed; try again later" if status >= 500 else "refused"
-        kind = {404: NotFoundError, 409: AlreadyThereError}.get(status, ServiceError)
-        said = _body(error).get("message") or _body(error).get("error") or ""
+        kind = {404: NotFoundError, 409: AlreadyThereError}.get(status, OutageError if status >= 500 else ServiceError)
+        said = body.get("message") or body.get("error") or body.get("error_message") or ""
         return kind(f"{here}: {remedy} (HTTP {status}{': ' if said else ''}{_first_line(str(said))})")
 
 
@@ -170,9 +196,18 @@ def _address(host: str) -> str:
     return host.rstrip("/")
 
 
-def _body(error: ApiException) -> dict[str, Any]:
+def _silence(here: str, error: urllib3.exceptions.HTTPError) -> ServiceError:
+    reason = getattr(error, "reason", None) or error
+    if isinstance(reason, urllib3.exceptions.SSLError):
+        remedy = "if the plant has certificates of its own, name their file in SSL_CERT_FILE"
+        return ServiceError(f"{here}: no answer ({_first_line(str(reason))}); {remedy}")
+    remedy = "check the host, the network or the port-forward, and run it again"
+    return OutageError(f"{here}: no answer ({_first_line(str(reason))}); {remedy}")
+
+
+def _json(content: bytes | str | None) -> dict[str, Any]:
     try:
-        body = json.loads(error.body or "")
+        body = json.loads(content or "")
     except ValueError:
         return {}
     return body if isinstance(body, dict) else {}

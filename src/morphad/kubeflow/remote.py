@@ -1,31 +1,29 @@
-"""`morphad pipeline upload`, `submit`, `submit-batch` and `status`: the compiled pipelines in Kubeflow."""
+"""`morphad pipeline upload`, `submit` and `submit-batch`: the compiled pipelines in Kubeflow."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from itertools import islice
 from typing import Any
 
-from morphad.base.errors import BadInputError, ServiceError
+from morphad.base.errors import BadInputError, CheckFailedError, ServiceError
 from morphad.base.text import masked
 from morphad.base.verbs import Verbs
 from morphad.jobs.batch import MOST_SHARDS
-from morphad.kubeflow.client import Kubeflow, Run
+from morphad.kubeflow.client import Kubeflow, PipelineVersion
 from morphad.kubeflow.cluster import load_cluster
-from morphad.kubeflow.compiling import BATCH, NAMES, PIPELINES, TRAINING
-from morphad.kubeflow.connection import NotFoundError
+from morphad.kubeflow.compiling import BATCH, PIPELINES, TRAINING
+from morphad.kubeflow.finding import busy_with
 from morphad.kubeflow.lines import check_size, line_items
 from morphad.kubeflow.options import add_remote, add_sources, open_compiled, open_kubeflow
+from morphad.kubeflow.outcomes import Outcomes, readable
 from morphad.kubeflow.reach import check_batch, check_lines
-from morphad.kubeflow.status import listed, told
 from morphad.kubeflow.uploads import find_version, make_experiment, upload
+from morphad.kubeflow.waiting import wait_for_ends, wait_until_free
 from morphad.settings.reading import load_settings
-
-_SEARCHED = 1000  # runs that are looked through for morphad's: Kubeflow cannot be asked for those alone
 
 
 def add_verbs(verbs: Verbs) -> None:
-    """Add `pipeline upload`, `submit`, `submit-batch` and `status`."""
+    """Add `pipeline upload`, `submit` and `submit-batch`."""
     uploading = add_remote(
         verbs, "upload", _upload, "bring a compiled pipeline to Kubeflow, as a version", "--host http://localhost:8888"
     )
@@ -39,6 +37,9 @@ def add_verbs(verbs: Verbs) -> None:
     submit.add_argument("--seed", type=int, help="of the runs; default: that of the settings")
     submit.add_argument("--reason", default="manual", metavar="TEXT", help="why, for the records (default: manual)")
     submit.add_argument("--force", action="store_true", help="train although nothing is new since the last decision")
+    submit.add_argument(
+        "--queue", action="store_true", help="wait for the end of another run of a line; default: refuse"
+    )
     batch = add_remote(
         verbs, "submit-batch", _submit_batch, "start a batch prediction in Kubeflow", "pv-mono s3://parts/today/"
     )
@@ -55,9 +56,7 @@ def add_verbs(verbs: Verbs) -> None:
         add_sources(parser)
         parser.add_argument("--experiment", default="morphad", metavar="NAME", help="where the runs are listed")
         parser.add_argument("--version", metavar="NAME", help="an uploaded version; default: that of the compiled file")
-    status = add_remote(verbs, "status", _status, "list runs of the pipelines, or the steps of one run", "--limit 5")
-    status.add_argument("run", metavar="RUN", nargs="?", help="a run's identifier, or how it begins")
-    status.add_argument("--limit", type=int, default=20, metavar="N", help="list at most so many runs (default: 20)")
+        parser.add_argument("--wait", action="store_true", help="wait for the end; exit code: that of what failed")
 
 
 def _upload(options: argparse.Namespace) -> None:
@@ -67,7 +66,7 @@ def _upload(options: argparse.Namespace) -> None:
     print(f"{version.name}: {'uploaded' if new else 'is there already, with the same content'}")
 
 
-def _submit(options: argparse.Namespace) -> None:
+def _submit(options: argparse.Namespace) -> int:
     project = load_settings(options.params)
     items = line_items(project, None if options.lines is None else dict.fromkeys(options.lines.split(",")))
     seed = project.seed if options.seed is None else options.seed
@@ -77,7 +76,7 @@ def _submit(options: argparse.Namespace) -> None:
     groups = [items] if options.together else [[item] for item in items]
     for group in groups:
         check_size("the run", {"lines": group}, "give fewer lines with --lines, or leave out --together")
-    _start(
+    return _start(
         options,
         {
             ", ".join(item["line"] for item in group): {
@@ -91,65 +90,63 @@ def _submit(options: argparse.Namespace) -> None:
     )
 
 
-def _submit_batch(options: argparse.Namespace) -> None:
+def _submit_batch(options: argparse.Namespace) -> int:
     (item,) = line_items(load_settings(options.params), [options.line])
     if not 1 <= options.shards <= MOST_SHARDS:
         raise BadInputError(f"--shards {options.shards}: expected a number from 1 to {MOST_SHARDS}")
     check_batch(options.images, options.root, load_cluster(options.cluster))
     given = {"line": options.line, "images": options.images, "root": options.root, "shards": options.shards}
-    _start(options, {options.line: {**given, "settings_json": item["settings_json"]}})
+    return _start(options, {options.line: {**given, "settings_json": item["settings_json"]}})
 
 
-def _start(options: argparse.Namespace, runs: dict[str, dict[str, Any]]) -> None:
+def _start(options: argparse.Namespace, runs: dict[str, dict[str, Any]]) -> int:
     """Start runs of the uploaded pipeline that the options name: lines, and the parameters of their run."""
     compiled = open_compiled(options)
     kubeflow = open_kubeflow(options)
     version = find_version(kubeflow, options.pipeline, options.version or compiled.version)
     experiment = make_experiment(kubeflow, options.experiment)
-    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
-    for number, (lines, parameters) in enumerate(runs.items()):
-        try:
-            run = kubeflow.create_run(f"{lines} {now}", experiment, version, parameters)
-        except ServiceError as error:
-            raise ServiceError(f"{error}{'; the runs above were started' if number else ''}") from error
-        print(f"{lines}: run {run}", flush=True)
-
-
-def _status(options: argparse.Namespace) -> None:
-    if options.limit < 1:
-        raise BadInputError(f"--limit {options.limit}: expected a number above 0")
-    kubeflow = open_kubeflow(options)
-    pipelines = _pipelines(kubeflow)
-    if options.run is None:
-        lines = listed(islice(_runs(kubeflow, pipelines), options.limit), pipelines, datetime.now(UTC))
-    else:
-        run = _find(kubeflow, options.run, pipelines)
-        lines = told(run, pipelines.get(run.pipeline_id, TRAINING), datetime.now(UTC), kubeflow.connection.namespace)
-    print("\n".join(lines))
-
-
-def _pipelines(kubeflow: Kubeflow) -> dict[str, str]:
-    """What has been uploaded: identifiers of pipelines in Kubeflow, and which they are."""
-    found = {kubeflow.pipeline_id(name): pipeline for pipeline, name in NAMES.items()}
-    return {identifier: pipeline for identifier, pipeline in found.items() if identifier is not None}
-
-
-def _runs(kubeflow: Kubeflow, pipelines: dict[str, str]) -> Iterator[Run]:
-    """The pipelines' runs, the newest first."""
-    if not pipelines:
-        raise BadInputError(
-            f"{kubeflow.connection.host}: has no pipeline {' or '.join(NAMES.values())}; run `morphad pipeline upload` "
-            "first"
+    waiting = {lines: tuple(lines.split(", ")) for lines in runs} if options.pipeline == TRAINING else {}
+    if waiting and not options.queue:
+        _refuse_busy(kubeflow, version, waiting)
+    started: dict[str, str] = {}
+    todo = list(runs)
+    while todo:
+        free = (
+            wait_until_free(kubeflow, version.pipeline_id, {name: waiting[name] for name in todo}) if waiting else todo
         )
-    return (run for run in islice(kubeflow.runs(), _SEARCHED) if run.pipeline_id in pipelines)
+        for lines in free:
+            now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
+            try:
+                run = kubeflow.create_run(f"{lines} {now}", experiment, version, runs[lines])
+            except ServiceError as error:
+                raise ServiceError(f"{error}{'; the runs above were started' if started else ''}") from error
+            print(f"{lines}: run {run}", flush=True)
+            started[run] = lines
+        todo = [name for name in todo if name not in free]
+    return _wait(kubeflow, options.pipeline, started) if options.wait else 0
 
 
-def _find(kubeflow: Kubeflow, name: str, pipelines: dict[str, str]) -> Run:
-    try:
-        return kubeflow.run(name)
-    except NotFoundError as error:
-        found = [run.id for run in _runs(kubeflow, pipelines) if run.id.startswith(name)]
-        if len(found) != 1:
-            what = f"{len(found)} runs begin so" if found else "no such run"
-            raise BadInputError(f"run {name!r}: {what}; `morphad pipeline status` lists the runs") from error
-        return kubeflow.run(found[0])
+def _refuse_busy(kubeflow: Kubeflow, version: PipelineVersion, waiting: Mapping[str, tuple[str, ...]]) -> None:
+    """See that no other run works on the lines: the two would share checkpoint, holdout and memory."""
+    lines = {line for each in waiting.values() for line in each}
+    busy = list(busy_with(kubeflow, version.pipeline_id, lines))
+    if busy:
+        outcomes, said = Outcomes(kubeflow), []
+        for run in busy:
+            where = ", ".join(dict.fromkeys(each.how for each in outcomes.of(kubeflow.run(run.id), TRAINING)))
+            names = ", ".join(line for line in run.lines if line in lines) or "all lines"
+            said.append(f"{names}: run {run.id} is under way since {run.created:%Y-%m-%d %H:%M:%S} UTC ({where})")
+        raise CheckFailedError(
+            f"{'; '.join(said)}. Nothing was started: wait for its end, give --queue, or end it with `morphad pipeline "
+            f"end {busy[0].id}`"
+        )
+
+
+def _wait(kubeflow: Kubeflow, pipeline: str, started: Mapping[str, str]) -> int:
+    """Wait for the end of runs, say how each line ended, and give the highest exit code of them."""
+    outcomes, codes = Outcomes(kubeflow), [0]
+    for run in wait_for_ends(kubeflow, pipeline, started):
+        for ending in readable(outcomes, run, pipeline):
+            print(f"{ending.line or 'all lines'}: {ending.state}{f': {ending.how}' if ending.how else ''}", flush=True)
+            codes.append(ending.exit_code)
+    return max(codes)

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 from morphad.base.errors import BadInputError, MorphadError, ending_process
 from morphad.base.files import cannot_write, read_json, write_json
 from morphad.base.patience import outages_of, wait_out
+from morphad.base.text import masked
 from morphad.settings import LINE_NAME
 from morphad.steps.lease import LineLease, Silence
 
@@ -69,7 +70,7 @@ class LineState:
 
     @property
     def progress(self) -> Path:
-        """How far the last run came, JSON: run, step, state (running, failed, done), message."""
+        """How far the last run came, JSON: run, step, state (running, failed, done), message, code (its exit code)."""
         return self.folder / "progress.json"
 
     @contextmanager
@@ -99,17 +100,25 @@ class LineState:
                 # Nothing is waited for any more; what ended the step is to be seen, not what came after.
                 with suppress(MorphadError, OSError):
                     if isinstance(error, MorphadError):
-                        self._note(begun, name, "failed", str(error))
+                        self._note(begun, name, "failed", str(error), error.exit_code)
+                    elif isinstance(error, Exception):
+                        self._note(begun, name, "failed", masked(f"{type(error).__name__}: {error}"), 1)
                     self.lease.leave(begun, name)
                 raise
             patiently(lambda: self.lease.leave(begun, name))
 
-    def finish(self, run: str, message: str, step: str = "promote") -> None:
+    def finish(self, run: str, message: str, step: str = "promote", code: int = 0) -> None:
         """Put on record that the run came to its end: the gate decided, or there was nothing new to decide on.
 
         The line is free then.
+
+        Args:
+            run: The run.
+            message: How it ended.
+            step: Its last step.
+            code: 1 where the gate said no.
         """
-        self._note(run, step, "done", message)
+        self._note(run, step, "done", message, code)
         self.lease.let_go(run)
 
     def _enter(self, step: str, run: str | None) -> str:
@@ -128,9 +137,10 @@ class LineState:
         except OSError as error:
             raise cannot_write(self.folder, error) from error
 
-    def _note(self, run: str, step: str, state: str, message: str) -> None:
+    def _note(self, run: str, step: str, state: str, message: str, code: int | None = None) -> None:
         with self.lease.held(run):
-            write_json(self.progress, {"run": run, "step": step, "state": state, "message": message})
+            known = {"run": run, "step": step, "state": state, "message": message}
+            write_json(self.progress, known if code is None else {**known, "code": code})
 
     def end(self, run: str) -> tuple[bool, str]:
         """Whether a run of the line came to its end, and how, in words."""
@@ -146,6 +156,15 @@ class LineState:
             return True, str(progress.get("message"))
         reason = progress.get("message") or "see the log of that step's last attempt"
         return False, f"failed in {progress.get('step')}: {reason}"
+
+    def code(self, run: str) -> int | None:
+        """The exit code that a run of the line ended with; None: its last pod was killed, or the run did not start."""
+        try:
+            progress = self._read()
+        except BadInputError as error:
+            return error.exit_code
+        code = progress.get("code") if progress.get("run") == run else None
+        return code if isinstance(code, int) else None
 
     def _read(self) -> dict[str, Any]:
         if not self.progress.exists():
@@ -175,13 +194,14 @@ def _close(root: str | Path, lines: Sequence[str], run: str) -> tuple[bool, str]
     told = []
     for line in lines:
         state = LineState(root, line)
-        told.append((line, *state.end(run)))
+        told.append((line, *state.end(run), state.code(run)))
         with suppress(BadInputError), outages_of(state.root.absolute()):  # the table says what is wrong
             state.lease.let_go(run)
     rows = [
-        f"| {line} | {'done' if done else '**failed**'} | {' '.join(text.replace('|', '/').split())} |"
-        for line, done, text in told
+        f"| {line} | {'done' if done else '**failed**'} | {'' if code is None else code} | "
+        f"{' '.join(text.replace('|', '/').split())} |"
+        for line, done, text, code in told
     ]
-    done = sum(finished for _, finished, _ in told)
-    head = f"{done} of {len(told)} lines came to their end.\n\n| line | end | how |\n|---|---|---|\n"
+    done = sum(finished for _, finished, _, _ in told)
+    head = f"{done} of {len(told)} lines came to their end.\n\n| line | end | code | how |\n|---|---|---|---|\n"
     return done == len(told), head + "\n".join(rows) + "\n"
