@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: setup demo test check unit coverage compile results images stack stack-down clean
+.PHONY: setup demo test check unit coverage compile results picture images stack stack-down clean
 
 setup: .venv/.ready
 
@@ -14,7 +14,7 @@ setup: .venv/.ready
 	$(BIN)/dvc config --local --quiet plots.html_template plots.html
 	touch $@
 
-# `make demo SOURCE=s3://bucket/prefix` puts the images into a bucket (AWS_* in the environment) and takes them from there.
+# `make demo SOURCE=s3://bucket/prefix` puts the images into a bucket (AWS_* in the environment) and reads them from there.
 demo: setup
 	$(if $(SOURCE),$(BIN)/morphad demo --source $(SOURCE))
 	PATH="$(CURDIR)/$(BIN):$$PATH" DVC_NO_ANALYTICS=1 dvc repro
@@ -34,10 +34,10 @@ PYTEST = PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytes
 unit: setup
 	$(PYTEST)
 
-# All tests, and how much of src they reach, branches counted, in percent.
+# All tests, and how much of src they reach, branches counted, in percent; docs/results/coverage.md gets the figure.
 coverage: setup
 	$(PYTEST) --cov --cov-report=
-	$(BIN)/coverage report --format=total
+	$(BIN)/python docs/coverage_page.py
 
 compile: setup
 	env -u MORPHAD_IMAGE $(BIN)/morphad pipeline compile
@@ -46,7 +46,11 @@ compile: setup
 results: setup
 	$(BIN)/python -m benchmarks.results
 
-# The images cpu, cuda and serve, with docker or podman. Options are told in docker/build:
+# docs/images/page.png: the head of a line's page as it is today. Fits a small model first; needs chromium.
+picture: setup
+	$(BIN)/python docs/picture.py
+
+# The images cpu, cuda and serve, with docker or podman. Options are explained in docker/build:
 # make images TARGETS="cpu serve" IMAGE_BUILD_ARGS="--build-arg EXTRAS=demo"
 images:
 	docker/build
