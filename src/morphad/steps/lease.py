@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from morphad.base.errors import BadInputError, CheckFailedError, MorphadError
-from morphad.base.files import read_json, remove_leftovers, write_json
+from morphad.base.files import cannot_write, read_json, remove_leftovers, write_json
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS}
 
@@ -152,11 +152,7 @@ class LineLease:
 
     @contextmanager
     def beating(self, run: str, step: str) -> Iterator[None]:
-        """Give signs of life while a step runs, and say afterwards that it runs no more.
-
-        Raises:
-            CheckFailedError: Another run has taken the line over; what the step made is of no use.
-        """
+        """Give signs of life while a block runs, the work of a step."""
         ended = threading.Event()
 
         def beat() -> None:
@@ -227,8 +223,12 @@ class LineLease:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        self._lock.parent.mkdir(parents=True, exist_ok=True)
-        with self._lock.open("a") as stream:
+        try:
+            self._lock.parent.mkdir(parents=True, exist_ok=True)
+            stream = self._lock.open("a")
+        except OSError as error:
+            raise cannot_write(self._lock, error) from error
+        with stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX)
             except OSError as error:

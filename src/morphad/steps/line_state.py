@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from morphad.base.errors import BadInputError, MorphadError, ending_process
-from morphad.base.files import cannot_write, read_json, write_json
+from morphad.base.files import read_json, write_json
 from morphad.base.patience import outages_of, wait_out
 from morphad.base.text import masked
 from morphad.settings import LINE_NAME
@@ -123,19 +123,12 @@ class LineState:
 
     def _enter(self, step: str, run: str | None) -> str:
         """The run that the step is of, once it has the line."""
-        self._check_writable()
         if run is None:
             run = self.lease.go_on(os.environ.get(RUN) or None, step)
         else:
             self.lease.begin(run, step)
         self._note(run, step, "running", "")
         return run
-
-    def _check_writable(self) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise cannot_write(self.folder, error) from error
 
     def _note(self, run: str, step: str, state: str, message: str, code: int | None = None) -> None:
         with self.lease.held(run):
