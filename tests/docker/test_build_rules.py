@@ -70,7 +70,12 @@ def test_only_what_is_named_goes_into_a_build(tmp_path: Path) -> None:
     wanted += ["components/train.py", "pipelines/training.py", "pipelines/cluster.yaml"]
     kept_out = [".git/config", ".env", "docker/s3.env", "data/pcb/images/1.png", "mlflow.db", ".dvc/config.local"]
     kept_out += ["reports/pcb/index.html", "kubeconfig", "secrets.yaml", "id_rsa", ".venv/bin/python", "params.yaml"]
-    kept_out += ["pipelines/compiled/training.yaml", "src/morphad/__pycache__/cli.pyc", "src/morphad.egg-info/PKG-INFO", "tests/conftest.py"]
+    kept_out += [
+        "pipelines/compiled/training.yaml",
+        "src/morphad/__pycache__/cli.pyc",
+        "src/morphad.egg-info/PKG-INFO",
+        "tests/conftest.py",
+    ]
     for name in wanted + kept_out:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
