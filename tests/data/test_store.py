@@ -55,6 +55,9 @@ def test_each_picture_is_stored_once_and_no_artifact_holds_one(tmp_path: Path, c
     assert figures["new"] == len(rows) == 15
     assert files(paths.store).keys() == hashes
     assert {sha256_file(path) for path in paths.store.glob("*/*")} == hashes
+    before = files(paths.store)
+    again, _ = ingest(tmp_path, camera, "two")
+    assert files(again.store) == before
     assert {path.name for path in (tmp_path / "one").rglob("*") if path.is_file()} == {
         "manifest.parquet", "rejects.json", "feedback.json", "place.json"
     }  # fmt: skip

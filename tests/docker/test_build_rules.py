@@ -67,9 +67,15 @@ def test_the_cpu_image_takes_nothing_from_the_cuda_environment() -> None:
 def test_only_what_is_named_goes_into_a_build(tmp_path: Path) -> None:
     wanted = ["constraints.txt", "docker/install", "docker/resolve", "docker/wheels/torch.whl", "pyproject.toml"]
     wanted += ["LICENSE", "README.md", "src/morphad/cli/__init__.py", "src/morphad/report/page.html"]
+    wanted += ["components/train.py", "pipelines/training.py", "pipelines/cluster.yaml"]
     kept_out = [".git/config", ".env", "docker/s3.env", "data/pcb/images/1.png", "mlflow.db", ".dvc/config.local"]
     kept_out += ["reports/pcb/index.html", "kubeconfig", "secrets.yaml", "id_rsa", ".venv/bin/python", "params.yaml"]
-    kept_out += ["src/morphad/__pycache__/cli.pyc", "src/morphad.egg-info/PKG-INFO", "tests/conftest.py"]
+    kept_out += [
+        "pipelines/compiled/training.yaml",
+        "src/morphad/__pycache__/cli.pyc",
+        "src/morphad.egg-info/PKG-INFO",
+        "tests/conftest.py",
+    ]
     for name in wanted + kept_out:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()

@@ -42,7 +42,7 @@ def atomic_file(path: Path, *, replace: bool = True) -> Iterator[Path]:
         if replace:
             temporary.replace(path)
         else:
-            _put_if_free(temporary, path)
+            put_if_free(temporary, path)
     except OSError as error:
         raise (cannot_write(path, error) if error.errno in _UNWRITABLE else error) from error
     finally:
@@ -106,7 +106,7 @@ def _locked(folder: Path) -> int:
         os.close(descriptor)  # between opening and locking another process ended its work and removed the folder
 
 
-def _put_if_free(temporary: Path, path: Path) -> None:
+def put_if_free(temporary: Path, path: Path) -> None:
     """Give a file the name `path`, unless something has it."""
     try:
         os.link(temporary, path)  # refused where the name exists: there is no moment between check and act

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
-from morphad.base.files import atomic_directory, cannot_write
+from morphad.base.files import atomic_directory, cannot_write, put_if_free
 from morphad.data.index import Remembered, fingerprint
 from morphad.data.pictures import InPlace, Pictures, Snapshot, Store
 from morphad.data.snapshot.describing import Content
@@ -141,7 +141,7 @@ class _InStore(Keeper):
             try:
                 _put(content.data, Path(name))
                 Path(name).chmod(0o444)
-                Path(name).replace(target)
+                put_if_free(Path(name), target)  # another thread may have the same picture
             finally:
                 Path(name).unlink(missing_ok=True)
             return fingerprint(target.stat())
