@@ -59,7 +59,7 @@ def test_each_picture_is_stored_once_and_no_artifact_holds_one(tmp_path: Path, c
     again, _ = ingest(tmp_path, camera, "two")
     assert files(again.store) == before
     assert {path.name for path in (tmp_path / "one").rglob("*") if path.is_file()} == {
-        "manifest.parquet", "rejects.json", "feedback.json", "place.json"
+        "manifest.parquet", "rejects.json", "feedback.json"
     }  # fmt: skip
 
 

@@ -110,7 +110,7 @@ def test_pods_get_what_places_and_names_them(tmp_path: Path) -> None:
         ],
     }
     YAML(typ="safe").dump(settings, tmp_path / "cluster.yaml")
-    spec, platform = YAML(typ="safe").load_all(render(REPO / "params.yaml", tmp_path / "cluster.yaml", TRAINING))
+    spec, platform = YAML(typ="safe").load_all(render(tmp_path / "cluster.yaml", TRAINING))
     pods = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     train, split = pods["exec-train"], pods["exec-split"]
     for pod, cost in ((train, "training"), (split, "inspection")):

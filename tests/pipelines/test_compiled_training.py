@@ -196,10 +196,9 @@ def test_a_step_gets_what_the_file_of_the_cluster_says(
     assert pods[name].get("nodeSelector", {}).get("labels", {}) == step.node_selector
     assert pods[name].get("tolerations", []) == [each.model_dump(exclude_none=True) for each in step.tolerations]
     environment = executors[name].get("env", [])  # a secret's value could only be here
-    waits = name in ("ingest", "register", "promote")
     scratch = step.ephemeral_storage is not None
     assert {each["name"]: each["value"] for each in environment} == {
-        **({"MORPHAD_PATIENCE_MINUTES": "10"} if waits else {}),
+        "MORPHAD_PATIENCE_MINUTES": "10",
         **({"TMPDIR": SCRATCH} if scratch else {}),
     }
 

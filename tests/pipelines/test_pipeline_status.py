@@ -17,7 +17,7 @@ from fake_workflow import STEPS, stamp
 from morphad.base.errors import CheckFailedError, MorphadError, ServiceError
 from morphad.kubeflow.nodes import Workflow
 from morphad.kubeflow.records import Run, Task
-from morphad.steps.line_state import LineState, ends
+from morphad.steps.line_state import LineState, close
 
 Command = Callable[..., tuple[int, str]]
 
@@ -41,11 +41,11 @@ def table(run: str, lines: Mapping[str, str | tuple[str, BaseException]]) -> str
         for line, how in lines.items():
             state = LineState(folder, line)
             if isinstance(how, str):
-                state.finish(run, how, int("refused" in how))
+                state.finish(run, how, code=int("refused" in how))
                 continue
             with pytest.raises((SystemExit, KeyboardInterrupt)), state.step(how[0], run):
                 raise how[1]
-        return f"Run {run} (manual) ended as FAILED. {ends(folder, list(lines), run)[1]}"
+        return f"Run {run} (manual) ended as FAILED. {close(folder, list(lines), run)[1]}"
 
 
 def submitted(command: Command, fake: FakeKubeflow, *words: str) -> str:
@@ -199,7 +199,7 @@ def test_a_run_that_argo_could_not_store_says_so(command: Command, fake: FakeKub
     assert "no step began; Argo could not store or start it" in said
     assert rows(said)["ingest"] == "not run"
     (item,) = fake.runs[run]["runtime_config"]["parameters"]["lines"]
-    fake.runs[run]["runtime_config"]["parameters"]["lines"] = [item] * 300
+    fake.runs[run]["runtime_config"]["parameters"]["lines"] = [{**item, "settings_json": "x" * 2**20}]
     said = command("pipeline", "status", run)[1]
     assert "Too long: may not be more than 1048576 bytes" in said
     assert "give a run fewer lines" in said
