@@ -1,4 +1,4 @@
-"""Component: the exit handler tells how every line ended."""
+"""Component: the exit handler says how every line ended."""
 
 from kfp import dsl
 from kfp.dsl import Markdown, Output, PipelineTaskFinalStatus
@@ -15,10 +15,10 @@ def notify(
     status: PipelineTaskFinalStatus,
     summary: Output[Markdown],
 ) -> None:
-    """Tell how every line of the run ended, whatever became of the others.
+    """Say how every line of the run ended, whatever became of the others.
 
     An exit handler gets no outputs of the tasks before it, and the status that it gets says nothing of single lines:
-    what it tells, it reads from the lines' state.
+    what it says, it reads from the lines' state.
 
     Args:
         lines: The lines of the run, as the pipeline got them.

@@ -40,7 +40,7 @@ def add_verbs(verbs: Verbs) -> None:
 
 
 def add_artifacts(parser: argparse.ArgumentParser) -> None:
-    """Let a verb be told where Kubeflow's artifacts are."""
+    """Give a verb the option that names Kubeflow's artifacts."""
     parser.add_argument(
         "--artifacts",
         metavar="S3_URL",

@@ -22,7 +22,7 @@ def add_remote(verbs: Verbs, name: str, verb: Verb, about: str, example: str) ->
 
 
 def add_sources(parser: argparse.ArgumentParser, lines: bool = True) -> None:
-    """Let a verb be told where its compiled pipeline is, what that is compiled from, and where a run's lines are.
+    """Give a verb the options for its compiled pipeline, what that is compiled from, and a run's lines.
 
     `pipeline` says which one it is.
     """

@@ -66,7 +66,7 @@ class AcceleratorSettings(Settings):
 
 
 class TolerationSettings(Settings):
-    """A taint of nodes that a pod bears."""
+    """A taint of nodes that a pod tolerates."""
 
     key: str = Field(min_length=1)
     operator: Literal["Exists", "Equal"] = "Exists"

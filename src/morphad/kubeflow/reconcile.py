@@ -1,4 +1,4 @@
-"""Hold recurring runs to what the schedules say: a pure plan, and its application in an order that bears a kill.
+"""Hold recurring runs to what the schedules say: a pure plan, and its application, which may be killed at any point.
 
 A recurring run cannot be changed, so one that differs is made anew. A line's new one is made before its old one goes:
 whenever the work is cut off, no line is without a schedule that had one, and the next application ends what was begun.
@@ -196,7 +196,7 @@ class Reconciler:
     Args:
         kubeflow: Where.
         owner: Whose recurring runs are looked at.
-        say: What happens is told to it.
+        say: Called with what happens.
     """
 
     def __init__(self, kubeflow: Kubeflow, owner: str, say: Callable[[str], object]) -> None:
@@ -206,7 +206,7 @@ class Reconciler:
         self._unreadable: set[str] = set()
 
     def actual(self) -> list[Owned]:
-        """The owner's recurring runs as they are now; of those that Kubeflow cannot read it is told that they are."""
+        """The owner's recurring runs as they are now; of those that Kubeflow cannot read, only that they exist."""
         runs = list(self.kubeflow.recurring_runs())
         for run in runs:
             if run.error and run.id not in self._unreadable:  # told once

@@ -29,14 +29,14 @@ _SIGNS = {"keep": "=", "create": "+", "recreate": "~", "enable": ">", "disable":
 def add_verbs(verbs: Verbs) -> None:
     """Add `schedule plan` and `schedule apply`."""
     planning = add_remote(
-        verbs, "plan", _plan, "tell what apply would make, make anew and delete; change nothing", "--check"
+        verbs, "plan", _plan, "show what apply would make, make anew and delete; change nothing", "--check"
     )
     planning.add_argument("--check", action="store_true", help="exit code 1 if apply would change anything")
     applying = add_remote(
         verbs,
         "apply",
         _apply,
-        "tell the plan, then make the recurring runs follow the schedules",
+        "show the plan, then make the recurring runs follow the schedules",
         "--host http://localhost:8888",
     )
     for parser in (planning, applying):
@@ -84,7 +84,7 @@ def _open(options: argparse.Namespace) -> tuple[ScheduleFile, ProjectSettings, P
 
 
 def _show_plan(file: ScheduleFile, project: ProjectSettings, version: PipelineVersion, reconciler: Reconciler) -> int:
-    """Tell what there is to do, and give how many changes that are."""
+    """Print what there is to do, and give how many changes that are."""
     kubeflow = reconciler.kubeflow
     changes = plan(wanted_runs(file, project, version, experiments(kubeflow, file)), reconciler.actual())
     waiting = {id(change): _waits_for(kubeflow, change) for change in changes}

@@ -19,7 +19,7 @@ def ingest(settings: LineSettings, paths: LinePaths, seed: int = 0) -> Figures:
     In a project's folder the pictures are a snapshot, in pods a store on the state's volume, or where they came from.
 
     Raises:
-        BadInputError: No images, more unreadable ones than the settings bear, verdicts that cannot be read, or another
+        BadInputError: No images, more unreadable ones than the settings allow, verdicts that cannot be read, or another
             ingest of the line at work.
         ServiceError: A bucket's server refused or did not answer.
     """

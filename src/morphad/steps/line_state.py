@@ -173,7 +173,7 @@ def free_lines(root: Path) -> None:
 
 
 def close(root: str | Path, lines: Sequence[str], run: str) -> tuple[bool, str]:
-    """Let go of the lines of a run that is over, and tell how each came to its end.
+    """Let go of the lines of a run that is over, and say how each came to its end.
 
     Waits while the state's volume is away.
 

@@ -46,7 +46,7 @@ def snapshot(
     Args:
         source_images: What `find_images` found.
         destination: A folder that holds none of them, made if need be.
-        settings: Limits of size, white level, and the number of rejects that is borne.
+        settings: Limits of size, white level, and the number of rejects that is allowed.
         line: The product line's name.
 
     Returns:
@@ -79,7 +79,7 @@ def refresh(
     """Bring a line's pictures up to date: as `snapshot`, but what is as it was is neither read nor decoded again.
 
     A snapshot appears whole or not at all, and stays untouched where nothing changed. A store gets what it does not
-    have yet. A run that was killed is gone on with. `memory.changes` tells what changed.
+    have yet. A run that was killed is gone on with. `memory.changes` says what changed.
 
     Args:
         sources: What `find_images` found.

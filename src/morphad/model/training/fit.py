@@ -55,7 +55,7 @@ def train_network(  # noqa: PLR0917 (in the order in which they are made)
         network: Built from the same settings and table.
         images: [N, C, H, W] uint8, good images only.
         settings: How to train; with `optimiser.steps` 0 nothing is trained.
-        table: The cases to tell apart.
+        table: The cases between which to distinguish.
         seed: Of every random choice.
         checkpoint: File for the checkpoint; None for none.
         placement: Where to train; None: where the settings say.

@@ -92,7 +92,7 @@ def forget(folder: Path) -> None:
 
 
 def leave(folder: Path, network: nn.Module, result: dict[str, Any]) -> None:
-    """Within the first process of `train_together`: hand over the trained weights and what else is to be told."""
+    """Within the first process of `train_together`: hand over the trained weights and what else is to be known."""
     save_file(_plain(network), folder / _TRAINED)
     write_json(folder / _RESULT, result)
 
