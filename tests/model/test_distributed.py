@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import distributed, nn
 
-from morphad.base.errors import BadInputError
+from morphad.base.errors import BadInputError, ServiceError
 from morphad.model.morphology import case_table
 from morphad.model.network import MorphologyNetwork
 from morphad.model.training.batchnorm import SynchronisedBatchNorm
@@ -273,7 +273,7 @@ class TestLaunched:
         killer = threading.Thread(target=kill, daemon=True)
         killer.start()
         handler = signal.getsignal(signal.SIGTERM)
-        with pytest.raises(BadInputError, match=r"process \d of 2 was ended by SIGKILL.* Run it again"):
+        with pytest.raises(ServiceError, match=r"process \d of 2 was ended by SIGKILL.* Run it again"):
             train(settings, checkpoint)
         killer.join()
         assert len(killed) == 2

@@ -23,7 +23,7 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalEx
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from morphad.base.errors import BadInputError
+from morphad.base.errors import BadInputError, ServiceError
 from morphad.base.files import cannot_write, read_json, write_json
 from morphad.base.progress import Progress, silent
 
@@ -145,7 +145,8 @@ def launch(module: str, folder: Path, count: int) -> None:
         count: How many.
 
     Raises:
-        BadInputError: One of them did (`tell_failure`), or was killed.
+        BadInputError: One of them did (`tell_failure`).
+        ServiceError: One of them was killed.
         RuntimeError: One of them met another error; the message holds its traceback.
     """
     config = LaunchConfig(
@@ -226,7 +227,7 @@ def _root_cause(error: ChildFailedError, folder: Path, count: int) -> Exception:
     for rank, failure in error.failures.items():
         if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM:  # which the launcher sends to the others
             name = signal.Signals(-failure.exitcode).name
-            return BadInputError(
+            return ServiceError(  # from outside, as a pod that is killed: it may be run again as it is
                 f"training process {rank} of {count} was ended by {name}; where nobody did that, memory may not "
                 "suffice: lower train.processes or train.optimiser.batch_size. Run it again: it goes on from its "
                 "checkpoint"
