@@ -115,26 +115,39 @@ def run(stack: Stack, seconds: float, patience_seconds: int = 60) -> dict[str, A
             return kind(uri=str(Path(scratch, name)))
 
         data, roles = artifact("data", dsl.Dataset), artifact("roles", dsl.Dataset)
-        fitted, detector = artifact("fitted", dsl.Model), artifact("detector", dsl.Model)
+        fitted, calibration = artifact("fitted", dsl.Model), artifact("calibration")
         report, registration = artifact("report"), artifact("registration")
         common = {"line": LINE, "settings_json": settings, "state_root": state}
+        detector = {"fitted": fitted, "calibration": calibration}
+        data_hash = "0" * 64  # for records alone
+        says = ("roles_hash", "again", "train", "calibrate", "evaluate")
+        split_says = {name: Path(scratch, f"split-{name}") for name in says}
+        by_hash = {"roles_hash": split_says["roles_hash"]}
+
+        def part(step: str) -> dict[str, Path]:
+            """What a cached step gets of what split says; its files are read when the step's turn has come."""
+            return {**by_hash, "settings_json": split_says[step]}
+
         given: dict[Any, dict[str, Any]] = {
             ingest: {"run": "r", "data": data},
             validate: {"data": data, "findings": artifact("findings"), "page": artifact("contract", dsl.HTML)},
-            split: {"seed": 0, "data": data, "roles": roles},
-            train: {"seed": 0, "gpus": 0, "data": data, "roles": roles, "fitted": fitted},
-            calibrate: {"data": data, "roles": roles, "fitted": fitted, "detector": detector},
+            split: {
+                "seed": 0, "run": "r", "force": False, "data_hash": data_hash, "data": data, "roles": roles,
+                **{name: str(path) for name, path in split_says.items()},
+            },
+            train: {**part("train"), "seed": 0, "gpus": 0, "again": "", "fitted": fitted},
+            calibrate: {**part("calibrate"), **detector},
             evaluate: {
-                "seed": 0, "data": data, "roles": roles, "detector": detector, "report": report,
+                **part("evaluate"), **detector, "seed": 0, "report": report,
                 "metrics": artifact("metrics", dsl.Metrics), "page": artifact("page", dsl.HTML),
                 "curves": artifact("curves", dsl.ClassificationMetrics),
             },
             register: {
-                "reason": "manual", "roles": roles, "detector": detector, "report": report,
+                **by_hash, **detector, "reason": "manual", "report": report,
                 "registration": registration,
             },
             promote: {
-                "seed": 0, "run": "r", "reason": "manual", "data": data, "roles": roles, "detector": detector,
+                **by_hash, **detector, "seed": 0, "run": "r", "reason": "manual", "data_hash": data_hash,
                 "registration": registration, "decision": artifact("decision"),
                 "reasons": artifact("reasons", dsl.Markdown),
             },
@@ -145,7 +158,8 @@ def run(stack: Stack, seconds: float, patience_seconds: int = 60) -> dict[str, A
             outage = away(servers[AWAY[name]], seconds) if name in AWAY else contextlib.nullcontext()
             with outage, contextlib.redirect_stderr(said):
                 try:
-                    component.python_func(**common, **arguments)
+                    now = {key: text.read_text() if isinstance(text, Path) else text for key, text in arguments.items()}
+                    component.python_func(**{**common, **now})
                     code = 0
                 except SystemExit as ended:
                     code = int(ended.code or 0)

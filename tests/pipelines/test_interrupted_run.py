@@ -182,6 +182,7 @@ def test_an_interruption_ends_the_run_with_all_that_it_began(project: Path) -> N
     assert time.monotonic() - began < 10
     assert "interrupted" in said
     assert "Traceback" not in said
+    psutil.wait_procs([first], timeout=5)
     assert not first.is_running() or first.status() == psutil.STATUS_ZOMBIE
     assert not (project / "subprocess" / "state" / "twin").exists()
 
