@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +64,14 @@ def limited(cores: float) -> Iterator[Path | None]:
             (folder / name).write_text(limit, encoding="ascii")
     except OSError as error:
         print(f"no cgroup: {error.strerror}", file=sys.stderr)
+        with suppress(OSError):
+            folder.rmdir()
         yield None
         return
-    yield folder
-    folder.rmdir()
+    try:
+        yield folder
+    finally:
+        folder.rmdir()
 
 
 def start(script: str, *arguments: str) -> "subprocess.Popen[str]":
@@ -92,20 +96,17 @@ def scoring(rounds: int, limit: float) -> dict[str, Any] | None:
     with limited(limit) as folder:
         if folder is None:
             return None
-        best: dict[int, float] = {}
+        best, threads_of = dict.fromkeys(counts, 0.0), {}
         for number in range(rounds):
             for count in counts:
                 threads, speed = ended(start(_SCORE, str(count), str(folder))).split()
-                chosen = int(threads) if count == 0 else 0
-                best[count] = max(best.get(count, 0.0), float(speed))
+                threads_of[count], best[count] = int(threads), max(best[count], float(speed))
                 print(f"round {number + 1}: {threads} threads: {float(speed):.1f} pictures/s", file=sys.stderr)
-                if chosen:
-                    own = chosen
     fastest = max(best[count] for count in counts[1:])
     return {
         "limit_cores": limit,
         "pictures_per_second": {str(count): round(best[count], 2) for count in counts[1:]},
-        "chosen_threads": own,
+        "chosen_threads": threads_of[0],
         "chosen_pictures_per_second": round(best[0], 2),
         "chosen_to_best": round(best[0] / fastest, 3),
     }

@@ -27,6 +27,7 @@ import numpy as np
 from kfp import dsl
 from PIL import Image
 
+from benchmarks.smallest import TRAIN
 from components.calibrate import calibrate
 from components.evaluate import evaluate
 from components.ingest import ingest
@@ -47,16 +48,7 @@ LINE, BUCKET = "weave", "camera"
 AWAY = {"ingest": "s3", "register": "mlflow", "promote": "mlflow"}
 SETTINGS: dict[str, Any] = {
     "ingest": {"source": "s3", "path": f"s3://{BUCKET}/weave"},
-    "train": {
-        "device": "cpu",
-        "image_size": [32, 32],
-        "colour": "grey",
-        "backbone": "small",
-        "weights": "none",
-        "cases": {"heights": [1, 3], "widths": [1, 3]},
-        "optimiser": {"steps": 2, "batch_size": 4, "precision": "float32"},
-        "score": {"layers": ["stage2"], "channels": 8, "memory": 50},
-    },
+    "train": TRAIN,
     "calibrate": {"false_reject_rate": 0.2},
     "evaluate": {"bootstrap": 100},
     "register": {"timeout_seconds": 20, "retries": 0},

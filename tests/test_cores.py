@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.cores import limited
 from morphad.base.cores import available_cores
 
 
@@ -76,17 +77,10 @@ def test_fewer_cores_than_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.fixture
 def one_core() -> Iterator[Path]:
     """A cgroup of this machine with a limit of one core."""
-    first = Path("/sys/fs/cgroup/cpu")  # of version 1; of version 2 there is one folder for all
-    limits = version_1(".", 100000) if first.is_dir() else {"cpu.max": "100000 100000"}
-    folder = (first if first.is_dir() else first.parent) / f"morphad-test-{os.getpid()}"
-    try:
-        folder.mkdir()
-        for name, limit in limits.items():
-            (folder / name).write_text(limit)
-    except OSError as error:
-        pytest.skip(f"cannot make a cgroup here ({error.strerror})")
-    yield folder
-    folder.rmdir()
+    with limited(1) as folder:
+        if folder is None:
+            pytest.skip("cannot make a cgroup here")
+        yield folder
 
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core")

@@ -22,9 +22,10 @@ pytest.importorskip("kfp", reason="kfp is not installed: pip install 'morphad[ku
 
 from fake_kubeflow import FakeKubeflow, serving
 
-from morphad.kubeflow.client import Kubeflow, Trigger
+from morphad.kubeflow.client import Kubeflow
 from morphad.kubeflow.compiling import TRAINING
 from morphad.kubeflow.connection import Connection
+from morphad.kubeflow.records import Trigger
 from morphad.kubeflow.uploads import CompiledPipeline, make_experiment, upload
 
 PRISM = "@stoplight/prism-cli@5.14.2"

@@ -14,6 +14,7 @@ pytest.importorskip("kfp", reason="kfp is not installed: pip install 'morphad[ku
 from fake_kubeflow import FakeKubeflow
 from test_pipeline_status import DONE, stopped_at, table
 
+from morphad.base import progress
 from morphad.base.errors import BadInputError, CheckFailedError, ServiceError
 from morphad.kubeflow import waiting
 
@@ -23,7 +24,7 @@ Command = Callable[..., tuple[int, str]]
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiting, "POLL_SECONDS", 0.05)
-    monkeypatch.setattr(waiting, "_SAY_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "_SECONDS", 0.0)
 
 
 @contextmanager
@@ -175,7 +176,7 @@ def test_on_a_terminal_there_is_one_line_that_changes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    ticker = waiting.Ticker()
+    ticker = progress.Ticker()
     ticker.say("pv-mono: in split")
     ticker.say("pv-mono: in train")
     ticker.close()
@@ -186,9 +187,9 @@ def test_without_a_terminal_a_line_comes_every_half_minute(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = [100.0]
-    monkeypatch.setattr(waiting, "_SAY_SECONDS", 30.0)
-    monkeypatch.setattr(waiting.time, "monotonic", lambda: now[0])
-    ticker = waiting.Ticker()
+    monkeypatch.setattr(progress, "_SECONDS", 30.0)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    ticker = progress.Ticker()
     for _ in range(13):
         now[0] += 10
         ticker.say(f"{now[0]:.0f}")

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 pytest.importorskip("kfp", reason="kfp is not installed: pip install 'morphad[kubeflow]'")
 
-from morphad.kubeflow.client import RecurringRun, Trigger
 from morphad.kubeflow.reconcile import Owned, Wanted, differences, owned, plan
+from morphad.kubeflow.records import RecurringRun, Trigger
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 SETTINGS = '{"train":{"preset":"default","optimiser":{"steps":%d}}}'

@@ -95,6 +95,31 @@ class Display:
         return f"{self._stage} {self._what}".rstrip()
 
 
+class Ticker:
+    """What is waited for: on a terminal one line that changes, elsewhere a line now and then."""
+
+    def __init__(self) -> None:
+        self._said = time.monotonic()
+        self._open = False
+
+    def say(self, text: str) -> None:
+        """Show it, if it is time."""
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r\x1b[K{text[:110]}")
+            self._open = True
+        elif time.monotonic() - self._said >= _SECONDS:
+            sys.stderr.write(f"{text}\n")
+            self._said = time.monotonic()
+        sys.stderr.flush()
+
+    def close(self) -> None:
+        """Make room for what is printed next."""
+        if self._open:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+        self._open = False
+
+
 def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
     """Pass `items` through, showing how far they are.
 

@@ -15,12 +15,13 @@ from morphad.base.errors import BadInputError, CheckFailedError, ServiceError
 from morphad.base.verbs import Verbs
 from morphad.base.wording import counted
 from morphad.kubeflow.artifacts import open_store
-from morphad.kubeflow.client import Kubeflow, PipelineVersion, Run
+from morphad.kubeflow.client import Kubeflow
 from morphad.kubeflow.compiling import NAMES, TRAINING
 from morphad.kubeflow.finding import busy_with, duration, runs_of
 from morphad.kubeflow.inspecting import add_artifacts
 from morphad.kubeflow.options import add_remote, open_kubeflow
 from morphad.kubeflow.outcomes import Ending, Outcomes
+from morphad.kubeflow.records import PipelineVersion, Run
 
 _REASON = re.compile(r"^again after (?P<run>\S+)(?: \((?P<first>.*)\))?$", re.DOTALL)
 _DAY = timedelta(hours=24)

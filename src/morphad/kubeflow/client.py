@@ -9,20 +9,17 @@ from typing import Any
 import kfp_server_api as api
 
 from morphad.base.text import masked
-from morphad.kubeflow.connection import AlreadyThereError, Connection, NotFoundError
+from morphad.kubeflow.connection import Connection, NotFoundError
 from morphad.kubeflow.nodes import Pod
 from morphad.kubeflow.records import (
     ENDED,
     PipelineVersion,
     RecurringRun,
     Run,
-    Task,
     Trigger,
     recurring_run_of,
     run_of,
 )
-
-__all__ = ["AlreadyThereError", "Kubeflow", "PipelineVersion", "RecurringRun", "Run", "Task", "Trigger"]
 
 
 class Kubeflow:

@@ -6,9 +6,10 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 
 from morphad.base.errors import BadInputError
-from morphad.kubeflow.client import Kubeflow, Run
+from morphad.kubeflow.client import Kubeflow
 from morphad.kubeflow.compiling import NAMES
 from morphad.kubeflow.connection import NotFoundError
+from morphad.kubeflow.records import Run
 from morphad.kubeflow.status import is_gone
 
 _SEARCHED = 1000  # runs that are looked through for morphad's: Kubeflow cannot be asked for those alone

@@ -8,12 +8,13 @@ from morphad.base.errors import BadInputError, ServiceError
 from morphad.base.verbs import Verbs
 from morphad.base.wording import did_you_mean
 from morphad.kubeflow.artifacts import VARIABLE, open_store
-from morphad.kubeflow.client import Run
+from morphad.kubeflow.client import Kubeflow
 from morphad.kubeflow.compiling import TRAINING
 from morphad.kubeflow.finding import duration, find_run, pipelines_there, runs_of
-from morphad.kubeflow.nodes import StepRun, Workflow
+from morphad.kubeflow.nodes import StepRun
 from morphad.kubeflow.options import add_remote, open_kubeflow
 from morphad.kubeflow.outcomes import MORE, Outcomes, Seen, readable, step_names
+from morphad.kubeflow.records import Run
 from morphad.kubeflow.status import described, listed, state_of
 
 
@@ -48,34 +49,40 @@ def add_artifacts(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _run_of(options: argparse.Namespace) -> tuple[Kubeflow, Run, str]:
+    """The run that a verb is about, with its tasks, and which pipeline it is of."""
+    kubeflow = open_kubeflow(options)
+    pipelines = pipelines_there(kubeflow)
+    run = find_run(kubeflow, options.run, pipelines)
+    return kubeflow, run, pipelines.get(run.pipeline_id, TRAINING)
+
+
+def _outcomes(kubeflow: Kubeflow, options: argparse.Namespace) -> Outcomes:
+    return Outcomes(kubeflow, open_store(options.artifacts, kubeflow.connection.namespace))
+
+
 def _status(options: argparse.Namespace) -> None:
     if options.limit < 1:
         raise BadInputError(f"--limit {options.limit}: expected a number above 0")
     since = None if options.since is None else datetime.now(UTC) - duration("--since", options.since)
-    kubeflow = open_kubeflow(options)
-    pipelines = pipelines_there(kubeflow)
-    outcomes = Outcomes(kubeflow, open_store(options.artifacts, kubeflow.connection.namespace))
-    if options.run is None:
+    if options.run is not None:
+        kubeflow, run, pipeline = _run_of(options)
+        endings = readable(_outcomes(kubeflow, options), run, pipeline)
+        lines = described(run, pipeline, datetime.now(UTC), kubeflow.connection.namespace, endings)
+    else:
+        kubeflow = open_kubeflow(options)
+        pipelines, outcomes = pipelines_there(kubeflow), _outcomes(kubeflow, options)
         runs = takewhile(lambda run: since is None or run.created >= since, runs_of(kubeflow, pipelines))
         whole = (kubeflow.run(run.id) if run.is_over else run for run in islice(runs, options.limit))
         lines = listed(whole, pipelines, datetime.now(UTC), lambda run, pipeline: readable(outcomes, run, pipeline))
-    else:
-        run = find_run(kubeflow, options.run, pipelines)
-        pipeline = pipelines.get(run.pipeline_id, TRAINING)
-        endings = readable(outcomes, run, pipeline)
-        lines = described(run, pipeline, datetime.now(UTC), kubeflow.connection.namespace, endings)
     print("\n".join(lines))
 
 
 def _logs(options: argparse.Namespace) -> None:
-    kubeflow = open_kubeflow(options)
-    pipelines = pipelines_there(kubeflow)
-    run = find_run(kubeflow, options.run, pipelines)
-    pipeline = pipelines.get(run.pipeline_id, TRAINING)
-    seen = Seen(run, pipeline, Workflow(run))
+    kubeflow, run, pipeline = _run_of(options)
+    seen = Seen(run, pipeline)
     chosen = _chosen(seen, options.step, options.line)
-    outcomes = Outcomes(kubeflow, open_store(options.artifacts, kubeflow.connection.namespace))
-    found = False
+    outcomes, found = _outcomes(kubeflow, options), False
     for step in chosen:
         written = outcomes.log(seen, step)
         for number, (pod, text) in enumerate(written, 1):
@@ -128,10 +135,7 @@ def _of_line(run: Run, step: StepRun) -> str:
 
 
 def _end(options: argparse.Namespace) -> None:
-    kubeflow = open_kubeflow(options)
-    pipelines = pipelines_there(kubeflow)
-    run = find_run(kubeflow, options.run, pipelines)
-    pipeline = pipelines.get(run.pipeline_id, TRAINING)
+    kubeflow, run, pipeline = _run_of(options)
     if run.is_over:
         print(f"{run.name}: is over already: {state_of(run, datetime.now(UTC))}")
         return

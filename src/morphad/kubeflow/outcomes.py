@@ -4,14 +4,16 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from morphad.base.errors import BadInputError, ServiceError
 from morphad.kubeflow.artifacts import VARIABLE, ArtifactStore
-from morphad.kubeflow.client import Kubeflow, Run
+from morphad.kubeflow.client import Kubeflow
 from morphad.kubeflow.cluster import BATCH_STEPS, STEPS, Step
 from morphad.kubeflow.compiling import BATCH, TRAINING
 from morphad.kubeflow.nodes import StepRun, Workflow
+from morphad.kubeflow.records import Run
 
 State = Literal["under way", "done", "failed", "interrupted", "ended by hand", "not known"]
 
@@ -68,12 +70,20 @@ class Seen:
     Attributes:
         run: With its tasks.
         pipeline: Which it is of.
-        workflow: Its steps.
     """
 
     run: Run
     pipeline: str
-    workflow: Workflow
+
+    @cached_property
+    def workflow(self) -> Workflow:
+        """Its steps."""
+        return Workflow(self.run)
+
+    @cached_property
+    def parameter_bytes(self) -> int:
+        """How large its parameters are."""
+        return len(json.dumps(self.run.parameters))
 
 
 class Outcomes:
@@ -95,7 +105,7 @@ class Outcomes:
             run: With its tasks.
             pipeline: Which it is of.
         """
-        seen = Seen(run, pipeline, Workflow(run))
+        seen = Seen(run, pipeline)
         steps = seen.workflow.steps(step_names(pipeline))
         rows = self._rows(seen, steps) if run.is_over and pipeline == TRAINING else {}
         lines = run.lines or tuple(rows) or ("",)
@@ -144,7 +154,7 @@ class Outcomes:
         failed = [step for step in steps if step.task.state == "FAILED"]
         if failed:
             return self._of_step(seen, line, failed[-1])
-        return _without_step(run, line, began[-1].name if began else "")
+        return _without_step(seen, line, began[-1].name if began else "")
 
     def _of_step(self, seen: Seen, line: str, step: StepRun) -> Ending:
         """What the log of the step that failed says."""
@@ -187,18 +197,18 @@ def _of_row(run: Run, row: re.Match[str]) -> Ending:
     return Ending(row["line"], "interrupted" if code is None or code in _INTERRUPTED else "failed", code, how)
 
 
-def _without_step(run: Run, line: str, last: str) -> Ending:
+def _without_step(seen: Seen, line: str, last: str) -> Ending:
     """A run that failed, though none of the line's steps did: Kubeflow or Argo could not go on after `last`."""
+    run = seen.run
     driver = next((task.name for task in run.tasks if task.name.endswith("-driver") and task.state == "FAILED"), "")
     said = f"{f'failed after {last}' if last else 'no step began'}{f': {run.error}' if run.error else ''}"
-    size = len(json.dumps(run.parameters))
-    if "Too long" in run.error or (not last and size > _LARGE):
+    if "Too long" in run.error or (not last and seen.parameter_bytes > _LARGE):
         return Ending(
             line,
             "failed",
             2,
             f'{said}; Argo stores a workflow of at most 1 MiB ("Too long: may not be more than 1048576 bytes"), and '
-            f"this run has {size / 1000:,.0f} kB of parameters: give a run fewer lines, at best one",
+            f"this run has {seen.parameter_bytes / 1000:,.0f} kB of parameters: give a run fewer lines, at best one",
         )
     if driver:
         return Ending(line, "interrupted", None, f"{said}; Kubeflow's own {driver} failed")

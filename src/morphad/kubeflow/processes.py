@@ -20,13 +20,13 @@ from kfp.dsl import executor_main
 from kfp.local import subprocess_task_handler as kfps
 
 from morphad.base.errors import BadInputError
+from morphad.steps.reads import READS
 
 _IMPORTED = [
     "morphad.kubeflow.processes",
     "morphad.registry",
     "morphad.steps.line_state",
-    *(f"morphad.steps.{step}" for step in ("ingest", "validate", "split", "train", "calibrate", "evaluate")),
-    *(f"morphad.steps.{step}" for step in ("register", "promote", "rerun", "reference")),
+    *(f"morphad.steps.{step}" for step in (*READS, "rerun", "reference")),
 ]
 
 

@@ -14,7 +14,8 @@ from typing import Any, Literal
 from morphad.base.errors import CheckFailedError
 from morphad.base.files import sha256_json
 from morphad.base.text import flattened, masked_settings
-from morphad.kubeflow.client import Kubeflow, RecurringRun, Trigger
+from morphad.kubeflow.client import Kubeflow
+from morphad.kubeflow.records import RecurringRun, Trigger
 from morphad.settings.explaining import SettingsError
 from morphad.settings.line_json import line_from_json
 

@@ -9,7 +9,7 @@ from morphad.base.errors import BadInputError, CheckFailedError, ServiceError
 from morphad.base.text import masked
 from morphad.base.verbs import Verbs
 from morphad.jobs.batch import MOST_SHARDS
-from morphad.kubeflow.client import Kubeflow, PipelineVersion
+from morphad.kubeflow.client import Kubeflow
 from morphad.kubeflow.cluster import load_cluster
 from morphad.kubeflow.compiling import BATCH, PIPELINES, TRAINING
 from morphad.kubeflow.finding import busy_with
@@ -17,6 +17,7 @@ from morphad.kubeflow.lines import check_size, line_items
 from morphad.kubeflow.options import add_remote, add_sources, open_compiled, open_kubeflow
 from morphad.kubeflow.outcomes import Outcomes, readable
 from morphad.kubeflow.reach import check_batch, check_lines
+from morphad.kubeflow.records import PipelineVersion
 from morphad.kubeflow.uploads import find_version, make_experiment, upload
 from morphad.kubeflow.waiting import wait_for_ends, wait_until_free
 from morphad.settings.reading import load_settings

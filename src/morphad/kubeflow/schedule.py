@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 from morphad.base.errors import CheckFailedError
 from morphad.base.verbs import Verbs
-from morphad.kubeflow.client import Kubeflow, PipelineVersion, Trigger
+from morphad.kubeflow.client import Kubeflow
 from morphad.kubeflow.cluster import load_cluster
 from morphad.kubeflow.compiling import TRAINING
 from morphad.kubeflow.lines import check_size, line_items
@@ -16,6 +16,7 @@ from morphad.kubeflow.options import add_remote, add_sources, open_compiled, ope
 from morphad.kubeflow.project import project_file
 from morphad.kubeflow.reach import check_lines
 from morphad.kubeflow.reconcile import Change, Reconciler, Wanted, name_of, plan, under_way
+from morphad.kubeflow.records import PipelineVersion, Trigger
 from morphad.kubeflow.schedules import COMPILED_VERSION, ScheduleFile, load_schedules
 from morphad.kubeflow.uploads import find_version, make_experiment
 from morphad.settings import ProjectSettings
@@ -70,9 +71,9 @@ def _open(options: argparse.Namespace) -> tuple[ScheduleFile, ProjectSettings, P
     """Schedules, settings, version and the way to Kubeflow; all that can be wrong here is found before a call."""
     project = load_settings(options.params)
     file = load_schedules(options.schedules, project)
-    lines = (line for name in file.schedules for line in file.lines_of(name, project))
-    check_lines(project, lines, load_cluster(options.cluster))
-    for schedule, line in ((name, line) for name in file.schedules for line in file.lines_of(name, project)):
+    scheduled = [(name, line) for name in file.schedules for line in file.lines_of(name, project)]
+    check_lines(project, (line for _, line in scheduled), load_cluster(options.cluster))
+    for schedule, line in scheduled:
         remedy = f"make the settings of line {line} shorter, or split it into lines with schedules of their own"
         check_size(f"recurring run {name_of(line, schedule)}", {"lines": line_items(project, [line])}, remedy)
     compiled = open_compiled(options)

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from morphad.kubeflow.client import Run, Task
 from morphad.kubeflow.outcomes import Ending, step_names
+from morphad.kubeflow.records import Run, Task
 
 _WORDS = {
     "": "not run",

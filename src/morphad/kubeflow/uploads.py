@@ -6,8 +6,10 @@ from pathlib import Path
 
 from morphad import __version__
 from morphad.base.errors import BadInputError, CheckFailedError
-from morphad.kubeflow.client import AlreadyThereError, Kubeflow, PipelineVersion
+from morphad.kubeflow.client import Kubeflow
 from morphad.kubeflow.compiling import NAMES, render
+from morphad.kubeflow.connection import AlreadyThereError
+from morphad.kubeflow.records import PipelineVersion
 
 
 @dataclass(frozen=True)

@@ -1,46 +1,21 @@
 """Waiting for the end of runs, with a line now and then for whoever waits."""
 
-import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from morphad.base.patience import wait_out
-from morphad.kubeflow.client import Kubeflow, Run
+from morphad.base.progress import Ticker
+from morphad.kubeflow.client import Kubeflow
 from morphad.kubeflow.finding import busy_with
 from morphad.kubeflow.outcomes import Outcomes
+from morphad.kubeflow.records import Run
 from morphad.kubeflow.status import is_gone, span
 
 POLL_SECONDS = 10.0
-_SAY_SECONDS = 30.0  # between two lines where there is no terminal
 _PATIENCE_MINUTES = 10  # for a Kubeflow that is away
 
 _SHOWN = 3  # runs in one line
-
-
-class Ticker:
-    """What is waited for: on a terminal one line that changes, elsewhere a line now and then."""
-
-    def __init__(self) -> None:
-        self._said = time.monotonic()
-        self._open = False
-
-    def say(self, text: str) -> None:
-        """Show it, if it is time."""
-        if sys.stderr.isatty():
-            sys.stderr.write(f"\r\x1b[K{text[:110]}")
-            self._open = True
-        elif time.monotonic() - self._said >= _SAY_SECONDS:
-            sys.stderr.write(f"{text}\n")
-            self._said = time.monotonic()
-        sys.stderr.flush()
-
-    def close(self) -> None:
-        """Make room for what is printed next."""
-        if self._open:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
-        self._open = False
 
 
 def wait_for_ends(kubeflow: Kubeflow, pipeline: str, runs: Mapping[str, str]) -> list[Run]:

@@ -35,7 +35,7 @@ from morphad.settings import CalibrateSettings, Decoding, ScoreSettings, TrainSe
 FORMAT_VERSION = 8
 _NETWORK, _SCORER = "network.safetensors", "scorer.safetensors"
 _OWN_HASH = "own_sha256"  # of detector.json without this key
-_STRIP = 32
+_STRIP = 32  # rows that are turned to grey at a time; larger blocks stay with the allocator
 _PRECISIONS = {None: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 

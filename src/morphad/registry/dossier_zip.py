@@ -9,6 +9,7 @@ import stat
 import struct
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -102,10 +103,10 @@ def opened(path: Path) -> Iterator[SafeZip]:
             raise BadInputError(f"{path}: holds {len(members):,} files; no dossier has more than {MOST_MEMBERS:,}")
         if sum(member.file_size for member in members) > MOST_BYTES:
             raise BadInputError(f"{path}: unpacks to more than {MOST_BYTES >> 30} GiB; no dossier does")
-        names = [member.filename for member in members]
+        names = Counter(member.filename for member in members)
         for member in members:
             why = _unsafe(member)
-            if not why and names.count(member.filename) > 1:
+            if not why and names[member.filename] > 1:
                 why = "is there twice"
             if why:
                 raise BadInputError(f"{path}: {member.filename!a} {why}; nothing was read")

@@ -132,10 +132,8 @@ class _InStore(Keeper):
             if self.holds(content.sha256):
                 return self._there[self._store.name(content.sha256)]
             target.parent.mkdir(parents=True, exist_ok=True)
-            if ours is not None:
-                with suppress(OSError):  # on another disk, or on one without links; or it is there by now
-                    os.link(ours, target)
-                    return fingerprint(target.stat())
+            if linked := _linked(ours, target):
+                return linked
             descriptor, name = tempfile.mkstemp(prefix=".", dir=target.parent)
             os.close(descriptor)
             try:
@@ -207,13 +205,20 @@ def _link_all(stay: Stay, old: Path, new: Path) -> None:
             os.link(os.path.join(old, name), target)  # noqa: PTH118
 
 
+def _linked(ours: Path | None, target: Path) -> str:
+    """Give a file of ours another name, and its fingerprint; "" where that cannot be, or the name is there by now."""
+    if ours is not None:
+        with suppress(OSError):  # on another disk, or on one without links
+            os.link(ours, target)
+            return fingerprint(target.stat())
+    return ""
+
+
 def _put(data: bytes, target: Path, ours: Path | None = None) -> str:
     """Write bytes, or give the file that holds them, if it is ours, another name; the fingerprint of what is there."""
     try:
-        if ours is not None:
-            with suppress(OSError):  # on another disk, or on one without links
-                os.link(ours, target)
-                return fingerprint(target.stat())
+        if linked := _linked(ours, target):
+            return linked
         with target.open("wb", buffering=0) as stream:
             view = memoryview(data)
             while view:
