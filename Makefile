@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: setup demo test check unit coverage compile results picture images stack stack-down clean
+.PHONY: setup demo test test-all check unit coverage compile results picture images stack stack-down clean
 
 setup: .venv/.ready
 
@@ -33,6 +33,10 @@ PYTEST = PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytes
 
 unit: setup
 	$(PYTEST)
+
+# As `make test`, and every case where that takes a few of many alike: each call at which a process may be killed.
+test-all: check
+	MORPHAD_TEST_EXHAUSTIVE=1 $(PYTEST)
 
 # All tests, and how much of src they reach, branches counted, in percent; docs/results/coverage.md gets the figure.
 coverage: setup

@@ -13,6 +13,7 @@ import numpy as np
 import psutil
 import pytest
 
+from exhaustive import EXHAUSTIVE
 from morphad.base.errors import BadInputError
 from morphad.cli import main
 from morphad.jobs import benchmark
@@ -161,7 +162,7 @@ def test_a_damaged_image_comes_back_from_the_other_process_as_one_sentence(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends the children of a process that was killed")
-@pytest.mark.parametrize("ended_by", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("ended_by", [signal.SIGKILL, *([signal.SIGTERM] if EXHAUSTIVE else [])])
 def test_a_benchmark_that_is_killed_leaves_no_process_behind(ended_by: signal.Signals) -> None:
     script = (
         "import time; from morphad.jobs.benchmark import fresh_process\n"

@@ -10,11 +10,7 @@ __all__ = ["TRAIN", "hardly_trained"]
 def hardly_trained(settings: Any) -> Any:
     """The settings of params.yaml, changed in place: few of the demonstration images, two steps of training."""
     settings["defaults"]["ingest"]["limit"] = 40
-    settings["defaults"]["train"] = {
-        "image_size": [64, 64],
-        "optimiser": {"steps": 2, "batch_size": 8},
-        "score": {"memory": 100, "channels": 20},
-    }
+    settings["defaults"]["train"] = dict(TRAIN)
     settings["defaults"]["calibrate"]["false_reject_rate"] = 0.2
     settings["defaults"]["promote"]["min_auroc"] = 0.5
     return settings

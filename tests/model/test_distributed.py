@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import distributed, nn
 
+from exhaustive import EXHAUSTIVE
 from morphad.base.errors import BadInputError, ServiceError
 from morphad.model.morphology import case_table
 from morphad.model.network import MorphologyNetwork
@@ -301,7 +302,7 @@ class TestLaunched:
             train(small().model_copy(update={"processes": 2}), tmp_path / "file" / "checkpoint")
         assert capfd.readouterr().err == ""
 
-    @pytest.mark.parametrize("ended_by", [signal.SIGKILL, signal.SIGTERM])
+    @pytest.mark.parametrize("ended_by", [signal.SIGKILL, *([signal.SIGTERM] if EXHAUSTIVE else [])])
     def test_no_process_outlives_the_one_that_started_it(self, tmp_path, ended_by):
         code = (
             "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; import test_distributed as t\n"

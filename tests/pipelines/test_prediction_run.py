@@ -25,15 +25,17 @@ RUN = """
 import sys, warnings
 from pathlib import Path
 from kfp import local
+from morphad.kubeflow.processes import processes
 from morphad.settings.reading import load_settings
 from morphad.kubeflow.cluster import load_cluster
 from morphad.kubeflow.lines import line_items
 from pipelines.prediction import prediction_pipeline
 warnings.simplefilter("ignore", UserWarning)
-local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=sys.argv[1], enable_caching=False)
 pipeline = prediction_pipeline(load_cluster().for_one_machine())
 (item,) = line_items(load_settings(Path("params.yaml")), [sys.argv[2]])
-pipeline(**item, images=sys.argv[3], shards=2)
+with processes() as runner:
+    local.init(runner=runner, pipeline_root=sys.argv[1], enable_caching=False)
+    pipeline(**item, images=sys.argv[3], shards=2)
 """
 
 pytestmark = pytest.mark.slow

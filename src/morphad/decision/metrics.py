@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import roc_curve
 
 from morphad.base.errors import BadInputError
 from morphad.decision.calibration import finite_scores, operating_point
@@ -178,6 +177,8 @@ def roc_points(labels: ArrayLike, scores: ArrayLike) -> list[dict[str, float]]:
     defect, values = _checked(labels, scores)
     if defect.all() or not defect.any():
         return []
+    from sklearn.metrics import roc_curve  # noqa: PLC0415 -- a second to import, and a decision needs no curve
+
     fpr, tpr, _ = roc_curve(defect, values)
     return [{"fpr": float(x), "tpr": float(y)} for x, y in zip(fpr, tpr, strict=True)]
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import roc_curve
 
 from morphad.base.files import read_json
 
@@ -40,6 +39,8 @@ def roc_with_thresholds(report: Path) -> list[dict[str, float]]:
     if not points:
         return []
     scored = pd.read_csv(report / "predictions.csv", float_precision="round_trip")
+    from sklearn.metrics import roc_curve  # noqa: PLC0415 -- a second to import, and single figures need no curve
+
     _, _, thresholds = roc_curve(scored["label"] == "defect", scored["score"])
     thresholds[0] = scored["score"].max()  # where nothing is rejected: infinity, which the artifact cannot hold
     chosen = np.unique(np.linspace(0, len(points) - 1, min(len(points), _POINTS)).astype(int))
