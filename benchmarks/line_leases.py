@@ -2,12 +2,14 @@
 
     python -m benchmarks.line_leases --races 100 --kills 200 --out benchmarks/results/line_leases.json
 
-A race: two processes begin a run of one line at the same moment, on a line that is new, free, or of a run that is dead.
+A race: two processes begin a run of one line at the same moment, on a line that is new, free, of a run that is dead, or
+of one that was ended a second ago and that Kubeflow knows as over.
 A kill: a run of four steps goes on a line while a second run tries to begin all the time; at a random moment the step
-under way is ended by SIGKILL. Some of these runs are repeated, as Kubeflow repeats a lost pod, the others are given up,
-and the second run takes the line over when they have been silent long enough. The steps do next to nothing: each sees
-that all that the steps before it left is of its own run, and leaves two files itself. Times are a hundredth of those of
-a plant or less. A mixed state is any file of another run than the one that has the line, where a step finds it.
+under way is ended by SIGKILL. Some of these runs are repeated, as Kubeflow repeats a lost pod, the others are given up:
+Kubeflow knows them as over from then on, and the second run takes the line over. The steps do next to nothing: each
+sees that all that the steps before it left is of its own run, and leaves two files itself. Times are a hundredth of
+those of a plant or less. A mixed state is any file of another run than the one that has the line, where a step
+finds it.
 """
 
 import argparse
@@ -29,7 +31,7 @@ from morphad.steps.lease import Silence
 from morphad.steps.line_state import LineState
 
 STEPS = ("ingest", "split", "train", "promote")
-SILENCE = Silence(heartbeat=0.05, in_step=1.0, between_steps=1.5)
+SILENCE = Silence(heartbeat=0.05, ending=0.15, in_step=1.0, between_steps=1.5)
 LINE = "pcb"
 _FORK = multiprocessing.get_context("fork")
 
@@ -52,13 +54,13 @@ def work(state: LineState, run: str, step: str, seconds: float) -> None:
         raise RuntimeError(f"{step} of {run} found the progress of {told['run']}")
 
 
-def pod(root: Path, run: str, step: str, seconds: float) -> None:
+def pod(root: Path, run: str, step: str, seconds: float, free_at: float) -> None:
     """One step in a process of its own, as its component would run it; exit code 70: a mixed state."""
     os.environ["MORPHAD_RUN"] = run
     sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 -- a refusal is no news here
     state = LineState(root, LINE, silence=SILENCE)
     try:
-        with state.step(step, run if step == STEPS[0] else None):
+        with state.step(step, run if step == STEPS[0] else None, free_at):
             work(state, run, step, seconds)
             if step == STEPS[-1]:
                 state.finish(run, "done")
@@ -67,17 +69,17 @@ def pod(root: Path, run: str, step: str, seconds: float) -> None:
         os._exit(70)
 
 
-def start(root: Path, run: str, step: str, seconds: float) -> Any:
+def start(root: Path, run: str, step: str, seconds: float, free_at: float = 0.0) -> Any:
     """Begin a step."""
-    process = _FORK.Process(target=pod, args=(root, run, step, seconds))
+    process = _FORK.Process(target=pod, args=(root, run, step, seconds, free_at))
     process.start()
     return process
 
 
-def whole_run(root: Path, run: str, seconds: float) -> str:
+def whole_run(root: Path, run: str, seconds: float, free_at: float) -> str:
     """One step after the other; how it ended."""
     for step in STEPS:
-        process = start(root, run, step, seconds)
+        process = start(root, run, step, seconds, free_at)
         process.join()
         if process.exitcode:
             return f"ended in {step} with code {process.exitcode}"
@@ -89,15 +91,19 @@ def race(root: Path, kind: str) -> tuple[int, list[str]]:
     barrier, answers = _FORK.Barrier(2), _FORK.SimpleQueue()
     before = LineState(root, LINE)
     if kind != "new":
-        LineState(root, LINE, clock=lambda: time.time() - 7200).lease.begin("before", "ingest")
+        ago = 1 if kind == "over" else 7200
+        LineState(root, LINE, clock=lambda: time.time() - ago).lease.begin("before", "ingest")
     if kind == "free":
         before.lease.let_go("before")
+    if kind == "over":
+        LineState(root, LINE, clock=lambda: time.time() - 1).lease.leave("before", "ingest")
+    free_at = time.time() if kind == "over" else 0.0
 
     def ask(run: str) -> None:
         sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
         barrier.wait()
         try:
-            with LineState(root, LINE).step("ingest", run):
+            with LineState(root, LINE).step("ingest", run, free_at):
                 os.close(os.open(root / f"in-{run}", os.O_CREAT | os.O_EXCL))
         except SystemExit as ended:
             answers.put(f"code {ended.code}")
@@ -114,13 +120,13 @@ def race(root: Path, kind: str) -> tuple[int, list[str]]:
 
 def kill(root: Path, number: int, rng: random.Random, ends: Counter[str]) -> None:
     """One run whose step is killed at a random moment, a second run beside it, and what became of both."""
-    mine, others, over = f"run-{number}", Counter[str](), threading.Event()
+    mine, others, over, free_at = f"run-{number}", Counter[str](), threading.Event(), [0.0]
 
     def beside() -> None:
         count = 0
         while not over.is_set():
             count += 1
-            others[whole_run(root, f"other-{number}-{count}", 0.01)] += 1
+            others[whole_run(root, f"other-{number}-{count}", 0.01, free_at[0])] += 1
 
     step, given_up = rng.choice(STEPS), rng.random() < 0.25
     second = threading.Thread(target=beside)
@@ -146,6 +152,7 @@ def kill(root: Path, number: int, rng: random.Random, ends: Counter[str]) -> Non
             end = end if end != "done" else f"given up in {each}"
             break
     if given_up:
+        free_at[0] = time.time()
         deadline = time.monotonic() + 30
         while not others["done"] and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -167,7 +174,7 @@ def run(races: int, kills: int, seed: int = 0, *, out: Path | None = None, comma
         for number in range(races):
             root = Path(scratch, f"race-{number}")
             root.mkdir()
-            kind = ("new", "free", "dead")[number % 3]
+            kind = ("new", "free", "dead", "over")[number % 4]
             count, said = race(root, kind)
             holders[count] += 1
             answers[f"{kind}: {', '.join(said)}"] += 1

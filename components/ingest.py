@@ -7,7 +7,9 @@ from components.image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def ingest(line: str, settings_json: str, run: str, state_root: str, data: Output[Dataset]) -> str:
+def ingest(
+    line: str, settings_json: str, run: str, state_root: str, data: Output[Dataset], free_at: float = 0.0
+) -> str:
     """Put each picture of a line once where all steps read it, and describe it in the manifest.
 
     Args:
@@ -16,6 +18,7 @@ def ingest(line: str, settings_json: str, run: str, state_root: str, data: Outpu
         run: The pipeline run that begins here.
         state_root: Where the lines' lasting state is mounted.
         data: Folder of manifest.parquet, which names pictures by their hashes, rejects.json and feedback.json.
+        free_at: When Kubeflow had no other run of the line under way, seconds since 1970; 0: nobody asked it.
 
     Returns:
         The data hash.
@@ -25,7 +28,7 @@ def ingest(line: str, settings_json: str, run: str, state_root: str, data: Outpu
     from morphad.steps.line_state import LineState
     from morphad.steps.paths import LinePaths
 
-    with LineState(state_root, line).step("ingest", run) as patiently:
+    with LineState(state_root, line).step("ingest", run, free_at) as patiently:
         settings, paths = line_from_json(settings_json), LinePaths.pod(line, state_root, data=data.path)
         figures = patiently(lambda: step(settings, paths))
     data.metadata.update({key: figures[key] for key in ("good", "defect", "rejects", "data_hash", "licence")})

@@ -15,6 +15,8 @@ PIPELINE = "morphad-batch-predict"
 def prediction_pipeline(cluster: ClusterSettings) -> Any:
     """The pipeline, placed on a cluster.
 
+    The run's parameter `reason` is on record with the run; no step reads it.
+
     The version of the model is settled once and goes to the shards as an artifact: a promotion meanwhile changes
     nothing, and kfp.local would replace a parameter from outside the loop by the loop's item.
 
@@ -26,7 +28,14 @@ def prediction_pipeline(cluster: ClusterSettings) -> Any:
     """
 
     @dsl.pipeline(name=PIPELINE, description="Any number of images through a line's champion, into one table.")
-    def morphad_batch_predict(line: str, images: str, settings_json: str = "", root: str = "", shards: int = 4) -> None:
+    def morphad_batch_predict(  # noqa: PLR0917 - parameters of a run are given by name
+        line: str,
+        images: str,
+        settings_json: str = "",
+        root: str = "",
+        shards: int = 4,
+        reason: str = "manual",
+    ) -> None:
         planned = place(
             batch_plan(line=line, settings_json=settings_json, images=images, root=root, shards=shards),
             "batch_plan",

@@ -29,7 +29,7 @@ def training_pipeline(cluster: ClusterSettings) -> Any:
 
     The run's parameter `reason` says why it was started ("scheduled", "manual", "drift" and what drifted): monitoring
     retrains a line by a run of this pipeline with `lines` of that one line. It goes to MLflow, the decision's record
-    and the table at the end.
+    and the table at the end. `free_at` says since when its lines are free, as far as Kubeflow knows: what `submit` saw.
 
     Args:
         cluster: What pods get.
@@ -39,11 +39,12 @@ def training_pipeline(cluster: ClusterSettings) -> Any:
     """
 
     @dsl.pipeline(name=PIPELINE, description="Every line from camera folder to decision; a failed line stops no other.")
-    def morphad_training(
+    def morphad_training(  # noqa: PLR0917 - parameters of a run are given by name
         lines: list[dict[str, str]] = [],  # noqa: B006 - kfp reads it once; a run without lines ends in `notify`
         seed: int = 0,
         reason: str = "scheduled",
         force: bool = False,
+        free_at: float = 0.0,
         state_root: str = cluster.state.mount,
     ) -> None:
         run = dsl.PIPELINE_JOB_ID_PLACEHOLDER
@@ -54,7 +55,7 @@ def training_pipeline(cluster: ClusterSettings) -> Any:
         ):
             line = {"line": item.line, "state_root": state_root}
             whole = {**line, "settings_json": item.settings_json}
-            ingested = place(ingest(**whole, run=run), "ingest", cluster)
+            ingested = place(ingest(**whole, run=run, free_at=free_at), "ingest", cluster)
             data, data_hash = ingested.outputs["data"], ingested.outputs["Output"]
             validated = place(validate(**whole, data=data), "validate", cluster)
             course = place(

@@ -18,7 +18,7 @@ def test_no_race_has_two_holders_and_no_kill_mixes_runs(tmp_path: Path) -> None:
 
 
 def test_without_the_lease_it_finds_mixed_states(monkeypatch: pytest.MonkeyPatch) -> None:
-    def anyone(self: LineLease, run: str | None, step: str) -> str:
+    def anyone(self: LineLease, run: str | None, step: str, free_at: float = 0.0) -> str:
         return run or ""
 
     @contextmanager

@@ -19,7 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from fake_workflow import Workflow, stamp, training
+from fake_workflow import Workflow, prediction, stamp, training
 
 Json = dict[str, Any]
 
@@ -79,7 +79,14 @@ class FakeKubeflow:
     def work(self, run_id: str, lines: Sequence[Mapping[str, str]], **more: Any) -> Workflow:
         """Let Argo have done something of a run of the training pipeline: the states of each line's steps."""
         began = datetime.fromisoformat(self.runs[run_id]["created_at"])
-        made = training(run_id, f"morphad-training-{run_id[:5]}", began, lines, **more)
+        return self._worked(run_id, training(run_id, f"morphad-training-{run_id[:5]}", began, lines, **more))
+
+    def shards(self, run_id: str, states: Sequence[str]) -> Workflow:
+        """Let a run of the batch prediction pipeline have come to its shards: the state of each."""
+        began = datetime.fromisoformat(self.runs[run_id]["created_at"])
+        return self._worked(run_id, prediction(run_id, f"morphad-batch-predict-{run_id[:5]}", began, states))
+
+    def _worked(self, run_id: str, made: Workflow) -> Workflow:
         self.workflows[run_id] = made
         self.runs[run_id]["run_details"] = {"task_details": made.tasks}
         return made

@@ -1,5 +1,6 @@
 """The tasks that Kubeflow's API tells of a run, as a real one with Argo gave them: names, hashes, who leads to whom."""
 
+import functools
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,11 +32,17 @@ def stamp(when: datetime) -> str:
 
 def node_of(full: str) -> str:
     """The identifier of a node: FNV-1a of its full name, after the workflow's name."""
-    value = 0x811C9DC5
-    for byte in full.encode():
-        value = ((value ^ byte) * 0x01000193) % 2**32
     workflow = full.partition("(")[0]
-    return workflow if full == workflow else f"{workflow}-{value}"
+    return workflow if full == workflow else f"{workflow}-{_hash(full)}"
+
+
+@functools.cache
+def _hash(full: str) -> int:
+    parent, dot, name = full.rpartition(".")
+    value = _hash(parent) if dot else 0x811C9DC5
+    for byte in f"{dot}{name}".encode():
+        value = ((value ^ byte) * 0x01000193) % 2**32
+    return value
 
 
 @dataclass
@@ -168,6 +175,38 @@ def training(
     if notify:
         made.repeated(ending, "exit-handler-1.onExit", notify, [f"{ending}(0).notify-driver"])
         made.step(f"{ending}(0)", "notify", notify, [])
+    return made
+
+
+def prediction(run_id: str, name: str, began: datetime, shards: Sequence[str]) -> Workflow:
+    """A run of the batch prediction pipeline that came to its shards.
+
+    Args:
+        run_id: The run's identifier.
+        name: The workflow's.
+        began: When it began.
+        shards: The state of each shard.
+    """
+    made = Workflow(run_id, name, began)
+    whole = "FAILED" if "FAILED" in shards else "SUCCEEDED"
+    root = f"{name}(0).root(0)"
+    loop = f"{root}.for-loop-1"
+    items = f"{loop}(0).iteration-iterations"
+    made.repeated(name, name, whole, [f"{name}(0).root-driver"])
+    made.driver(f"{name}(0)", "root-driver", [f"{name}(0).root"])
+    made.repeated(f"{name}(0).root", "root", whole, [f"{root}.batch-plan-driver"])
+    made.step(root, "batch-plan", "SUCCEEDED", [loop])
+    made.repeated(loop, "for-loop-1", whole, [f"{loop}(0).iteration-driver", f"{root}.batch-merge-driver"])
+    made.driver(f"{loop}(0)", "iteration-driver", [items])
+    made.add(items, "iteration-iterations", whole, [f"{items}({n}:{n})" for n in range(len(shards))])
+    for number, state in enumerate(shards):
+        each = f"{items}({number}:{number})"
+        item = f"{each}(0).iteration-item"
+        made.repeated(each, f"iteration-iterations({number}:{number})", state, [f"{each}(0).iteration-item-driver"])
+        made.driver(f"{each}(0)", "iteration-item-driver", [item])
+        made.repeated(item, "iteration-item", state, [f"{item}(0).batch-predict-driver"])
+        made.step(f"{item}(0)", "batch-predict", state, [], line=number)
+    made.step(root, "batch-merge", "SUCCEEDED" if whole == "SUCCEEDED" else "", [])
     return made
 
 

@@ -308,7 +308,7 @@ def test_lines_run_beside_each_other_within_the_limit_and_the_end_is_told(
 def test_the_pipeline_holds_no_line(documents: list[dict[str, Any]]) -> None:
     defaults = documents[0]["root"]["inputDefinitions"]["parameters"]
     assert {name: given["defaultValue"] for name, given in defaults.items()} == {
-        "lines": [], "seed": 0.0, "reason": "scheduled", "force": False, "state_root": "/state"
+        "lines": [], "seed": 0.0, "reason": "scheduled", "force": False, "free_at": 0.0, "state_root": "/state"
     }  # fmt: skip
     assert not any(line in COMPILED.read_text() for line in load_settings(REPO / "params.yaml").lines)
 

@@ -203,7 +203,7 @@ def test_wrong_settings_end_the_line_with_a_message_on_record(
         ingest.python_func(line="weave", settings_json="{}", run="r", state_root=str(tmp_path / "state"), data=data)
     assert ended.value.code == 2
     assert "expected a mapping with the key 'defaults'" in capsys.readouterr().err
-    assert "'defaults'" in LineState(tmp_path / "state", "weave").end("r")[1]
+    assert "'defaults'" in LineState(tmp_path / "state", "weave").end("r").how
     assert not (tmp_path / "data").exists()
 
 

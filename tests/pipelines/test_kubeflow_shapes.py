@@ -6,6 +6,7 @@ it is held against them.
 
 import json
 import re
+import time
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
@@ -18,11 +19,11 @@ pytest.importorskip("kfp", reason="kfp is not installed: pip install 'morphad[ku
 
 import kfp_server_api
 from fake_kubeflow import FakeKubeflow
-from fake_workflow import STEPS, node_of, training
+from fake_workflow import STEPS, node_of, prediction, training
 
 from morphad.kubeflow.nodes import Workflow
-from morphad.kubeflow.outcomes import step_names
-from morphad.kubeflow.records import Run, run_of
+from morphad.kubeflow.outcomes import Outcomes, step_names
+from morphad.kubeflow.records import Run, Task, run_of
 
 Command = Callable[..., tuple[int, str]]
 Json = dict[str, Any]
@@ -157,6 +158,12 @@ def test_tasks_lead_to_each_other_as_in_a_recorded_run(name: str) -> None:
     assert linked(made.tasks) == linked(real["run_details"]["task_details"])
 
 
+def test_tasks_lead_to_each_other_as_in_a_recorded_batch_prediction() -> None:
+    (real,) = recorded("run-batch")
+    made = prediction(real["run_id"], Workflow(read(real)).name, datetime.now(UTC), ["SUCCEEDED"] * 3)
+    assert linked(made.tasks) == linked(real["run_details"]["task_details"])
+
+
 @pytest.mark.parametrize(("name", "steps"), [(name, states) for name, (states, _) in RUNS.items()])
 def test_the_steps_of_a_recorded_run_are_found_with_their_pods(name: str, steps: dict[str, str]) -> None:
     (real,) = recorded(name)
@@ -195,6 +202,37 @@ def test_thousands_of_tasks_are_placed_in_seconds(fake: FakeKubeflow) -> None:
     assert [(step.line, step.task.state) for step in found] == [
         (number, "FAILED" if number % 2 else "SUCCEEDED") for number in range(120)
     ]
+
+
+@pytest.mark.parametrize("states", [{"ingest": "FAILED"}, {}])
+def test_the_time_for_many_lines_grows_with_their_number(states: dict[str, str]) -> None:
+    def seconds(count: int) -> float:
+        workflow = training("r", "morphad-training-x", datetime.now(UTC), [states] * count, notify="")
+        tasks = tuple(
+            Task(made["display_name"], made.get("state", ""), None, None, tuple(children(made)))
+            for made in workflow.tasks
+        )
+        lines = [{"line": f"line-{number}"} for number in range(count)]
+        run = Run("r", "", "FAILED", "", datetime.now(UTC), None, "", "", "", "", {"lines": lines}, None, tasks)
+        begun = time.process_time()
+        endings = Outcomes(Nothing()).of(run, "training")  # type: ignore[arg-type]
+        assert [ending.line for ending in endings] == [item["line"] for item in lines]
+        assert {ending.state for ending in endings} <= {"not known", "interrupted"}
+        return time.process_time() - begun
+
+    few, many = seconds(500), seconds(4000)
+    assert many / few < 14, (few, many)
+
+
+def children(task: Json) -> list[str]:
+    return [child["pod_name"] for child in task.get("child_tasks", ())]
+
+
+class Nothing:
+    """A Kubeflow that has no logs any more."""
+
+    def log(self, *_: object) -> None:
+        return None
 
 
 def read(answer: Json) -> Run:

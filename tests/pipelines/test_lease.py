@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from morphad.base.errors import BadInputError, CheckFailedError
+from morphad.base.errors import BadInputError, CheckFailedError, OutageError
 from morphad.steps.lease import LineLease, Silence
 
 _FORK = multiprocessing.get_context("fork")
@@ -71,8 +71,54 @@ def test_between_steps_it_has_an_hour(tmp_path: Path) -> None:
     lease.begin("two", "ingest")
 
 
+def test_a_run_that_kubeflow_knows_as_over_has_half_a_minute_more_and_three_heartbeats(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = Clock()
+    lease = LineLease(tmp_path, clock=clock)
+    lease.begin("ended", "train")
+    clock.now += 20  # it was ended by hand, and nothing of it could let the line go
+    asked = clock.now
+    clock.now += 40
+    with pytest.raises(OutageError, match=r"run ended is in train since .* is over, as Kubeflow knows; .* 60 s ago"):
+        lease.begin("next", "ingest", asked)
+    clock.now += 31
+    lease.begin("next", "ingest", asked)
+    assert "run ended, which is over and gave no sign of life for 2 minutes, last in train" in capsys.readouterr().err
+
+
+def test_between_steps_a_run_that_is_over_keeps_nothing(tmp_path: Path) -> None:
+    clock = Clock()
+    lease = LineLease(tmp_path, clock=clock)
+    lease.begin("deleted", "ingest")
+    lease.leave("deleted", "ingest")
+    lease.begin("next", "ingest", clock.now + 1)
+    with pytest.raises(CheckFailedError, match="run deleted has lost the line"):
+        lease.go_on("deleted", "train")
+
+
+@pytest.mark.parametrize("free_at", [0.0, 1e9 - 60])
+def test_a_run_that_began_after_kubeflow_was_asked_keeps_the_line(tmp_path: Path, free_at: float) -> None:
+    clock = Clock()
+    lease = LineLease(tmp_path, clock=clock)
+    lease.begin("schedule", "ingest")
+    lease.leave("schedule", "ingest")
+    clock.now += 300
+    with pytest.raises(CheckFailedError, match="run schedule is between steps"):
+        lease.begin("by hand", "ingest", free_at)
+
+
+def test_a_run_that_goes_on_although_it_is_over_keeps_the_line(tmp_path: Path) -> None:
+    lease = LineLease(tmp_path, Silence(0.01, 0.3, 0.5, 0.5))
+    lease.begin("one", "train")
+    with lease.beating("one", "train"):
+        time.sleep(0.6)
+        with pytest.raises(OutageError):
+            lease.begin("two", "ingest", time.time())
+
+
 def test_a_step_that_runs_for_hours_keeps_the_line(tmp_path: Path) -> None:
-    lease = LineLease(tmp_path, Silence(0.01, 0.5, 0.5))
+    lease = LineLease(tmp_path, Silence(0.01, 0.5, 0.5, 0.5))
     lease.begin("one", "train")
     begun = lease.read().since  # type: ignore[union-attr]
     with lease.beating("one", "train"):
@@ -132,7 +178,7 @@ def test_a_clock_that_goes_back_neither_frees_a_line_nor_keeps_it_for_ever(tmp_p
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["begin", "go on", "beat", "leave", "let go"]),
+            st.sampled_from(["begin", "begin, having asked", "go on", "beat", "leave", "let go"]),
             st.sampled_from(["one", "two", "three"]),
             st.integers(-5000, 5000),
         ),
@@ -152,6 +198,8 @@ def test_nobody_loses_a_line_before_its_time(acts: list[tuple[str, str, int]]) -
             try:
                 if act == "begin":
                     lease.begin(run, "ingest")
+                elif act == "begin, having asked":
+                    lease.begin(run, "ingest", clock.now - 50)
                 elif act == "go on":
                     lease.go_on(run, "train")
                 elif act == "beat":
@@ -160,7 +208,7 @@ def test_nobody_loses_a_line_before_its_time(acts: list[tuple[str, str, int]]) -
                     lease.leave(run, "train")
                 else:
                     lease.let_go(run)
-            except CheckFailedError:
+            except (CheckFailedError, OutageError):
                 after = lease.read()
                 assert before is not None
                 assert after is not None
@@ -168,9 +216,10 @@ def test_nobody_loses_a_line_before_its_time(acts: list[tuple[str, str, int]]) -
                 continue
             after = lease.read()
             if before is not None and after is not None and before.run != after.run:
-                assert act == "begin"
-                silent = clock.now - before.heartbeat
-                assert before.state == "over" or silent > (600 if before.state == "in" else 3600)
+                assert act.startswith("begin")
+                silent, known = clock.now - before.heartbeat, act != "begin" and before.since < clock.now - 50
+                longest = (90 if before.state == "in" else -1) if known else 600 if before.state == "in" else 3600
+                assert before.state == "over" or silent > longest
 
 
 def test_what_killed_processes_leave_goes(tmp_path: Path) -> None:

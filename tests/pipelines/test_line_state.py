@@ -19,7 +19,7 @@ def test_a_run_that_ended_is_told_with_its_outcome(tmp_path: Path) -> None:
         pass
     with state.step("promote"):
         state.finish("r1", "version 3 is champion")
-    assert state.end("r1") == (True, "version 3 is champion")
+    assert state.end("r1") == (True, 0, "version 3 is champion")
 
 
 def test_an_error_ends_the_process_with_its_code_and_stays_on_record(
@@ -32,7 +32,7 @@ def test_an_error_ends_the_process_with_its_code_and_stays_on_record(
         raise ServiceError("MLflow at http://x: refused")
     assert ended.value.code == 3
     assert capsys.readouterr().err == "morphad register pcb: MLflow at http://x: refused\n"
-    assert state.end("r1") == (False, "failed in register: MLflow at http://x: refused")
+    assert state.end("r1") == (False, 3, "failed in register: MLflow at http://x: refused")
 
 
 def test_each_end_has_the_code_of_its_process_and_a_killed_one_none(tmp_path: Path) -> None:
@@ -49,8 +49,8 @@ def test_each_end_has_the_code_of_its_process_and_a_killed_one_none(tmp_path: Pa
             LineState(tmp_path, line).step("s", "r"),
         ):
             raise error
-        assert LineState(tmp_path, line).code("r") == code
-        assert LineState(tmp_path, line).code("another") is None
+        assert LineState(tmp_path, line).end("r").code == code
+        assert LineState(tmp_path, line).end("another").code is None
     assert "failed in s: ZeroDivisionError: division by zero" in close(tmp_path, ["broken"], "r")[1]
     assert "| killed | **failed** |  | failed in s: see the log" in close(tmp_path, ["killed"], "r")[1]
     LineState(tmp_path, "said-no").finish("r", "version 4 was refused", code=1)
@@ -61,9 +61,9 @@ def test_a_pod_that_was_killed_is_told_by_its_step(tmp_path: Path) -> None:
     state = LineState(tmp_path, "pcb")
     with pytest.raises(KeyboardInterrupt), state.step("ingest", "r1"):
         raise KeyboardInterrupt
-    done, told = state.end("r1")
-    assert not done
-    assert "ingest" in told
+    end = state.end("r1")
+    assert not end.done
+    assert "ingest" in end.how
 
 
 def test_a_step_that_succeeds_when_repeated_leaves_no_failure(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_a_step_that_succeeds_when_repeated_leaves_no_failure(tmp_path: Path) ->
         raise CheckFailedError("once")
     with state.step("ingest", "r1"):
         pass
-    assert "once" not in state.end("r1")[1]
+    assert "once" not in state.end("r1").how
 
 
 def test_an_earlier_run_is_not_taken_for_this_one(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_an_earlier_run_is_not_taken_for_this_one(tmp_path: Path) -> None:
     with state.step("ingest", "r1"):
         pass
     state.finish("r1", "version 1 is champion")
-    assert state.end("r2") == (False, "did not start")
+    assert state.end("r2") == (False, None, "did not start")
 
 
 def test_the_table_has_a_row_for_every_line_whatever_its_record(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_a_second_run_ends_with_code_1_before_it_touches_anything(
     assert said.startswith("morphad ingest pcb: run r1 is in train since ")
     assert "wait for its end" in said
     assert str(state.lease.file) in said
-    assert state.end("r2")[1].startswith("did not start: run r1 is between steps, after train, since ")
+    assert state.end("r2").how.startswith("did not start: run r1 is between steps, after train, since ")
 
 
 def test_a_line_is_free_when_its_run_has_decided_or_is_over(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_steps_know_their_run_and_refuse_when_another_has_the_line(
         pass
     with pytest.raises(CheckFailedError):
         state.finish("r1", "version 9 is champion")
-    assert not state.end("r2")[0]
+    assert not state.end("r2").done
 
 
 def test_a_run_that_is_repeated_after_its_end_goes_on(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_a_run_that_is_repeated_after_its_end_goes_on(tmp_path: Path) -> None:
     for _ in range(2):
         with state.step("promote"):
             state.finish("r1", "version 1 is champion")
-    assert state.end("r1") == (True, "version 1 is champion")
+    assert state.end("r1") == (True, 0, "version 1 is champion")
 
 
 def test_runs_that_were_killed_on_one_machine_do_not_keep_its_lines(tmp_path: Path) -> None:

@@ -11,8 +11,10 @@ pytest.importorskip("kfp", reason="kfp is not installed: pip install 'morphad[ku
 from fake_kubeflow import FakeKubeflow
 
 from morphad.cli import main
+from morphad.kubeflow import lines
 from morphad.kubeflow.lines import check_size, line_items
-from morphad.settings import ProjectSettings
+from morphad.settings import LineSettings, ProjectSettings
+from morphad.settings.line_json import line_to_json
 from morphad.settings.reading import load_settings
 
 REPO = Path(__file__).resolve().parents[2]
@@ -39,8 +41,8 @@ DEFAULTS = {
 @pytest.fixture(scope="module")
 def params(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("plant") / "params.yaml"
-    lines = {name: {"ingest": {"path": f"s3://plant-images/{name}/"}} for name in NAMES}
-    path.write_text(json.dumps({"seed": 7, "defaults": DEFAULTS, "lines": lines}))  # JSON is YAML
+    plant = {name: {"ingest": {"path": f"s3://plant-images/{name}/"}} for name in NAMES}
+    path.write_text(json.dumps({"seed": 7, "defaults": DEFAULTS, "lines": plant}))  # JSON is YAML
     return path
 
 
@@ -108,3 +110,24 @@ def test_a_changed_params_yaml_makes_no_compiled_pipeline_stale(
     (tmp_path / "pipelines").symlink_to(REPO / "pipelines")
     (tmp_path / "params.yaml").write_text("seed: 3\nlines: none yet")  # it is not even read
     assert main(["pipeline", "compile", "--check"]) == 0, capsys.readouterr().err
+
+
+def test_the_settings_of_a_line_are_made_into_a_parameter_once(
+    params: Path, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[LineSettings] = []
+
+    def counted(settings: LineSettings) -> str:
+        made.append(settings)
+        return line_to_json(settings)
+
+    monkeypatch.setattr(lines, "line_to_json", counted)
+    schedules = {
+        "nightly": {"lines": NAMES[:5], "cron": "0 0 2 * * *"},
+        "paused": {"lines": NAMES[:5], "cron": "0 0 3 * * *", "enabled": False},
+    }
+    (tmp_path / "schedules.yaml").write_text(json.dumps({"owner": "plant", "schedules": schedules}))
+    assert command("pipeline", "upload")[0] == 0
+    code, said = command("schedule", "apply", "--params", params, "--schedules", tmp_path / "schedules.yaml")
+    assert (code, "10 recurring runs follow" in said) == (0, True)
+    assert len(made) == 5

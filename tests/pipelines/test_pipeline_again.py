@@ -63,12 +63,13 @@ def test_an_interrupted_line_is_submitted_once_with_the_settings_that_it_had(
     made = list(fake.runs)[-1]
     assert f"pv-mono: run {made}" in said
     before, given = (fake.runs[each]["runtime_config"]["parameters"] for each in (run, made))
-    assert given == {**before, "reason": f"again after {run} (schedule nightly)"}
+    assert given == {**before, "reason": f"again after {run} (schedule nightly)", "free_at": given["free_at"]}
+    assert given["free_at"] > before["free_at"]  # Kubeflow was asked anew which runs are under way
     for key in ("experiment_id", "pipeline_version_reference"):
         assert fake.runs[made][key] == fake.runs[run][key]
     for _ in range(2):  # it is under way, and then it is done
         code, said = command("pipeline", "again")
-        assert (code, said) == (0, "no line's last run within 24h failed\n")
+        assert (code, said) == (0, "no last run of a line or batch within 24h failed\n")
         fake.work(made, [DONE])
         fake.move(made, "SUCCEEDED")
     assert len(fake.runs) == 2
@@ -87,9 +88,9 @@ def test_neither_is_what_ended_by_hand_nor_what_is_older_nor_what_nobody_knows(
 ) -> None:
     run = failed(command, fake, INTERRUPTIONS[1])
     fake.runs[run]["state_history"].insert(1, {"update_time": "2026-11-23T02:00:00Z", "state": "CANCELING"})
-    assert command("pipeline", "again") == (0, "no line's last run within 24h failed\n")
+    assert command("pipeline", "again") == (0, "no last run of a line or batch within 24h failed\n")
     run = failed(command, fake, INTERRUPTIONS[1], hours=3)
-    assert command("pipeline", "again", "--since", "2h") == (0, "no line's last run within 2h failed\n")
+    assert command("pipeline", "again", "--since", "2h") == (0, "no last run of a line or batch within 2h failed\n")
     fake.logs.clear()
     code, said = command("pipeline", "again")
     assert (code, "no log is left" in said, "not again" in said) == (0, True, True)
@@ -167,3 +168,62 @@ def test_a_line_that_failed_and_then_went_well_is_left_alone(command: Command, f
     fake.move(list(fake.runs)[-1], "SUCCEEDED")
     assert command("pipeline", "again")[0] == 0
     assert len(fake.runs) == 2
+
+
+def test_a_line_that_another_run_works_on_is_left_alone(command: Command, fake: FakeKubeflow) -> None:
+    run = failed(command, fake, INTERRUPTIONS[0])
+    assert command("pipeline", "submit", "--lines", "pv-mono")[0] == 0
+    other = list(fake.runs)[-1]
+    fake.began(other, datetime.now(UTC) - timedelta(days=2))
+    fake.runs = {other: fake.runs[other], run: fake.runs[run]}  # it began long before, and is under way still
+    code, said = command("pipeline", "again")
+    assert (code, f"pv-mono: run {other} is under way; not again" in said) == (0, True)
+    assert list(fake.runs) == [other, run]
+
+
+def batch(command: Command, fake: FakeKubeflow, images: str, *ends: str) -> str:
+    """A batch prediction whose shards ended so: what the launcher wrote last, "": well."""
+    if not fake.versions:
+        assert command("pipeline", "upload", "--pipeline", "batch-predict")[0] == 0
+    code, said = command("pipeline", "submit-batch", "pv-mono", images, "--reason", "every night")
+    assert code == 0, said
+    run = list(fake.runs)[-1]
+    end(fake, run, *ends)
+    return run
+
+
+def end(fake: FakeKubeflow, run: str, *ends: str) -> None:
+    fake.shards(run, ["FAILED" if end else "SUCCEEDED" for end in ends])
+    for number, text in enumerate(ends):
+        fake.wrote(run, "batch-predict", number, text)
+    fake.move(run, "FAILED" if any(ends) else "SUCCEEDED")
+
+
+LOST, WRONG = "F1123 failed to execute component: signal: killed", "F1123 failed to execute component: exit status 2"
+
+
+def test_an_interrupted_batch_prediction_is_submitted_again_and_then_it_is_somebodys_turn(
+    command: Command, fake: FakeKubeflow
+) -> None:
+    batch(command, fake, "s3://camera/monday", "", "")
+    run = batch(command, fake, "s3://camera/tuesday", "", LOST, "")
+    batch(command, fake, "s3://camera/wednesday", "", "")  # of the same line, and another work
+    code, said = command("pipeline", "again")
+    assert (code, f"pv-mono, batch s3://camera/tuesday: run {run} interrupted" in said) == (0, True)
+    made = list(fake.runs)[-1]
+    before, given = (fake.runs[each]["runtime_config"]["parameters"] for each in (run, made))
+    assert given == {**before, "reason": f"again after {run} (every night)"}
+    assert command("pipeline", "again") == (0, "no last run of a line or batch within 24h failed\n")
+    end(fake, made, LOST)
+    assert command("pipeline", "again")[0] == 0
+    end(fake, list(fake.runs)[-1], LOST)
+    code, said = command("pipeline", "again")
+    assert (code, "pv-mono, batch s3://camera/tuesday: interrupted again and again" in said) == (1, True)
+    assert len(fake.runs) == 5
+
+
+def test_a_batch_of_which_one_shard_had_bad_input_is_not_tried_again(command: Command, fake: FakeKubeflow) -> None:
+    run = batch(command, fake, "s3://camera/monday", WRONG, LOST)
+    code, said = command("pipeline", "again")
+    assert (code, f"run {run} failed: failed in batch-predict, exit code 2; not again" in said) == (0, True)
+    assert list(fake.runs) == [run]

@@ -169,7 +169,8 @@ def test_a_batch_prediction_is_uploaded_and_started(command: Command, fake: Fake
     (run,) = fake.runs.values()
     given = run["runtime_config"]["parameters"]
     settings = given.pop("settings_json")
-    assert given == {"line": "pv-mono", "images": "/state/new.csv", "root": "s3://camera", "shards": 9}
+    batch = {"line": "pv-mono", "images": "/state/new.csv", "root": "s3://camera", "shards": 9}
+    assert given == {**batch, "reason": "manual"}
     assert set(given) | {"settings_json"} == set(needed)
     assert line_from_json(settings) == load_settings(PARAMS).line("pv-mono")
     assert run["run_id"] in said

@@ -102,14 +102,18 @@ def test_a_queued_line_begins_when_the_other_run_has_ended(command: Command, fak
         until(lambda: len(fake.runs) == 2)  # pv-poly need not wait
         time.sleep(0.2)
         assert len(fake.runs) == 2
+        ended.append(time.time())
         fake.move(first, "FAILED")
 
+    ended: list[float] = []
     with meanwhile(end_it):
         code, said = command("pipeline", "submit", "--queue")
     assert code == 0
     assert f"pv-mono: waits for the end of {first}" in said
     lines = [run["runtime_config"]["parameters"]["lines"][0]["line"] for run in fake.runs.values()]
     assert lines == ["pv-mono", "pv-poly", "pv-mono"]
+    poly, mono = (run["runtime_config"]["parameters"]["free_at"] for run in list(fake.runs.values())[1:])
+    assert poly < ended[0] < mono < time.time()  # what Kubeflow said last, for the line's lease
 
 
 @pytest.mark.parametrize(

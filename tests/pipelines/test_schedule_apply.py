@@ -24,6 +24,7 @@ from morphad.base.errors import CheckFailedError, MorphadError, ServiceError
 from morphad.kubeflow.client import Kubeflow
 from morphad.kubeflow.compiling import TRAINING
 from morphad.kubeflow.connection import Connection
+from morphad.kubeflow.lines import line_items
 from morphad.kubeflow.reconcile import Reconciler, Wanted
 from morphad.kubeflow.schedule import experiments, wanted_runs
 from morphad.kubeflow.schedules import ScheduleFile, load_schedules
@@ -56,7 +57,8 @@ class Schedules:
     def wanted(self, kubeflow: Kubeflow) -> list[Wanted]:
         file: ScheduleFile = load_schedules(self.path, PROJECT)
         version, _ = upload(kubeflow, CompiledPipeline(TRAINING, self.path, "0" * 64))
-        return wanted_runs(file, PROJECT, version, experiments(kubeflow, file, make=True))
+        items = {item["line"]: item for item in line_items(PROJECT)}
+        return wanted_runs(file, PROJECT, items, version, experiments(kubeflow, file, make=True))
 
     def apply(self, owner: str = "plant") -> None:
         """What `morphad schedule apply` does, without the time that compiling takes."""

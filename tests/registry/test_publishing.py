@@ -48,6 +48,33 @@ def test_run_holds_settings_figures_report_and_data(publish: Publish, client: Ml
     assert run.info.artifact_uri.startswith((store / "mlartifacts" / "morphad").as_uri())
 
 
+def test_a_run_hangs_below_that_of_kubeflows_mlflow_plugin_and_writes_nothing_there(
+    publish: Publish, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plugin makes a run for the pipeline, one below it for each step, and names that one in the step's pod."""
+    experiment = client.create_experiment("KFP-Default")
+    pipeline = client.create_run(experiment, run_name="pipeline")
+    step = client.create_run(
+        experiment, run_name="register", tags={"mlflow.parentRunId": pipeline.info.run_id}
+    ).info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", step)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", experiment)
+    done = publish()
+    ours, theirs = client.get_run(done.run_id), client.get_run(step)
+    assert ours.data.tags["mlflow.parentRunId"] == step
+    assert ours.info.experiment_id == client.get_experiment_by_name("morphad").experiment_id
+    assert (theirs.info.status, theirs.data.params, theirs.data.metrics) == ("RUNNING", {}, {})
+    assert os.environ["MLFLOW_RUN_ID"] == step
+
+
+@pytest.mark.parametrize("step", ["0" * 32, "no run"])
+def test_a_plugin_that_writes_to_another_server_is_left_alone(
+    publish: Publish, client: MlflowClient, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_RUN_ID", step)
+    assert "mlflow.parentRunId" not in client.get_run(publish().run_id).data.tags
+
+
 def test_publishing_again_leaves_a_version_as_it_was_decided_on(
     registry: Registry, line: str, publish: Callable[..., Registration]
 ) -> None:

@@ -157,5 +157,6 @@ def _end(options: argparse.Namespace) -> None:
     if pipeline == TRAINING:
         print(
             "What is left: versions that were registered, the lines' holdout and state, and the checkpoint of a "
-            "training, from which the line's next run goes on. `notify` still writes how each line ended."
+            "training, from which the line's next run goes on. `notify` still writes how each line ended, and then its "
+            "lines are free."
         )

@@ -7,8 +7,11 @@ are found again from the top: a name is right where its hash is among the identi
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from morphad.kubeflow.records import Run, Task
 
@@ -66,7 +69,12 @@ class Workflow:
         self._tasks.pop("", None)  # the metadata store's own have no name
         self._identifiers = {child for task in run.tasks for child in task.children}
         self.name = next((name for name in self._tasks if self._is_root(name)), "")
-        self._parts, self._repetitions = self._find_names()
+        self._hashes: dict[str, int] = {}  # of each full name that was found
+        self._parts: dict[str, list[str]] = {}
+        self._repetitions: dict[str, list[str]] = {}
+        self._places: dict[str, list[str]] = {}  # full names of nodes that are called so within their parent
+        if self.name:
+            self._find_names()
 
     def steps(self, names: Iterable[str]) -> list[StepRun]:
         """The steps of these names that Kubeflow has something of, line by line.
@@ -80,42 +88,49 @@ class Workflow:
         children = any(task.children for task in self._tasks[name])
         return children and all(child.startswith(f"{name}-") for child in self._identifiers)
 
-    def _find_names(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-        """The full names of each node's parts and of its repetitions."""
+    def _find_names(self) -> None:
+        """Find the full names of each node's parts and of its repetitions, all nodes of a depth at once."""
+        numbers = (identifier.rpartition("-")[2] for identifier in self._identifiers)
+        known = np.array(sorted({int(number) for number in numbers if number.isdecimal()}), np.uint64)
         plain = [name for name in self._tasks if not _ATTEMPT.search(name)]
         attempts: dict[str, list[str]] = {}
         for name in self._tasks:
             if attempt := _ATTEMPT.search(name):
                 attempts.setdefault(name[: attempt.start()], []).append(attempt[0])
-        parts: dict[str, list[str]] = {}
-        repetitions: dict[str, list[str]] = {}
-        todo = [(self.name, self.name, _fnv1a(self.name))] if self.name else []
-        while todo:
-            parent, name, value = todo.pop()
-            for found, joint, names in (
-                (parts, ".", plain),
-                (repetitions, "", sorted(attempts.get(name, ()), key=lambda each: (len(each), each))),
-            ):
-                for each in names:
-                    hashed = _fnv1a(f"{joint}{each}", value)
-                    if f"{self.name}-{hashed}" in self._identifiers:
-                        full = f"{parent}{joint}{each}"
-                        found.setdefault(parent, []).append(full)
-                        todo.append((full, each if joint else f"{name}{each}", hashed))
-        return parts, repetitions
+        level = [(self.name, self.name)]  # full names, and what each is called within its parent
+        values = np.array([_fnv1a(self.name)], np.uint64)
+        while level and len(known):
+            of_attempts: dict[tuple[str, ...], list[int]] = {}
+            for row, (_, name) in enumerate(level):
+                there = tuple(sorted(attempts.get(name, ()), key=lambda each: (len(each), each)))
+                of_attempts.setdefault(there, []).append(row)
+            tries = [(self._parts, ".", name, list(range(len(level)))) for name in plain]
+            tries += [(self._repetitions, "", each, rows) for there, rows in of_attempts.items() for each in there]
+            following, found_values = [], []
+            for kind, joint, each, rows in tries:
+                hashed = _fnv1a(f"{joint}{each}", values[rows])
+                near = known[np.minimum(np.searchsorted(known, hashed), len(known) - 1)]
+                for hit in np.flatnonzero(near == hashed):
+                    parent, name = level[rows[hit]]
+                    full, called = f"{parent}{joint}{each}", each if joint else f"{name}{each}"
+                    kind.setdefault(parent, []).append(full)
+                    self._places.setdefault(called, []).append(full)
+                    self._hashes[full] = int(hashed[hit])
+                    following.append((full, called))
+                    found_values.append(hashed[hit])
+            level, values = following, np.array(found_values, np.uint64)
 
     def _steps(self, name: str) -> Iterator[StepRun]:
         placed = self._placed(name)
         for full, task in placed.items():
             iteration = _ITERATION.search(full)
             yield StepRun(name, int(iteration[1]) if iteration else None, task, tuple(self._pods(full)))
-        for task in self._tasks.get(name, ()):
-            if not any(task is each for each in placed.values()):
-                yield StepRun(name, None, task, ())
+        for task in _others(self._tasks.get(name, ()), placed):
+            yield StepRun(name, None, task, ())
 
     def _placed(self, name: str) -> dict[str, Task]:
         """Which full name each task of that name has, where that is certain."""
-        places = [full for parts in self._parts.values() for full in parts if full.endswith(f".{name}")]
+        places = self._places.get(name, [])
         by_child = {
             self._identifier(child): place
             for place in places
@@ -124,7 +139,7 @@ class Workflow:
         tasks = self._tasks.get(name, [])
         placed = {by_child[child]: task for task in tasks for child in task.children if child in by_child}
         # Left are those without a node of their own: they never began, or are about to.
-        left = [task for task in tasks if not any(task is each for each in placed.values())]
+        left = _others(tasks, placed)
         if len({task.state for task in left}) == 1:
             placed.update(zip((place for place in places if place not in placed), left, strict=False))
         return {place: placed[place] for place in places if place in placed}
@@ -139,11 +154,17 @@ class Workflow:
                     yield Pod(node, (*(f"{self.name}-{template}-{number}" for template in _TEMPLATES), node))
 
     def _identifier(self, full: str) -> str:
-        return f"{self.name}-{_fnv1a(full)}"
+        return f"{self.name}-{self._hashes[full]}"
 
 
-def _fnv1a(text: str, value: int = 0x811C9DC5) -> int:
-    """The hash of a text, or of one that goes on after a text that has the hash `value`."""
+def _others(tasks: Iterable[Task], placed: Mapping[str, Task]) -> list[Task]:
+    """The tasks that have no place; two may be alike in all that the API says."""
+    known = {id(task) for task in placed.values()}
+    return [task for task in tasks if id(task) not in known]
+
+
+def _fnv1a(text: str, value: Any = 0x811C9DC5) -> Any:
+    """The hash of a text, or of those that go on after texts that have the hashes `value`, an array of 64 bits."""
     for byte in text.encode():
         value = ((value ^ byte) * 0x01000193) & 0xFFFFFFFF
     return value

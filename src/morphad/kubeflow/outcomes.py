@@ -81,6 +81,12 @@ class Seen:
         return Workflow(self.run)
 
     @cached_property
+    def failed_driver(self) -> str:
+        """A task of Kubeflow's own, before a step, that failed; "": none did."""
+        failed = (task.name for task in self.run.tasks if task.state == "FAILED")
+        return next((name for name in failed if name.endswith("-driver")), "")
+
+    @cached_property
     def parameter_bytes(self) -> int:
         """How large its parameters are."""
         return len(json.dumps(self.run.parameters))
@@ -109,9 +115,9 @@ class Outcomes:
         steps = seen.workflow.steps(step_names(pipeline))
         rows = self._rows(seen, steps) if run.is_over and pipeline == TRAINING else {}
         lines = run.lines or tuple(rows) or ("",)
+        of_lines = _by_line(steps, len(lines))
         return [
-            self._of_line(seen, line, rows.get(line), _steps_of(steps, number, len(lines)))
-            for number, line in enumerate(lines)
+            self._of_line(seen, line, rows.get(line), of_lines.get(number, [])) for number, line in enumerate(lines)
         ]
 
     def log(self, seen: Seen, step: StepRun) -> list[tuple[str, str | None]]:
@@ -153,7 +159,9 @@ class Outcomes:
             return Ending(line, "done", 0, "")
         failed = [step for step in steps if step.task.state == "FAILED"]
         if failed:
-            return self._of_step(seen, line, failed[-1])
+            # Of several shards of a batch, one with bad input counts more than one that was interrupted.
+            endings = [self._of_step(seen, line, step) for step in failed]
+            return next((ending for ending in reversed(endings) if ending.state == "failed"), endings[-1])
         return _without_step(seen, line, began[-1].name if began else "")
 
     def _of_step(self, seen: Seen, line: str, step: StepRun) -> Ending:
@@ -183,9 +191,13 @@ def readable(outcomes: Outcomes, run: Run, pipeline: str) -> list[Ending]:
         return [Ending(line, "not known", None, str(error)) for line in run.lines or ("",)]
 
 
-def _steps_of(steps: list[StepRun], number: int, count: int) -> list[StepRun]:
-    """The steps of one line; of a run with one line also those whose place is not certain."""
-    return [step for step in steps if step.name != "notify" and (step.line == number or count == 1)]
+def _by_line(steps: Iterable[StepRun], lines: int) -> dict[int | None, list[StepRun]]:
+    """The steps of each line; of a run with one line also those whose place is not certain."""
+    found: dict[int | None, list[StepRun]] = {}
+    for step in steps:
+        if step.name != "notify":
+            found.setdefault(step.line if lines > 1 else 0, []).append(step)
+    return found
 
 
 def _of_row(run: Run, row: re.Match[str]) -> Ending:
@@ -200,7 +212,6 @@ def _of_row(run: Run, row: re.Match[str]) -> Ending:
 def _without_step(seen: Seen, line: str, last: str) -> Ending:
     """A run that failed, though none of the line's steps did: Kubeflow or Argo could not go on after `last`."""
     run = seen.run
-    driver = next((task.name for task in run.tasks if task.name.endswith("-driver") and task.state == "FAILED"), "")
     said = f"{f'failed after {last}' if last else 'no step began'}{f': {run.error}' if run.error else ''}"
     if "Too long" in run.error or (not last and seen.parameter_bytes > _LARGE):
         return Ending(
@@ -210,6 +221,6 @@ def _without_step(seen: Seen, line: str, last: str) -> Ending:
             f'{said}; Argo stores a workflow of at most 1 MiB ("Too long: may not be more than 1048576 bytes"), and '
             f"this run has {seen.parameter_bytes / 1000:,.0f} kB of parameters: give a run fewer lines, at best one",
         )
-    if driver:
-        return Ending(line, "interrupted", None, f"{said}; Kubeflow's own {driver} failed")
+    if seen.failed_driver:
+        return Ending(line, "interrupted", None, f"{said}; Kubeflow's own {seen.failed_driver} failed")
     return Ending(line, "interrupted", None, f"{said}; Argo could not store or start it: see its controller's log")

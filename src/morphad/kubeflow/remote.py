@@ -36,7 +36,6 @@ def add_verbs(verbs: Verbs) -> None:
     submit.add_argument("--lines", metavar="A,B", help="only these lines of the settings")
     submit.add_argument("--together", action="store_true", help="one run for all lines; one that fails may stop others")
     submit.add_argument("--seed", type=int, help="of the runs; default: that of the settings")
-    submit.add_argument("--reason", default="manual", metavar="TEXT", help="why, for the records (default: manual)")
     submit.add_argument("--force", action="store_true", help="train although nothing is new since the last decision")
     submit.add_argument(
         "--queue", action="store_true", help="wait for the end of another run of a line; default: refuse"
@@ -55,6 +54,7 @@ def add_verbs(verbs: Verbs) -> None:
     for parser, pipeline in ((submit, TRAINING), (batch, BATCH)):
         parser.set_defaults(pipeline=pipeline)
         add_sources(parser)
+        parser.add_argument("--reason", default="manual", metavar="TEXT", help="why, for the records (default: manual)")
         parser.add_argument("--experiment", default="morphad", metavar="NAME", help="where the runs are listed")
         parser.add_argument("--version", metavar="NAME", help="an uploaded version; default: that of the compiled file")
         parser.add_argument("--wait", action="store_true", help="wait for the end; exit code: that of what failed")
@@ -96,7 +96,8 @@ def _submit_batch(options: argparse.Namespace) -> int:
     if not 1 <= options.shards <= MOST_SHARDS:
         raise BadInputError(f"--shards {options.shards}: expected a number from 1 to {MOST_SHARDS}")
     check_batch(options.images, options.root, load_cluster(options.cluster))
-    given = {"line": options.line, "images": options.images, "root": options.root, "shards": options.shards}
+    keys = ("line", "images", "root", "shards")
+    given = {**{key: getattr(options, key) for key in keys}, "reason": masked(options.reason)}
     return _start(options, {options.line: {**given, "settings_json": item["settings_json"]}})
 
 
@@ -112,13 +113,14 @@ def _start(options: argparse.Namespace, runs: dict[str, dict[str, Any]]) -> int:
     started: dict[str, str] = {}
     todo = list(runs)
     while todo:
-        free = (
-            wait_until_free(kubeflow, version.pipeline_id, {name: waiting[name] for name in todo}) if waiting else todo
-        )
+        free, parameters = todo, {}
+        if waiting:
+            free, asked = wait_until_free(kubeflow, version.pipeline_id, {name: waiting[name] for name in todo})
+            parameters = {"free_at": asked}
         for lines in free:
             now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
             try:
-                run = kubeflow.create_run(f"{lines} {now}", experiment, version, runs[lines])
+                run = kubeflow.create_run(f"{lines} {now}", experiment, version, {**runs[lines], **parameters})
             except ServiceError as error:
                 raise ServiceError(f"{error}{'; the runs above were started' if started else ''}") from error
             print(f"{lines}: run {run}", flush=True)

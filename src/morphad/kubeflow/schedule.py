@@ -1,7 +1,8 @@
 """`morphad schedule plan` and `apply`: the recurring runs in Kubeflow follow pipelines/schedules.yaml."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -52,46 +53,70 @@ def add_verbs(verbs: Verbs) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Opened:
+    """All that a plan is made from.
+
+    Attributes:
+        file: The schedules.
+        project: The settings.
+        items: Each line of the schedules with its settings, as runs take it.
+        version: Of the pipeline.
+        reconciler: The way to Kubeflow.
+    """
+
+    file: ScheduleFile
+    project: ProjectSettings
+    items: Mapping[str, dict[str, str]]
+    version: PipelineVersion
+    reconciler: Reconciler
+
+    def wanted(self, *, make: bool = False) -> list[Wanted]:
+        """The recurring runs that the schedules ask for; experiments that are not there are made, if `make`."""
+        found = experiments(self.reconciler.kubeflow, self.file, make=make)
+        return wanted_runs(self.file, self.project, self.items, self.version, found)
+
+
 def _plan(options: argparse.Namespace) -> None:
-    file, project, version, reconciler = _open(options)
-    if _show_plan(file, project, version, reconciler) and options.check:
+    if _show_plan(_open(options)) and options.check:
         raise CheckFailedError("Kubeflow differs from the schedules; run `morphad schedule apply`")
 
 
 def _apply(options: argparse.Namespace) -> None:
-    file, project, version, reconciler = _open(options)
-    _show_plan(file, project, version, reconciler)
-    wanted = wanted_runs(file, project, version, experiments(reconciler.kubeflow, file, make=True))
-    reconciler.apply(wanted, datetime.now(UTC))
+    opened = _open(options)
+    _show_plan(opened)
+    wanted = opened.wanted(make=True)
+    opened.reconciler.apply(wanted, datetime.now(UTC))
     enabled = sum(run.enabled for run in wanted)
     print(f"{len(wanted)} recurring runs follow {options.schedules}, {enabled} of them enabled")
 
 
-def _open(options: argparse.Namespace) -> tuple[ScheduleFile, ProjectSettings, PipelineVersion, Reconciler]:
+def _open(options: argparse.Namespace) -> Opened:
     """Schedules, settings, version and the way to Kubeflow; all that can be wrong here is found before a call."""
     project = load_settings(options.params)
     file = load_schedules(options.schedules, project)
-    scheduled = [(name, line) for name in file.schedules for line in file.lines_of(name, project)]
-    check_lines(project, (line for _, line in scheduled), load_cluster(options.cluster))
-    for schedule, line in scheduled:
+    scheduled = {line: name_of(line, name) for name in file.schedules for line in file.lines_of(name, project)}
+    check_lines(project, scheduled, load_cluster(options.cluster))
+    items = {item["line"]: item for item in line_items(project, scheduled)}
+    for line, item in items.items():
         remedy = f"make the settings of line {line} shorter, or split it into lines with schedules of their own"
-        check_size(f"recurring run {name_of(line, schedule)}", {"lines": line_items(project, [line])}, remedy)
+        check_size(f"recurring run {scheduled[line]}", {"lines": [item]}, remedy)
     compiled = open_compiled(options)
     pinned = file.pipeline_version != COMPILED_VERSION
     kubeflow = open_kubeflow(options)
     version = find_version(kubeflow, TRAINING, file.pipeline_version if pinned else compiled.version)
     _say(f"{options.schedules} at {kubeflow.connection.host}, owner {file.owner}, pipeline version {version.name}")
-    return file, project, version, Reconciler(kubeflow, file.owner, _say)
+    return Opened(file, project, items, version, Reconciler(kubeflow, file.owner, _say))
 
 
-def _show_plan(file: ScheduleFile, project: ProjectSettings, version: PipelineVersion, reconciler: Reconciler) -> int:
+def _show_plan(opened: Opened) -> int:
     """Print what there is to do, and give how many changes that are."""
-    kubeflow = reconciler.kubeflow
-    changes = plan(wanted_runs(file, project, version, experiments(kubeflow, file)), reconciler.actual())
+    kubeflow = opened.reconciler.kubeflow
+    changes = plan(opened.wanted(), opened.reconciler.actual())
     waiting = {id(change): _waits_for(kubeflow, change) for change in changes}
     todo = sum(change.kind != "keep" and not waiting[id(change)] for change in changes)
     for change in changes:
-        for line in told(change, file, waiting[id(change)]):
+        for line in told(change, opened.file, waiting[id(change)]):
             _say(line)
     _say(f"{todo} to change, {sum(change.kind == 'keep' for change in changes)} as they should be")
     return todo
@@ -102,9 +127,21 @@ def _say(text: str) -> None:
 
 
 def wanted_runs(
-    file: ScheduleFile, project: ProjectSettings, version: PipelineVersion, experiment_ids: dict[str, str]
+    file: ScheduleFile,
+    project: ProjectSettings,
+    items: Mapping[str, dict[str, str]],
+    version: PipelineVersion,
+    experiment_ids: Mapping[str, str],
 ) -> list[Wanted]:
-    """The recurring runs that the schedules ask for: one for each line of each schedule."""
+    """The recurring runs that the schedules ask for: one for each line of each schedule.
+
+    Args:
+        file: The schedules.
+        project: The settings.
+        items: Each line with its settings, as runs take it; they are costly, and the same for each schedule.
+        version: Of the pipeline.
+        experiment_ids: The identifiers of the experiments.
+    """
     return [
         Wanted(
             owner=file.owner,
@@ -121,7 +158,7 @@ def wanted_runs(
                 pipeline_id=version.pipeline_id,
                 version_id=version.id,
                 parameters={
-                    "lines": line_items(project, [line]),
+                    "lines": [items[line]],
                     "seed": project.seed if schedule.seed is None else schedule.seed,
                     "reason": f"schedule {name}",
                 },

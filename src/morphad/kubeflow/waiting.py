@@ -49,17 +49,22 @@ def wait_for_ends(kubeflow: Kubeflow, pipeline: str, runs: Mapping[str, str]) ->
         time.sleep(POLL_SECONDS)
 
 
-def wait_until_free(kubeflow: Kubeflow, pipeline_id: str, waiting: Mapping[str, tuple[str, ...]]) -> list[str]:
-    """Wait until one or more of these have no other run of their lines under way, and give their names.
+def wait_until_free(
+    kubeflow: Kubeflow, pipeline_id: str, waiting: Mapping[str, tuple[str, ...]]
+) -> tuple[list[str], float]:
+    """Wait until one or more of these have no other run of their lines under way.
 
     Args:
         kubeflow: Where.
         pipeline_id: The pipeline's identifier.
         waiting: Names of what waits, and its lines.
+
+    Returns:
+        Their names, and when Kubeflow was asked, seconds since 1970.
     """
     ticker = Ticker()
     while True:
-        every = {line for lines in waiting.values() for line in lines}
+        every, asked = {line for lines in waiting.values() for line in lines}, time.time()
         busy = wait_out(
             lambda: list(busy_with(kubeflow, pipeline_id, every)),  # noqa: B023
             "queue",
@@ -69,6 +74,6 @@ def wait_until_free(kubeflow: Kubeflow, pipeline_id: str, waiting: Mapping[str, 
         free = [name for name, lines in waiting.items() if taken.isdisjoint(lines)]
         if free:
             ticker.close()
-            return free
+            return free, asked
         ticker.say(f"{', '.join(waiting)}: waits for the end of {', '.join(run.id for run in busy)}")
         time.sleep(POLL_SECONDS)

@@ -6,6 +6,7 @@ attempt marks KILLED.
 """
 
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -21,7 +22,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
-from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 
 import morphad
 from morphad.base.errors import BadInputError
@@ -117,6 +118,7 @@ def publish(
         f"{PREFIX}version": morphad.__version__,
         f"{PREFIX}guarantee": _guarantee(detector_folder),
     }
+    step_run = os.environ.get("MLFLOW_RUN_ID", "").strip()  # in a session it is not there
     with connection.session(make=True) as client:
         all_tags |= {f"{PREFIX}by": actor, f"{PREFIX}account": authenticated_account(connection.uri) or ""}
         experiment = connection.experiment_id()
@@ -125,7 +127,8 @@ def publish(
         if there:
             return _settled(client, line, there[0], created=False)
         _bury_unfinished(client, experiment, identity)
-        with mlflow.start_run(experiment_id=experiment, run_name=line, tags=all_tags) as run:
+        run_tags = {**all_tags, **_parent(client, step_run)}
+        with mlflow.start_run(experiment_id=experiment, run_name=line, tags=run_tags) as run:
             run_id = run.info.run_id
             try:
                 _log_facts(client, run_id, params, metrics, dataset)
@@ -142,6 +145,26 @@ def publish(
             except BaseException:
                 connection.hurry()  # start_run now marks the run FAILED; a server that is gone must not cost minutes
                 raise
+
+
+def _parent(client: MlflowClient, step_run: str) -> dict[str, str]:
+    """The tag that hangs a run below the one that Kubeflow's MLflow plugin keeps for the step.
+
+    The plugin names its run in MLFLOW_RUN_ID, and writes parameters and metrics of the step there itself. So nothing is
+    written there from here. A run that this server does not have is of another server, and is left out.
+
+    References:
+        https://www.kubeflow.org/docs/components/pipelines/user-guides/integrations/mlflow/overview/
+    """
+    if not step_run:
+        return {}
+    try:
+        client.get_run(step_run)
+    except MlflowException as error:
+        if error.error_code not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "PERMISSION_DENIED"}:
+            raise
+        return {}
+    return {MLFLOW_PARENT_RUN_ID: step_run}
 
 
 def _fitted(card: str) -> str:

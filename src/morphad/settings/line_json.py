@@ -23,8 +23,10 @@ def line_to_json(settings: LineSettings, only: Iterable[str] | None = None) -> s
         only: Sections, such as "train", and single settings, such as "ingest.white_level"; None: all. What is left
             out reads as its default.
     """
-    whole = _dumped(settings)
-    chosen = _chosen(whole, only) if only is not None else whole
+    chosen: dict[str, Any] = _dumped(settings) if only is None else {}
+    for name, value in picked(settings, only or ()).items():
+        section, _, key = name.partition(".")
+        chosen[section] = chosen.get(section, {}) | ({key: value} if key else value)
     found = _differences(chosen, _defaults())
     found["ingest"] = {"path": _NOWHERE["ingest"]["path"]} | found.get("ingest", {})
     return json.dumps({_DEFAULTS: _fingerprint(), **found}, sort_keys=True, separators=(",", ":"))
@@ -71,15 +73,19 @@ def _fingerprint() -> str:
     return sha256_json(_defaults())[:12]
 
 
-def _chosen(whole: dict[str, Any], only: Iterable[str]) -> dict[str, Any]:
-    """Sections and single settings of a line; a name that is no section, such as the seed, is passed over."""
-    chosen: dict[str, Any] = {}
-    for name in only:
+def picked(settings: LineSettings, names: Iterable[str]) -> dict[str, Any]:
+    """Values of a line's settings by name: sections, such as "train", and single settings, as "ingest.white_level".
+
+    A name that is of no section, such as the seed, is passed over.
+    """
+    sections = {field.alias or name: name for name, field in LineSettings.model_fields.items()}
+    found = {}
+    for name in names:
         section, _, key = name.partition(".")
-        if section in whole:
-            found = whole[section] if not key else {key: whole[section][key]}
-            chosen[section] = chosen.get(section, {}) | found
-    return chosen
+        if section in sections:
+            values = getattr(settings, sections[section]).model_dump(mode="json", by_alias=True)
+            found[name] = values[key] if key else values
+    return found
 
 
 def _differences(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:

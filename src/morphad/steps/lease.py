@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from morphad.base.errors import BadInputError, CheckFailedError, MorphadError
+from morphad.base.errors import BadInputError, CheckFailedError, MorphadError, OutageError
 from morphad.base.files import cannot_write, read_json, remove_leftovers, write_json
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS}
@@ -28,9 +28,12 @@ class Silence:
         in_step: While a step runs: twenty heartbeats. A file server that restarts is away for less.
         between_steps: Before the next step begins, when nobody can give a sign: Kubeflow waits for a node, starts one
             with a GPU, and fetches an image of some gigabytes.
+        ending: While a step runs of a run that Kubeflow knows as over: three heartbeats. Its pods may have half a
+            minute left, and one on a node that Kubeflow has lost may live; that gives signs of life.
     """
 
     heartbeat: float = 30.0
+    ending: float = 90.0
     in_step: float = 600.0
     between_steps: float = 3600.0
 
@@ -94,11 +97,19 @@ class LineLease:
         except TypeError as error:
             raise BadInputError(f"{self.file}: no lease of a line; remove it, and submit the line again") from error
 
-    def begin(self, run: str, step: str) -> None:
+    def begin(self, run: str, step: str, free_at: float = 0.0) -> None:
         """Take the line for a run, whose first step this is.
+
+        Args:
+            run: The run.
+            step: The step.
+            free_at: When Kubeflow had no other run of the line under way, seconds since 1970; 0: nobody asked it. A
+                run whose step began before that is over, however it ended. Still it keeps the line while it gives
+                signs of life.
 
         Raises:
             CheckFailedError: Another run has the line, and is alive as far as can be known.
+            OutageError: The run that has the line is over, but its last sign of life is too fresh: try again.
         """
         with self._locked():
             remove_leftovers(self.file)
@@ -107,12 +118,18 @@ class LineLease:
                 if lease.heartbeat > now:  # a clock went back, and cannot say how long the run has been silent
                     lease = replace(lease, heartbeat=now)
                     self._write(lease)
-                if now - lease.heartbeat <= self._patience(lease):
+                silent, is_over = now - lease.heartbeat, lease.since < free_at
+                if is_over and lease.state == "in" and silent <= self._silence.ending:
+                    raise OutageError(
+                        f"{self.words(lease)} and is over, as Kubeflow knows; a pod of it gave a sign of life "
+                        f"{silent:.0f} s ago; end that pod if it goes on"
+                    )
+                if not is_over and silent <= self._patience(lease):
                     raise CheckFailedError(self._refusal(lease))
-                minutes = (now - lease.heartbeat) / 60
                 sys.stderr.write(
-                    f"morphad {step}: takes the line over from run {lease.run}, which gave no sign of life for "
-                    f"{minutes:.0f} minutes, last in {lease.step}\n"
+                    f"morphad {step}: takes the line over from run {lease.run}, which "
+                    f"{'is over and ' if is_over else ''}gave no sign of life for {silent / 60:.0f} minutes, last in "
+                    f"{lease.step}\n"
                 )
             self._write(Lease(run, step, "in", now, now))
 
@@ -211,8 +228,9 @@ class LineLease:
     def _refusal(self, lease: Lease) -> str:
         until = datetime.fromtimestamp(lease.heartbeat + self._patience(lease), UTC)
         return (
-            f"{self.words(lease)}, and one run of a line goes at a time; wait for its end, or end it and submit this "
-            f"one again: without a sign of life the line is free at {until:%H:%M} UTC, or once you remove {self.file}"
+            f"{self.words(lease)}, and one run of a line goes at a time; wait for its end, or end it and start this "
+            "one again with `morphad pipeline submit`, which asks Kubeflow what is over. Any other "
+            f"finds the line free at {until:%H:%M} UTC, if there is no sign of life, or once you remove {self.file}"
         )
 
     def _loss(self, run: str | None, lease: Lease) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from morphad.base.errors import BadInputError, MorphadError, ending_process
 from morphad.base.files import read_json, write_json
@@ -20,6 +20,20 @@ from morphad.steps.lease import LineLease, Silence
 RUN = "MORPHAD_RUN"
 
 T = TypeVar("T")
+
+
+class End(NamedTuple):
+    """How a run of a line ended.
+
+    Attributes:
+        done: Whether it came to its end.
+        code: Its exit code; None: its last pod was killed, or it did not start.
+        how: In words.
+    """
+
+    done: bool
+    code: int | None
+    how: str
 
 
 class Patiently(Protocol):
@@ -74,7 +88,7 @@ class LineState:
         return self.folder / "progress.json"
 
     @contextmanager
-    def step(self, name: str, run: str | None = None) -> Iterator[Patiently]:
+    def step(self, name: str, run: str | None = None, free_at: float = 0.0) -> Iterator[Patiently]:
         """Run a step of a run that has the line; end the process with an error's message and exit code.
 
         On record are that the step runs and how it failed. While it runs, it gives signs of life.
@@ -82,6 +96,7 @@ class LineState:
         Args:
             name: The step.
             run: The run that begins with this step; None: the one that MORPHAD_RUN names, else that has the line.
+            free_at: As in `LineLease.begin`.
 
         Yields:
             What does the step's work: it waits while a service or the state's volume is away, and begins again.
@@ -92,7 +107,7 @@ class LineState:
             return wait_out(work, what, volume=self.root)
 
         with ending_process(what):
-            begun = patiently(lambda: self._enter(name, run))
+            begun = patiently(lambda: self._enter(name, run, free_at))
             try:
                 with self.lease.beating(begun, name):
                     yield patiently
@@ -121,12 +136,12 @@ class LineState:
         self._note(run, step, "done", message, code)
         self.lease.let_go(run)
 
-    def _enter(self, step: str, run: str | None) -> str:
+    def _enter(self, step: str, run: str | None, free_at: float) -> str:
         """The run that the step is of, once it has the line."""
         if run is None:
             run = self.lease.go_on(os.environ.get(RUN) or None, step)
         else:
-            self.lease.begin(run, step)
+            self.lease.begin(run, step, free_at)
         self._note(run, step, "running", "")
         return run
 
@@ -135,29 +150,21 @@ class LineState:
             known = {"run": run, "step": step, "state": state, "message": message}
             write_json(self.progress, known if code is None else {**known, "code": code})
 
-    def end(self, run: str) -> tuple[bool, str]:
-        """Whether a run of the line came to its end, and how, in words."""
+    def end(self, run: str) -> End:
+        """How a run of the line ended, or how far it came."""
         try:
             with outages_of(self.root.absolute()):
                 progress, lease = self._read(), self.lease.read()
         except BadInputError as error:
-            return False, str(error)
+            return End(False, error.exit_code, str(error))
         if progress.get("run") != run:
             other = lease is not None and lease.run != run and lease.state != "over"
-            return False, f"did not start: {self.lease.words(lease)}" if lease and other else "did not start"
+            return End(False, None, f"did not start: {self.lease.words(lease)}" if lease and other else "did not start")
+        code = progress["code"] if isinstance(progress.get("code"), int) else None
         if progress.get("state") == "done":
-            return True, str(progress.get("message"))
+            return End(True, code, str(progress.get("message")))
         reason = progress.get("message") or "see the log of that step's last attempt"
-        return False, f"failed in {progress.get('step')}: {reason}"
-
-    def code(self, run: str) -> int | None:
-        """The exit code that a run of the line ended with; None: its last pod was killed, or the run did not start."""
-        try:
-            progress = self._read()
-        except BadInputError as error:
-            return error.exit_code
-        code = progress.get("code") if progress.get("run") == run else None
-        return code if isinstance(code, int) else None
+        return End(False, code, f"failed in {progress.get('step')}: {reason}")
 
     def _read(self) -> dict[str, Any]:
         if not self.progress.exists():
@@ -184,17 +191,17 @@ def close(root: str | Path, lines: Sequence[str], run: str) -> tuple[bool, str]:
 
 
 def _close(root: str | Path, lines: Sequence[str], run: str) -> tuple[bool, str]:
-    told = []
+    ends = []
     for line in lines:
         state = LineState(root, line)
-        told.append((line, *state.end(run), state.code(run)))
+        ends.append((line, state.end(run)))
         with suppress(BadInputError), outages_of(state.root.absolute()):  # the table says what is wrong
             state.lease.let_go(run)
     rows = [
-        f"| {line} | {'done' if done else '**failed**'} | {'' if code is None else code} | "
-        f"{' '.join(text.replace('|', '/').split())} |"
-        for line, done, text, code in told
+        f"| {line} | {'done' if end.done else '**failed**'} | {'' if end.code is None else end.code} | "
+        f"{' '.join(end.how.replace('|', '/').split())} |"
+        for line, end in ends
     ]
-    done = sum(finished for _, finished, _, _ in told)
-    head = f"{done} of {len(told)} lines came to their end.\n\n| line | end | code | how |\n|---|---|---|---|\n"
-    return done == len(told), head + "\n".join(rows) + "\n"
+    done = sum(end.done for _, end in ends)
+    head = f"{done} of {len(ends)} lines came to their end.\n\n| line | end | code | how |\n|---|---|---|---|\n"
+    return done == len(ends), head + "\n".join(rows) + "\n"

@@ -12,6 +12,7 @@ from typing import Any
 from morphad.base.files import remove_leftovers, write_json
 from morphad.base.text import masked_settings
 from morphad.settings import LineSettings
+from morphad.settings.line_json import picked
 from morphad.steps.paths import LinePaths
 
 _DECODING = ("ingest.max_megapixels", "ingest.white_level")
@@ -34,15 +35,8 @@ READS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 def read_by(step: str, settings: LineSettings, seed: int) -> dict[str, Any]:
     """The settings that a step reads, by name, with every password masked."""
-    sections = {field.alias or name: name for name, field in LineSettings.model_fields.items()}
-    read: dict[str, Any] = {}
-    for name in READS[step]:
-        section, *keys = name.split(".")
-        value: Any = seed if section == "seed" else getattr(settings, sections[section]).model_dump(mode="json")
-        for key in keys:
-            value = value[key]
-        read[name] = value
-    masked: dict[str, Any] = masked_settings(read)
+    values = {"seed": seed, **picked(settings, READS[step])}
+    masked: dict[str, Any] = masked_settings({name: values[name] for name in READS[step]})
     return masked
 
 
