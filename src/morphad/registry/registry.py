@@ -272,7 +272,7 @@ class Registry:
             CheckFailedError: There is none, it was judged against another champion, or who approves has trained it.
         """
         with self._desk(line, actor) as desk:
-            return _champion(desk, desk.approve(why))
+            return _champion(desk, desk.approve(why, self.check))
 
     def decline(self, line: str, why: str, actor: str) -> int:
         """Send the candidate away, and return its number.
@@ -324,7 +324,7 @@ class Registry:
         """Do what `plan_repair` plans, and put it on record."""
         with self._desk(line, actor) as desk:
             found, planned = decisions.plan_repair(desk.client, line, accept=accept, to=to)
-            decisions.repair(desk, found, planned, why)
+            decisions.repair(desk, found, planned, why, self.check)
             return planned
 
     def plan_prune(self, line: str, retention: Retention) -> Pruning:
