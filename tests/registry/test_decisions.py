@@ -191,9 +191,12 @@ def test_four_eyes(client: MlflowClient, registry: Registry, line: str, add_vers
     registry.propose(line, 2, YES, "schedule")
     assert acts(registry, line)[1:] == [("proposed", 2, 1)]
     assert aliases(client, line) == {"champion": 1, "candidate": 2}
+    for act in (registry.approve, registry.decline):
+        with pytest.raises(CheckFailedError, match="version 2 awaits approval, not version 3; review that one"):
+            act(line, "seen", "bert", version=3)
     with pytest.raises(CheckFailedError, match=r"trained by anna.*another account"):
         registry.approve(line, "looks fine", "anna")
-    assert registry.approve(line, "looked at 40 parts", "bert").number == 2
+    assert registry.approve(line, "looked at 40 parts", "bert", version=2).number == 2
     assert aliases(client, line) == {"champion": 2, "previous": 1}
     assert registry.trail(line).head.reasons == ("looked at 40 parts", "not inferior")
     with pytest.raises(CheckFailedError, match="no version awaits approval"):

@@ -34,6 +34,10 @@ def add_verbs(verbs: Verbs) -> None:
         "take the champion out of service; the line has none then",
         'pv-mono --why "the product has changed"',
     )
+    for parser in (approve, decline):
+        parser.add_argument(
+            "--version", type=int, metavar="VERSION", help="the one that was reviewed; refused where another one waits"
+        )
     for parser in (rollback, approve, decline, withdraw):
         add_why(parser, required=True)
         add_actor(parser)
@@ -77,13 +81,13 @@ def _rollback(options: argparse.Namespace) -> None:
 
 
 def _approve(options: argparse.Namespace) -> None:
-    version = open_registry(options).approve(options.line, options.why, actor(options))
+    version = open_registry(options).approve(options.line, options.why, actor(options), options.version)
     print(f"{options.line}: version {version.number} is champion")
     _follow(options)
 
 
 def _decline(options: argparse.Namespace) -> None:
-    number = open_registry(options).decline(options.line, options.why, actor(options))
+    number = open_registry(options).decline(options.line, options.why, actor(options), options.version)
     print(f"{options.line}: version {number} was declined")
 
 

@@ -72,18 +72,20 @@ class Desk:
             return None
         return self.decide(found, "refused", version, decision, champion=found.standing.champion)
 
-    def approve(self, why: str, check: Callable[[Version], None]) -> Entry:
+    def approve(self, why: str, check: Callable[[Version], None], meant: int | None = None) -> Entry:
         """Put the candidate in service.
 
         Args:
             why: The reason.
             check: Raises if a version cannot be loaded.
+            meant: The version that was reviewed; None: whichever waits.
 
         Raises:
-            CheckFailedError: There is none, it was judged against another champion, or who approves has trained it.
+            CheckFailedError: There is none or another one, it was judged against another champion, or who approves has
+                trained it.
         """
         found = self._settled()
-        version = self._candidate(found)
+        version = self._candidate(found, meant)
         proposal = found.standing.proposal
         if proposal is not None and proposal.champion != found.standing.champion:
             raise CheckFailedError(
@@ -100,15 +102,15 @@ class Desk:
         decision = {"reasons": [why, *passed], "holdout_id": proposal.holdout_id if proposal else "", "why": why}
         return self.decide(found, "approved", version, decision, champion=version.number)
 
-    def decline(self, why: str) -> Entry:
-        """Send the candidate away.
+    def decline(self, why: str, meant: int | None = None) -> Entry:
+        """Send the candidate away; as `approve` otherwise.
 
         Raises:
-            CheckFailedError: There is none.
+            CheckFailedError: There is none, or another one.
         """
         found = self._settled()
-        decision = {"reasons": [why]}
-        return self.decide(found, "declined", self._candidate(found), decision, champion=found.standing.champion)
+        version = self._candidate(found, meant)
+        return self.decide(found, "declined", version, {"reasons": [why]}, champion=found.standing.champion)
 
     def rollback(self, to: int | None, why: str, check: Callable[[Version], None]) -> Entry:
         """Put an earlier champion back in service.
@@ -192,11 +194,16 @@ class Desk:
             raise CheckFailedError(f"line {self.line}: {reason}")
         return version
 
-    def _candidate(self, found: Found) -> Version:
+    def _candidate(self, found: Found, meant: int | None) -> Version:
         if found.standing.candidate is None:
             raise CheckFailedError(
                 f"line {self.line}: no version awaits approval; `morphad promote {self.line}` proposes one where "
                 "the line's settings say promote.mode: four-eyes"
+            )
+        if meant not in {None, found.standing.candidate}:
+            raise CheckFailedError(
+                f"line {self.line}: version {found.standing.candidate} awaits approval, not version {meant}; review "
+                f"that one: morphad history {self.line}"
             )
         return versions.one_version(self.client, self.line, found.standing.candidate)
 
