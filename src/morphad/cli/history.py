@@ -121,7 +121,7 @@ def _status(options: argparse.Namespace) -> None:
             rows += [_row(line, found) for line, found in registry.overview().items()]
         except MorphadError as error:  # the others are shown all the same
             failures.append(error)
-    if len(failures) == len(registries):
+    if failures and len(failures) == len(registries):
         raise failures[0]
     rows += [
         {"line": line, "champion": None, "note": "not known" if failures else "not in the registry"}
