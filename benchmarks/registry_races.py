@@ -20,7 +20,9 @@ import statistics
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 from typing import Any
@@ -28,12 +30,24 @@ from typing import Any
 from mlflow.tracking import MlflowClient
 
 from morphad.base.errors import BadInputError, CheckFailedError, MorphadError
-from morphad.registry import Registry
+from morphad.registry import Registry, Retention
 from morphad.settings import RegisterSettings
 
-# a and b are versions that nobody has decided about; the champion was promoted and has one before it.
-PAIRS = (("promote a", "promote b"), ("promote a", "rollback"), ("rollback", "rollback"), ("promote a", "promote a"))
-ACTS = ("promote a", "rollback", "withdraw", "propose b")
+# a and b are versions that nobody has decided about; the champion was promoted and has one before it. For a pair that
+# approves or declines, b awaits approval.
+PAIRS = (
+    ("promote a", "promote b"),
+    ("promote a", "rollback"),
+    ("rollback", "rollback"),
+    ("promote a", "promote a"),
+    ("approve", "promote a"),
+    ("withdraw", "approve"),
+    ("approve", "decline"),
+    ("prune", "promote a"),
+    ("repair", "promote a"),
+    ("prune", "rollback"),
+)
+ACTS = ("promote a", "rollback", "withdraw", "propose b", "prune")
 A_LINE = 20  # trials on one line, one after the other: its trail grows, as in a plant
 UNHARMED = 4  # trials whose process is let live, to know how long one takes
 _FORK = multiprocessing.get_context("fork")  # MLflow needs seconds to import; nothing is connected before the fork
@@ -55,9 +69,18 @@ def act(registry: Registry, line: str, what: str, who: str) -> int | None:
     if verb == "propose":
         registry.propose(line, int(number), decision, who)
         return None
-    if verb == "withdraw":
-        registry.withdraw(line, f"{who} says so", who)
+    without_answer: dict[str, Callable[..., Any]] = {
+        "withdraw": registry.withdraw,
+        "decline": registry.decline,
+        "prune": partial(registry.prune, line, Retention(newest=0, former=1, days=0)),
+        "repair": partial(registry.repair, accept=True),
+    }
+    if verb in without_answer:
+        target = () if verb == "prune" else (line,)
+        without_answer[verb](*target, f"{who} says so", who)
         return None
+    if verb == "approve":
+        return registry.approve(line, f"{who} says so", who).number
     return registry.rollback(line, f"{who} says so", who).number
 
 
@@ -207,6 +230,9 @@ def run(uri: str, races: int, kills: int, seed: int = 0, *, out: Path | None = N
         names = clerk.answer()
         if number < races:
             pair = PAIRS[number % len(PAIRS)]
+            if {"approve", "decline"} & set(pair):
+                hands[0].tell("act", line, _named("propose b", names), "before")
+                hands[0].answer()
             begun = time.perf_counter()
             for index, (hand, what) in enumerate(zip(hands, pair, strict=True)):
                 hand.tell("race", line, _named(what, names), f"hand {index} of {number}")

@@ -85,6 +85,13 @@ def passwords(alphabet: str = NASTY) -> st.SearchStrategy[str]:
         ("lines.x.register.db_password = 'a b': unknown key", "lines.x.register.db_password = '***': unknown key"),
         ('{"token": "a", "n": 1, "secretKey": "b"}', '{"token": "***", "n": 1, "secretKey": "***"}'),
         ("a: b\n  password: hunter2\nc: d", "a: b\n  password: ***\nc: d"),
+        ("refused: Basic dTpw, as ever", "refused: Basic ***, as ever"),
+        ("mssql+pyodbc:///?odbc_connect=UID%3Dsa%3BPWD%3Dp", "mssql+pyodbc:///?odbc_connect=***"),
+        ("see https://h/login?to=x%3FPWD%3Dp&n=1", "see https://h/login?to=x%3FPWD%3D***&n=1"),
+        ("https://h/go?to=https%3A%2F%2Fu%3Ap%40host%2Fx", "https://h/go?to=https%3A%2F%2F***%40host%2Fx"),
+        ("https://h/hook?code=a1&n=2", "https://h/hook?code=***&n=2"),
+        ("https://h/?auth=a&key=b&pass=c&sas=d", "https://h/?auth=***&key=***&pass=***&sas=***"),
+        ("Ocp-Apim-Subscription-Key=a1", "Ocp-Apim-Subscription-Key=***"),
     ],
 )
 def test_credentials_are_hidden_and_the_rest_stays(text: str, shown: str) -> None:
@@ -107,6 +114,9 @@ def test_credentials_are_hidden_and_the_rest_stays(text: str, shown: str) -> Non
         "http://[::1]:5000/a@b",
         "https://mlflow.plant.example:5000/#/x@y",
         "anna@plant.example",
+        "basic settings, and Basic auth",
+        "https%3A%2F%2Fhost%2Fx",
+        "the key=value form, exit code=2",
         "write to anna@plant.example: see https://host/x",
         "git@host:team/data.git",
         "ssh://git@host:22/team/data.git",

@@ -100,6 +100,25 @@ def test_database_server_that_is_away_is_told_in_seconds(closed_port: int) -> No
     assert seconds < 5
 
 
+def test_a_database_is_reached_by_the_driver_that_is_installed(closed_port: int) -> None:
+    host = f"postgresql://anna:s3cret@127.0.0.1:{closed_port}/mlflow"
+    assert Registry(RegisterSettings(tracking_uri=host))._connection.uri == host.replace("://", "+psycopg2://", 1)
+    # In this form SQLAlchemy itself finds host and port, and MLflow would try for 100 s.
+    error, seconds = _failure(f"postgresql:///mlflow?host=127.0.0.1&port={closed_port}&user=anna&password=s3cret")
+    assert "Connection refused" in str(error)
+    assert "s3cret" not in str(error)
+    assert seconds < 5
+
+
+@pytest.mark.parametrize(
+    "uri", ["mssql+pyodbc:///?odbc_connect=UID%3Danna%3BPWD%3Ds3cret", "postgresql+pg8000://anna:s3cret@h/mlflow"]
+)
+def test_a_database_whose_driver_is_not_there_is_told(uri: str) -> None:
+    with pytest.raises(BadInputError, match=r"pip install (pyodbc|pg8000)") as caught:
+        Registry(RegisterSettings(tracking_uri=uri))
+    assert "s3cret" not in str(caught.value)
+
+
 def test_refused_login_asks_for_credentials(refusing_server: str) -> None:
     error, _ = _failure(refusing_server)
     assert "MLFLOW_TRACKING_USERNAME" in str(error)

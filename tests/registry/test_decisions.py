@@ -2,15 +2,15 @@
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
 from mlflow.tracking import MlflowClient
 
 from exhaustive import sample
-from morphad.base.errors import BadInputError, CheckFailedError, MorphadError
-from morphad.registry import OvertakenError, Registry
+from morphad.base.errors import BadInputError, CheckFailedError, MorphadError, ServiceError
+from morphad.registry import Actor, OvertakenError, Registry, decisions
 from morphad.settings import RegisterSettings
 
 YES: dict[str, Any] = {"promote": True, "reasons": ["not inferior"], "figures": {"auroc_difference": [0.0, 0.1]}}
@@ -192,9 +192,12 @@ def test_four_eyes(client: MlflowClient, registry: Registry, line: str, add_vers
     registry.propose(line, 2, YES, "schedule")
     assert acts(registry, line)[1:] == [("proposed", 2, 1)]
     assert aliases(client, line) == {"champion": 1, "candidate": 2}
+    for act in (registry.approve, registry.decline):
+        with pytest.raises(CheckFailedError, match="version 2 awaits approval, not version 3; review that one"):
+            act(line, "seen", "bert", version=3)
     with pytest.raises(CheckFailedError, match=r"trained by anna.*another account"):
         registry.approve(line, "looks fine", "anna")
-    assert registry.approve(line, "looked at 40 parts", "bert").number == 2
+    assert registry.approve(line, "looked at 40 parts", "bert", version=2).number == 2
     assert aliases(client, line) == {"champion": 2, "previous": 1}
     assert registry.trail(line).head.reasons == ("looked at 40 parts", "not inferior")
     with pytest.raises(CheckFailedError, match="no version awaits approval"):
@@ -404,6 +407,129 @@ def test_a_registry_from_before_there_were_records_is_adopted(
     registry.repair(line, "from before", "bert")
     assert registry.champion(line).number == 2
     assert registry.rollback(line, "escapes", "bert").number == 1
+
+
+def test_an_adoption_cut_off_anywhere_never_puts_the_earlier_version_in_service(
+    client: MlflowClient,
+    registry: Registry,
+    settings: RegisterSettings,
+    add_versions: AddVersions,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for cut in cuts(settings):
+        line = f"adopted-{cut}"
+        add_versions(2, line=line)
+        client.set_registered_model_alias(f"morphad-{line}", "previous", "1")
+        client.set_registered_model_alias(f"morphad-{line}", "champion", "2")
+        try:
+            with killed_after(cut, monkeypatch):
+                registry.repair(line, "from before", "bert")
+        except Killed:
+            with suppress(CheckFailedError):
+                registry.standing(line)
+            assert aliases(client, line)["champion"] == 2
+            continue
+        break
+    assert aliases(client, line) == {"champion": 2, "previous": 1}
+    assert acts(registry, line) == [("adopted", 2, 2)]
+    assert registry.rollback(line, "escapes", "bert").number == 1
+
+
+def test_an_earlier_version_without_a_champion_is_not_put_in_service_by_the_records(
+    client: MlflowClient, registry: Registry, line: str, add_versions: AddVersions
+) -> None:
+    add_versions(1)
+    client.set_registered_model_alias(f"morphad-{line}", "previous", "1")
+    assert registry.repair(line, "from before", "bert").champion is None
+    assert registry.champion(line) is None
+    assert aliases(client, line) == {"previous": 1}
+    assert registry.rollback(line, "there is nothing better", "bert").number == 1
+
+
+def test_two_who_adopt_at_once_make_one_record(
+    client: MlflowClient, registry: Registry, line: str, add_versions: AddVersions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_versions(3)
+    client.set_registered_model_alias(f"morphad-{line}", "champion", "2")
+    original = decisions.plan_repair
+
+    def overtaken(*args: Any, **kwargs: Any) -> Any:
+        planned = original(*args, **kwargs)
+        with monkeypatch.context() as patched:
+            patched.setattr(decisions, "plan_repair", original)
+            registry.repair(line, "from before", "anna")
+            registry.promote(line, 3, YES, "anna")
+        return planned
+
+    with monkeypatch.context() as patched:
+        patched.setattr(decisions, "plan_repair", overtaken)
+        with pytest.raises(OvertakenError, match="anna"):
+            registry.repair(line, "from before", "bert")
+    assert acts(registry, line) == [("adopted", 2, 2), ("promoted", 3, 3)]
+
+
+def test_a_change_under_way_is_no_difference_that_a_repair_may_undo(
+    client: MlflowClient, registry: Registry, line: str, add_versions: AddVersions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_versions(2)
+    registry.promote(line, 1, YES, "anna")
+    with suppress(Killed), killed_after(1, monkeypatch):
+        registry.promote(line, 2, YES, "anna")
+    assert aliases(client, line)["champion"] == 1, "the decision is on record, and the aliases do not follow it yet"
+    assert registry.plan_repair(line, accept=True).differences == ()
+    assert registry.champion(line).number == 2
+    with pytest.raises(BadInputError, match="nothing to repair"):
+        registry.repair(line, "alias looked odd", "bert", accept=True)
+
+
+def test_what_cannot_be_loaded_is_not_approved_and_not_chosen(
+    client: MlflowClient, registry: Registry, line: str, add_versions: AddVersions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_versions(3)
+    registry.promote(line, 1, YES, "anna")
+    registry.promote(line, 2, YES, "anna")
+    registry.propose(line, 3, YES, "anna")
+
+    def damaged(version: Any) -> None:
+        raise ServiceError(f"version {version.number} is damaged")
+
+    monkeypatch.setattr(registry, "check", damaged)
+    with pytest.raises(ServiceError, match="version 3 is damaged"):
+        registry.approve(line, "fine", "bert")
+    client.set_registered_model_alias(f"morphad-{line}", "champion", "1")
+    for choice in ({"accept": True}, {"to": 1}):
+        with pytest.raises(ServiceError, match="version 1 is damaged"):
+            registry.repair(line, "moved", "bert", **choice)
+    registry.repair(line, "moved", "bert")  # what is on record stays in service, whatever it is
+    assert acts(registry, line)[-1] == ("repaired", 2, 2)
+
+
+@pytest.mark.parametrize("name", ["Anna", " anna ", "\uff41nna"])
+def test_four_eyes_are_not_two_spellings_of_a_name(
+    registry: Registry, line: str, add_versions: AddVersions, name: str
+) -> None:
+    add_versions(1, by="anna")
+    registry.propose(line, 1, YES, "schedule")
+    with pytest.raises(CheckFailedError, match="trained by anna"):
+        registry.approve(line, "fine", name)
+
+
+def test_an_account_is_not_somebody_else_than_the_same_name_without_one() -> None:
+    assert not Actor("bert", "anna").differs_from(Actor("anna"))
+    assert not Actor("anna").differs_from(Actor("x", "Anna"))
+    assert Actor("anna", "bert").differs_from(Actor("anna", "anna"))
+    assert not Actor("bert", "anna").differs_from(Actor("anna", "anna"))
+
+
+@pytest.mark.parametrize("number", [-1, 0, 2**31, 10**30])
+def test_a_number_that_no_version_can_have_is_told(
+    registry: Registry, line: str, add_versions: AddVersions, number: int
+) -> None:
+    add_versions(1)
+    registry.promote(line, 1, YES, "anna")
+    for call in (registry.version, lambda line, number: registry.rollback(line, "why", "bert", to=number)):
+        with pytest.raises(BadInputError, match=f"version {number}"):
+            call(line, number)
 
 
 def test_a_deleted_trail_is_noticed(

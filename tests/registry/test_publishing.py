@@ -305,6 +305,7 @@ def test_nothing_that_is_recorded_holds_a_secret(
     done = publish(
         params={"register": {"tracking_uri": uri, "api_key": HUSH}, "list": [uri]},
         tags={"morphad.reason": f"manual, after {uri!r} was away"},
+        actor=f"pipeline run 0 (token={HUSH})",
     )
     assert client.get_run(done.run_id).data.params == {
         "register.tracking_uri": "postgresql://***@db.plant/mlflow",

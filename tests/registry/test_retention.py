@@ -1,5 +1,6 @@
 """What may be removed for good, and what never."""
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
@@ -7,7 +8,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from morphad.base.errors import BadInputError
+from morphad.base.errors import BadInputError, CheckFailedError
 from morphad.registry import Registry, Retention
 from morphad.registry.changes import Found
 from morphad.registry.records import Actor, Version
@@ -100,3 +101,48 @@ def test_a_pruning_that_was_cut_off_is_finished_by_the_next(
     assert [version.number for version in registry.history(line)] == [2, 3, 4]
     assert registry.prune(line, NONE, "disk", "bert").removed == (2, 3)
     assert [entry.action for entry in registry.trail(line).entries] == ["promoted", "pruned"]
+
+
+def test_what_is_being_removed_is_not_promoted_and_goes_whatever_the_limits_say_then(
+    registry: Registry, line: str, add_versions: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_versions(3)
+    registry.promote(line, 3, {"reasons": ["better"]}, "anna")
+    tried = []
+
+    def promote_first(self: MlflowClient, name: str, version: str) -> None:
+        for act in (registry.promote, registry.propose):
+            with pytest.raises(CheckFailedError, match=rf"version {version} is being removed for good: bert.*disk"):
+                act(line, int(version), {"reasons": ["better"]}, "carl")
+        tried.append(version)
+        raise MlflowException("gone away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MlflowClient, "delete_model_version", promote_first)
+        with pytest.raises(Exception, match="gone away"):
+            registry.prune(line, NONE, "disk", "bert")
+    assert tried == ["1"]
+    assert registry.champion(line).number == 3
+    assert registry.prune(line, Retention(newest=9), "disk", "bert").removed == (1, 2)
+    assert [entry.action for entry in registry.trail(line).entries] == ["promoted", "pruned"]
+
+
+def test_numbers_that_begin_anew_are_not_those_that_were_removed(
+    client: MlflowClient, registry: Registry, line: str, add_versions: Callable[..., None]
+) -> None:
+    add_versions(2)
+    registry.promote(line, 2, {"reasons": ["better"]}, "anna")
+    registry.prune(line, NONE, "disk", "bert")
+    client.delete_registered_model(f"morphad-{line}")
+    registry.repair(line, "deleted by mistake", "bert")
+    time.sleep(1.1)  # MLflow's moments are compared in whole seconds
+    add_versions(1)
+    assert registry.plan_prune(line, Retention(newest=1)).removed == ()
+    assert registry.promote(line, 1, {"reasons": ["better"]}, "anna").number == 1
+
+
+def test_a_clock_that_was_behind_does_not_make_a_version_old() -> None:
+    entries = (entry("promoted", 1, 400), entry("promoted", 2, 1), entry("rolled back", 1, 9000, version=2))
+    assert 2 in plan(*line_of(*entries, count=3), Retention(newest=0, former=0, days=30), NOW).kept
+    entries = (entry("promoted", 1, 20), entry("promoted", 2, 9000), entry("taken out of service", None, 9000, 2))
+    assert 2 in plan(*line_of(*entries, count=3), Retention(newest=0, former=0, days=30), NOW).kept

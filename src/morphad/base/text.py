@@ -3,6 +3,7 @@
 What is shown, logged, recorded or raised goes through `masked` (text) or `masked_settings` (nested values).
 """
 
+import base64
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -28,13 +29,13 @@ _LOGINS = {
 }  # fmt: skip
 
 # Keys and their values. What follows a `+` or `/` is no key but a folder, or base64 that happens to end so.
-_KEY = re.compile(r"(?<![\w.+/-])([\w.-]++)(\\*[\"']\]?)?[ \t]*(==?|:(?!//))[ \t]*")
+_KEY = re.compile(r"(?<![\w.+/-])([\w.-]++)(\\*[\"']\]?)?[ \t]*(==?|%3[Dd]|:(?!//))[ \t]*")
 _WORDS = re.compile(r"[^A-Za-z0-9]+|(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _SECRET = re.compile(
-    r"(?:passw(?:or)?d|passphrase|pwd|secret|credential|authorization|signature|accesskeyid|"
-    r"(?:api|access|secret|private|account|signing|encryption|master)key)s?\d*$|token\d*$"
+    r"(?:passw(?:or)?d|passphrase|passcode|pwd|secret|credential|authorization|signature|accesskeyid|"
+    r"(?:api|access|secret|private|account|subscription|signing|encryption|master)key)s?\d*$|token\d*$"
 )
-_SECRET_WORDS = {"sig", "jwt"}  # whole words only: there is `sig` in `design`
+_SECRET_WORDS = {"sig", "sas", "jwt", "hmac"}  # whole words only: there is `sig` in `design`
 _HEADERS = {"xapikey", "xamzsecuritytoken"}
 _REST_OF_LINE = re.compile(r"[^\"'\n]+")
 _LAST_WORD = re.compile(r"[^\s\"']+(?=[ \t]*$|[\"'])", re.MULTILINE)
@@ -42,6 +43,10 @@ _BARE = re.compile(r"[^\s&]+")
 _CLOSING = "\"'`,;:.)]}>\\"
 _BARE_END = re.compile(r"\\*[\"'][,;)\]}]")
 _BEARER = re.compile(r"(\bbearer )(?=[a-z.,;:)]*[^a-z\s.,;:)])[^\s\"',;]+", re.IGNORECASE)
+# Words that are of a secret in a query only, and an ODBC connection, which is one value with all of it.
+_QUERY = re.compile(r"([?&](?:key|pass|pw|auth|code|odbc_connect)=)(?!\*\*\*)[^\s&\"'#]+", re.IGNORECASE)
+_ENCODED_USER = re.compile(r"(?<=%3A%2F%2F)(?!\*\*\*%40)[^\s&\"'/]+(?=%40)", re.IGNORECASE)
+_BASIC = re.compile(r"\b(basic )([a-z\d+/]{4,}={0,2})(?![\w+/=])", re.IGNORECASE)
 
 _FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")  # the last four: the same signs, full-width
 
@@ -58,6 +63,7 @@ def masked(text: str) -> str:
     """
     for _ in range(8):  # what is gone may let the rest appear in another light; twice is nearly always enough
         hidden = _BEARER.sub(rf"\g<1>{HIDDEN}", _hide_values(_hide_users(text)))
+        hidden = _QUERY.sub(rf"\g<1>{HIDDEN}", _ENCODED_USER.sub(HIDDEN, _BASIC.sub(_hide_basic, hidden)))
         if hidden == text:
             break
         text = hidden
@@ -205,6 +211,15 @@ def _read_user(address: str, kinds: set[str]) -> int | None:
         if ":" not in user and _HOST.match(address, len(user) + 1):
             return 0 if kinds & _LOGINS else len(user)
     return at if at > 0 and _HOST.match(address, at + 1) else None
+
+
+def _hide_basic(found: re.Match[str]) -> str:
+    """`Basic` with user and password behind it in base64; a word that follows it in a sentence stays."""
+    try:
+        both = base64.b64decode(found[2], validate=True)
+    except ValueError:
+        return found[0]
+    return f"{found[1]}{HIDDEN}" if b":" in both else found[0]
 
 
 def _hide_values(text: str) -> str:

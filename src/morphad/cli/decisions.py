@@ -4,7 +4,7 @@ import argparse
 
 from morphad.base.errors import BadInputError
 from morphad.base.verbs import Verbs
-from morphad.cli.shared import actor, add_actor, open_line, open_registry
+from morphad.cli.shared import actor, add_actor, add_why, open_line, open_registry
 
 
 def add_verbs(verbs: Verbs) -> None:
@@ -34,8 +34,12 @@ def add_verbs(verbs: Verbs) -> None:
         "take the champion out of service; the line has none then",
         'pv-mono --why "the product has changed"',
     )
+    for parser in (approve, decline):
+        parser.add_argument(
+            "--version", type=int, metavar="VERSION", help="the one that was reviewed; refused where another one waits"
+        )
     for parser in (rollback, approve, decline, withdraw):
-        parser.add_argument("--why", required=True, help="the reason, for the record")
+        add_why(parser, required=True)
         add_actor(parser)
     prune = verbs.add_for_line(
         "prune",
@@ -51,7 +55,7 @@ def add_verbs(verbs: Verbs) -> None:
         default = {"newest": 3, "former": 3, "days": 30}[name]
         prune.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{about}; default: {default}")
     prune.add_argument("--apply", action="store_true", help="do it; without this the plan is shown")
-    prune.add_argument("--why", help="the reason, for the record; needed with --apply")
+    add_why(prune, "; needed with --apply")
     add_actor(prune)
     registry = verbs.group(
         "registry", "the registry itself: prepare a line, repair what was changed behind its back", "repair pv-mono"
@@ -66,7 +70,7 @@ def add_verbs(verbs: Verbs) -> None:
     repair.add_argument("--apply", action="store_true", help="do it; without this the plan is shown")
     repair.add_argument("--accept", action="store_true", help="accept the version that MLflow's alias names now")
     repair.add_argument("--to", type=int, metavar="VERSION", help="choose this version, of those that served before")
-    repair.add_argument("--why", help="the reason, for the record; needed with --apply")
+    add_why(repair, "; needed with --apply")
     add_actor(repair)
 
 
@@ -77,13 +81,13 @@ def _rollback(options: argparse.Namespace) -> None:
 
 
 def _approve(options: argparse.Namespace) -> None:
-    version = open_registry(options).approve(options.line, options.why, actor(options))
+    version = open_registry(options).approve(options.line, options.why, actor(options), options.version)
     print(f"{options.line}: version {version.number} is champion")
     _follow(options)
 
 
 def _decline(options: argparse.Namespace) -> None:
-    number = open_registry(options).decline(options.line, options.why, actor(options))
+    number = open_registry(options).decline(options.line, options.why, actor(options), options.version)
     print(f"{options.line}: version {number} was declined")
 
 

@@ -1,9 +1,10 @@
 """The verbs that read the registry: what serves, since when, and who decided what."""
 
 import argparse
+import re
 from typing import TYPE_CHECKING, Any
 
-from morphad.base.errors import BadInputError, CheckFailedError
+from morphad.base.errors import BadInputError, CheckFailedError, MorphadError
 from morphad.base.verbs import Verbs
 from morphad.cli.shared import open_registry
 
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from morphad.registry import Entry, Trail
+
+
+_DAY = re.compile(r"\d{4}-?\d\d-?\d\d|\d{4}-?W\d\d-?\d")
 
 
 def add_verbs(verbs: Verbs) -> None:
@@ -28,7 +32,7 @@ def add_verbs(verbs: Verbs) -> None:
 
 
 def _history(options: argparse.Namespace) -> None:
-    from morphad.registry.sentences import sentence
+    from morphad.registry.sentences import printable, sentence
 
     registry = open_registry(options)
     trail = registry.trail(options.line)
@@ -44,39 +48,42 @@ def _history(options: argparse.Namespace) -> None:
         print(f"{options.line}: no versions at {registry.uri}; run `dvc repro`")
         return
     for entry in trail.entries:
-        print(f"{entry.number:>4}  {sentence(entry)}")
+        print(f"{entry.number:>4}  {printable(sentence(entry))}")
         for reason in entry.reasons:
-            print(f"      {reason}")
+            print(f"      {printable(reason)}")
     for version in versions:
-        aliases = ", ".join(version.aliases) or "-"
+        aliases, by = ", ".join(version.aliases) or "-", printable(str(version.trained_by))
         print(
-            f"version {version.number}  registered {version.created_at} by {version.trained_by}  {aliases}  "
+            f"version {version.number}  registered {version.created_at} by {by}  {aliases}  "
             f"data {version.data_version or version.data_hash[:12]}"
         )
 
 
 def _champion(options: argparse.Namespace) -> None:
+    from morphad.registry.sentences import printable
+
     registry = open_registry(options)
     start, end = (None, None) if options.at is None else _span(options.at)
     if start is None:
         registry.champion(options.line)  # raises where records and aliases differ
     for sentence in _served(registry.trail(options.line), start, end):
-        print(f"{options.line}: {sentence}")
+        print(f"{options.line}: {printable(sentence)}")
 
 
 def _served(trail: "Trail", start: "datetime | None", end: "datetime | None") -> list[str]:
     """What was in service from start to end, in sentences; None: now."""
-    from morphad.registry.trail import CHANGES
+    from morphad.registry.trail import CHANGES, moments
 
-    changes = [entry for entry in trail.entries if entry.action in CHANGES]
+    times = moments(trail.entries)
+    changes = [(at, entry) for at, entry in zip(times, trail.entries, strict=True) if entry.action in CHANGES]
     if start is None or end is None:
         relevant = changes[-1:]
     else:
-        before = [entry for entry in changes if _time(entry.at) <= start]
-        relevant = before[-1:] + [entry for entry in changes if start < _time(entry.at) < end]
+        before = [change for change in changes if change[0] <= start]
+        relevant = before[-1:] + [change for change in changes if start < change[0] < end]
     if not relevant:
         return ["no version was in service; nothing was decided about the line by then"]
-    return [_in_service(entry) for entry in relevant]
+    return [_in_service(entry) for _, entry in relevant]
 
 
 def _in_service(entry: "Entry") -> str:
@@ -93,18 +100,12 @@ def _span(text: str) -> "tuple[datetime, datetime]":
 
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError as error:
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        return moment, moment + timedelta(days=1 if _DAY.fullmatch(text) else 0)
+    except (ValueError, OverflowError) as error:
         raise BadInputError(
             f"--at {text!r}: expected a day such as 2026-03-01 or a time such as 2026-03-01T14:05"
         ) from error
-    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    return moment, moment + (timedelta(days=1) if len(text) == len("2026-03-01") else timedelta())
-
-
-def _time(text: str) -> "datetime":
-    from datetime import datetime
-
-    return datetime.fromisoformat(text)
 
 
 def _status(options: argparse.Namespace) -> None:
@@ -112,11 +113,18 @@ def _status(options: argparse.Namespace) -> None:
     from morphad.settings.reading import load_settings
 
     project = load_settings(options.params)
+    registries = {Registry(line.register_).uri: Registry(line.register_) for line in project.lines.values()}
     rows: list[dict[str, Any]] = []
-    for settings in {line.register_.tracking_uri: line.register_ for line in project.lines.values()}.values():
-        rows += [_row(line, found) for line, found in Registry(settings).overview().items()]
+    failures: list[MorphadError] = []
+    for registry in registries.values():
+        try:
+            rows += [_row(line, found) for line, found in registry.overview().items()]
+        except MorphadError as error:  # the others are shown all the same
+            failures.append(error)
+    if failures and len(failures) == len(registries):
+        raise failures[0]
     rows += [
-        {"line": line, "champion": None, "note": "not in the registry"}
+        {"line": line, "champion": None, "note": "not known" if failures else "not in the registry"}
         for line in project.lines
         if line not in {row["line"] for row in rows}
     ]
@@ -130,10 +138,13 @@ def _status(options: argparse.Namespace) -> None:
             f"records and MLflow's aliases differ on {', '.join(wrong)}; see what can be done: "
             f"morphad registry repair {wrong[0]}"
         )
+    if failures:
+        raise failures[0]
 
 
 def _row(line: str, found: Any) -> dict[str, Any]:
     since, head = found.standing.since, found.trail.head
+    about = found.trail.of_version(found.standing.champion or 0)  # the entry `since` of a rollback is about another
     return {
         "line": line,
         "champion": found.standing.champion,
@@ -143,7 +154,7 @@ def _row(line: str, found: Any) -> dict[str, Any]:
         if head is None
         else {"what": head.action, "version": head.version, "at": head.at, "by": str(head.by)},
         "candidate": found.standing.candidate,
-        "data": "" if since is None else since.data_version or since.data_hash[:12],
+        "data": about[-1].data_version or about[-1].data_hash[:12] if about else "",
         "differs": bool(found.wrong_aliases) and found.trail.unfinished is None,
         "note": "",
     }
@@ -156,6 +167,8 @@ def _print_json(value: Any) -> None:
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
+    from morphad.registry.sentences import printable
+
     head = ("line", "champion", "since", "last decision", "waits", "data", "guarantee")
     cells = [head]
     for row in rows:
@@ -174,4 +187,5 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
         )
     widths = [max(len(cell[column]) for cell in cells) for column in range(len(head) - 1)]
     for cell in cells:
-        print("  ".join([*(text.ljust(width) for text, width in zip(cell, widths, strict=False)), cell[-1]]).rstrip())
+        row_text = "  ".join([*(text.ljust(width) for text, width in zip(cell, widths, strict=False)), cell[-1]])
+        print(printable(row_text.rstrip()))

@@ -32,7 +32,28 @@ def open_registry(options: argparse.Namespace) -> "Registry":
 
 def add_actor(parser: argparse.ArgumentParser) -> None:
     """Add the option for who acts."""
-    parser.add_argument("--actor", default=None, help="who does it, for the record; default: the user")
+    parser.add_argument("--actor", type=on_record, default=None, help="who does it, for the record; default: the user")
+
+
+def add_why(parser: argparse.ArgumentParser, about: str = "", *, required: bool = False) -> None:
+    """Add the option for the reason of a decision."""
+    parser.add_argument("--why", type=on_record, required=required, help=f"the reason, for the record{about}")
+
+
+def on_record(text: str) -> str:
+    """Text of the command line that goes on record: one line, which cannot steer a terminal that shows it.
+
+    Raises:
+        ArgumentTypeError: It is empty, or holds what cannot be shown.
+    """
+    line = " ".join(text.split())
+    if not line:
+        raise argparse.ArgumentTypeError("is empty; say it in words, they go on record")
+    if not line.isprintable():
+        raise argparse.ArgumentTypeError(
+            f"{ascii(line)[:80]} holds control characters, or is not UTF-8; write it in plain words"
+        )
+    return line
 
 
 def add_data_docs(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from morphad.base.errors import CheckFailedError
 from morphad.base.verbs import Verb, Verbs
 from morphad.base.wording import counted
-from morphad.cli.shared import actor, add_actor, add_data_docs, left_aside, open_line
+from morphad.cli.shared import actor, add_actor, add_data_docs, left_aside, on_record, open_line
 
 
 def add_verbs(verbs: Verbs) -> None:
@@ -26,7 +26,9 @@ def add_verbs(verbs: Verbs) -> None:
         "record the run and register the model as challenger",
         'pv-mono --reason "a new lamp"',
     )
-    register.add_argument("--reason", default="manual", help="why it was trained, for the record; default: manual")
+    register.add_argument(
+        "--reason", type=on_record, default="manual", help="why it was trained, for the record; default: manual"
+    )
     add_actor(register)
     promote = verbs.add_for_line(
         "promote", _timed(_promote), "hold the challenger against the champion and act on it", "pv-mono --record"

@@ -113,6 +113,18 @@ def settled(client: MlflowClient, line: str) -> Found:
     Raises:
         CheckFailedError: Trail and aliases differ.
     """
+    found = at_rest(client, line)
+    if found.wrong_aliases:
+        raise _difference(client, line, found)
+    return found
+
+
+def at_rest(client: MlflowClient, line: str) -> Found:
+    """The line, once no change is under way, also where trail and aliases differ then.
+
+    Raises:
+        CheckFailedError: The trail was cut, or a change that was cut off cannot be finished.
+    """
     deadline, suspect = time.monotonic() + LEASE, None
     while True:
         found = read_line(client, line)
@@ -123,10 +135,8 @@ def settled(client: MlflowClient, line: str) -> Found:
                 align(client, line)
             else:
                 time.sleep(_POLL)
-        elif not found.wrong_aliases:
+        elif not found.wrong_aliases or found == suspect:  # twice the same: no change came between the two readings
             return found
-        elif found == suspect:  # twice the same: no change came between the two readings
-            raise _difference(client, line, found)
         suspect = found
 
 

@@ -24,6 +24,8 @@ from morphad.settings import RegisterSettings
 
 _SERVERS = {"http", "https"}
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+# Which one an address means that names none: the first that is installed. SQLAlchemy knows one only.
+_DRIVERS = {"postgresql": ("psycopg2", "psycopg"), "mysql": ("pymysql", "mysqldb")}
 
 # The first call shows whether anybody is there; it waits less than a call that moves data may.
 _CONTACT_TIMEOUT_SECONDS = 15
@@ -136,9 +138,11 @@ class Connection:
         if self._scheme not in _DATABASE_PORTS:
             return
         address = make_url(self.uri)
-        if not address.host:
-            return  # a local socket
-        host, port = address.host, address.port or _DATABASE_PORTS[self._scheme]
+        host = str(address.host or address.query.get("host", ""))
+        if not host or host.startswith("/") or "," in host:
+            return  # a local socket, or several servers
+        named = str(address.port or address.query.get("port", ""))
+        port = int(named) if named.isdecimal() else _DATABASE_PORTS[self._scheme]
         try:
             socket.create_connection((host, port), timeout=_CONTACT_TIMEOUT_SECONDS).close()
         except OSError as error:
@@ -210,8 +214,7 @@ def _checked(uri: str) -> tuple[str, str, LocalRegistry | None]:
                 raise ValueError("names no host or port")
             return scheme, uri, None
         if scheme in _DATABASE_PORTS:
-            make_url(uri)
-            return scheme, uri, None
+            return scheme, _with_driver(uri, scheme), None
         if scheme == "sqlite":
             path = make_url(uri).database
             if not path or path == ":memory:" or path.startswith("file:"):
@@ -221,6 +224,27 @@ def _checked(uri: str) -> tuple[str, str, LocalRegistry | None]:
     except (ValueError, ArgumentError) as error:
         raise BadInputError(f"register.tracking_uri = {masked(uri)!r}: {masked(str(error))}; {_EXPECTED}") from None
     raise BadInputError(f"register.tracking_uri = {masked(uri)!r}: not an address that MLflow can use; {_EXPECTED}")
+
+
+def _with_driver(uri: str, scheme: str) -> str:
+    """The address of a database, with a driver that is installed.
+
+    Raises:
+        BadInputError: There is none.
+    """
+    bare = uri[: len(scheme)].lower() == scheme and uri.startswith("://", len(scheme))
+    for driver in _DRIVERS.get(scheme, ("",)) if bare else ("",):
+        chosen = f"{scheme}+{driver}{uri[len(scheme) :]}" if driver else uri
+        try:
+            make_url(chosen).get_dialect().import_dbapi()
+        except ModuleNotFoundError as error:
+            missing = error.name
+        else:
+            return chosen
+    raise BadInputError(
+        f"register.tracking_uri = {masked(uri)!r}: its driver {missing} is not installed; run: pip install {missing}, "
+        f"or name another one: {scheme}+DRIVER://..."
+    )
 
 
 def _is_misread(uri: str, scheme: str) -> bool:

@@ -5,19 +5,19 @@ OvertakenError where somebody else decided in the meantime; then nothing was cha
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mlflow.tracking import MlflowClient
 
 from morphad.base.errors import BadInputError, CheckFailedError
 from morphad.base.text import masked, masked_settings
-from morphad.registry import changes, trail_store, versions
+from morphad.registry import changes, versions
 from morphad.registry.changes import Found
 from morphad.registry.connection import Connection
 from morphad.registry.records import CHAMPION, PREVIOUS, Actor, Version, model_name
 from morphad.registry.standing import Standing
-from morphad.registry.trail import Action, Entry
+from morphad.registry.trail import Action, Entry, OvertakenError
 
 Decision = dict[str, Any]
 
@@ -72,14 +72,20 @@ class Desk:
             return None
         return self.decide(found, "refused", version, decision, champion=found.standing.champion)
 
-    def approve(self, why: str) -> Entry:
+    def approve(self, why: str, check: Callable[[Version], None], meant: int | None = None) -> Entry:
         """Put the candidate in service.
 
+        Args:
+            why: The reason.
+            check: Raises if a version cannot be loaded.
+            meant: The version that was reviewed; None: whichever waits.
+
         Raises:
-            CheckFailedError: There is none, it was judged against another champion, or who approves has trained it.
+            CheckFailedError: There is none or another one, it was judged against another champion, or who approves has
+                trained it.
         """
         found = self._settled()
-        version = self._candidate(found)
+        version = self._candidate(found, meant)
         proposal = found.standing.proposal
         if proposal is not None and proposal.champion != found.standing.champion:
             raise CheckFailedError(
@@ -91,19 +97,20 @@ class Desk:
                 f"line {self.line}: version {version.number} was trained by {version.trained_by}, and four eyes "
                 "need somebody else to approve it; let another account do it"
             )
+        check(version)  # it may have waited for weeks
         passed = list(proposal.reasons) if proposal is not None else []
         decision = {"reasons": [why, *passed], "holdout_id": proposal.holdout_id if proposal else "", "why": why}
         return self.decide(found, "approved", version, decision, champion=version.number)
 
-    def decline(self, why: str) -> Entry:
-        """Send the candidate away.
+    def decline(self, why: str, meant: int | None = None) -> Entry:
+        """Send the candidate away; as `approve` otherwise.
 
         Raises:
-            CheckFailedError: There is none.
+            CheckFailedError: There is none, or another one.
         """
         found = self._settled()
-        decision = {"reasons": [why]}
-        return self.decide(found, "declined", self._candidate(found), decision, champion=found.standing.champion)
+        version = self._candidate(found, meant)
+        return self.decide(found, "declined", version, {"reasons": [why]}, champion=found.standing.champion)
 
     def rollback(self, to: int | None, why: str, check: Callable[[Version], None]) -> Entry:
         """Put an earlier champion back in service.
@@ -173,18 +180,30 @@ class Desk:
         return found
 
     def _free(self, found: Found, number: int) -> Version:
-        """A version that nothing speaks against: neither itself nor a twin of it was taken out of service."""
+        """A version that nothing speaks against: it is not being removed, no twin of it was taken out of service."""
         version = versions.one_version(self.client, self.line, number)
+        removal = found.trail.removal(number, version.created_at)
+        if removal is not None:
+            raise CheckFailedError(
+                f"line {self.line}: version {number} is being removed for good: {removal.by} decided so at "
+                f"{removal.at} ({' '.join(removal.reasons)}). When it is gone (morphad prune {self.line} "
+                f"--apply --why ...), register the model anew: morphad register {self.line}"
+            )
         reason = blocked(found.standing, version)
         if reason is not None:
             raise CheckFailedError(f"line {self.line}: {reason}")
         return version
 
-    def _candidate(self, found: Found) -> Version:
+    def _candidate(self, found: Found, meant: int | None) -> Version:
         if found.standing.candidate is None:
             raise CheckFailedError(
                 f"line {self.line}: no version awaits approval; `morphad promote {self.line}` proposes one where "
                 "the line's settings say promote.mode: four-eyes"
+            )
+        if meant not in {None, found.standing.candidate}:
+            raise CheckFailedError(
+                f"line {self.line}: version {found.standing.candidate} awaits approval, not version {meant}; review "
+                f"that one: morphad history {self.line}"
             )
         return versions.one_version(self.client, self.line, found.standing.candidate)
 
@@ -252,8 +271,7 @@ def plan_repair(client: MlflowClient, line: str, *, accept: bool, to: int | None
         CheckFailedError: The trail itself is broken.
         BadInputError: `to` cannot be chosen.
     """
-    found = changes.read_line(client, line)
-    changes.check_anchor(line, found)
+    found = _as_it_is(client, line)
     differences = tuple(changes.differences(client, line, found))
     if not differences:
         return found, Repair((), champion=found.standing.champion)
@@ -279,8 +297,27 @@ def plan_repair(client: MlflowClient, line: str, *, accept: bool, to: int | None
     return found, Repair(differences, steps, champion, gone=gone)
 
 
-def repair(desk: Desk, found: Found, planned: Repair, why: str) -> None:
+def _as_it_is(client: MlflowClient, line: str) -> Found:
+    """The line once no change is under way: what such a change explains is no difference."""
+    try:
+        return changes.at_rest(client, line)
+    except OvertakenError:
+        raise
+    except CheckFailedError:  # the change cannot be finished, because its version is gone
+        found = changes.read_line(client, line)
+        changes.check_anchor(line, found)
+        return found
+
+
+def repair(desk: Desk, found: Found, planned: Repair, why: str, check: Callable[[Version], None]) -> None:
     """Do what was planned, as entries of the trail.
+
+    Args:
+        desk: Of the line.
+        found: The line as it was when this was planned.
+        planned: The plan.
+        why: The reason.
+        check: Raises if a version cannot be loaded.
 
     Raises:
         OvertakenError: The line has changed since.
@@ -288,15 +325,16 @@ def repair(desk: Desk, found: Found, planned: Repair, why: str) -> None:
     if not planned.differences:
         raise BadInputError(f"line {desk.line}: records and aliases agree; there is nothing to repair")
     decision = {"reasons": [masked(why), *planned.differences], "gone": list(planned.gone)}
-    for number in planned.adopted:
-        version = versions.one_version(desk.client, desk.line, number)
-        entry = changes.entry_of(found, "adopted", version, actor=desk.actor, decision=decision, champion=number)
-        trail_store.append(desk.client, desk.connection, trail_store.read(desk.client, desk.line), entry, decision)
     if planned.adopted:
-        changes.align(desk.client, desk.line)
+        # One entry for both: cut off between two of them, the earlier version would be in service.
+        before = replace(found, standing=Standing(champion=found.aliases.get(PREVIOUS)))
+        served = None if planned.champion is None else versions.one_version(desk.client, desk.line, planned.champion)
+        desk.decide(before, "adopted", served, decision, champion=planned.champion)
         return
     champion = planned.champion
     restored = None if champion is None else versions.one_version(desk.client, desk.line, champion)
+    if restored is not None and champion != found.standing.champion:
+        check(restored)
     desk.decide(found, "repaired", restored, decision, champion=champion)
 
 

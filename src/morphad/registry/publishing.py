@@ -27,7 +27,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 import morphad
 from morphad.base.errors import BadInputError
 from morphad.base.files import read_json
-from morphad.base.text import masked_settings
+from morphad.base.text import masked, masked_settings
 from morphad.model.saved import detector_hash
 from morphad.registry import trail_store, versions
 from morphad.registry.account import authenticated_account
@@ -120,7 +120,7 @@ def publish(
     }
     step_run = os.environ.get("MLFLOW_RUN_ID", "").strip()  # in a session it is not there
     with connection.session(make=True) as client:
-        all_tags |= {f"{PREFIX}by": actor, f"{PREFIX}account": authenticated_account(connection.uri) or ""}
+        all_tags |= {f"{PREFIX}by": masked(actor), f"{PREFIX}account": authenticated_account(connection.uri) or ""}
         experiment = connection.experiment_id()
         versions.ensure_registered(client, line)  # before minutes of sending: not everybody may make one
         there = _same(client, line, identity)

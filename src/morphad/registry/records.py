@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,10 +35,17 @@ class Actor:
     account: str | None = None
 
     def differs_from(self, other: "Actor") -> bool:
-        """Whether it is somebody else: by account where both have one, else by name."""
+        """Whether it is somebody else: by account where both have one, else by all names, however they are written."""
         if self.account is not None and other.account is not None:
             return self.account != other.account
-        return self.name != other.name
+        return not self._names & other._names
+
+    @property
+    def _names(self) -> set[str]:
+        given = {
+            unicodedata.normalize("NFKC", " ".join(name.split())).casefold() for name in (self.name, self.account or "")
+        }
+        return given - {""}
 
     def __str__(self) -> str:
         if self.account is None:

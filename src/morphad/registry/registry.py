@@ -265,23 +265,31 @@ class Registry:
             desk.refuse(version, decision, judged)
             return versions.one_version(desk.client, line, version)
 
-    def approve(self, line: str, why: str, actor: str) -> Version:
-        """Put the candidate in service.
+    def approve(self, line: str, why: str, actor: str, version: int | None = None) -> Version:
+        """Put the candidate in service; that it can be loaded is made sure of first.
+
+        Args:
+            line: The product line.
+            why: The reason, for the record.
+            actor: Who decides.
+            version: The one that was reviewed; None: whichever waits.
 
         Raises:
-            CheckFailedError: There is none, it was judged against another champion, or who approves has trained it.
+            CheckFailedError: There is none or another one, it was judged against another champion, or who approves has
+                trained it.
+            ServiceError: It cannot be loaded.
         """
         with self._desk(line, actor) as desk:
-            return _champion(desk, desk.approve(why))
+            return _champion(desk, desk.approve(why, self.check, version))
 
-    def decline(self, line: str, why: str, actor: str) -> int:
-        """Send the candidate away, and return its number.
+    def decline(self, line: str, why: str, actor: str, version: int | None = None) -> int:
+        """Send the candidate away, and return its number; arguments as of `approve`.
 
         Raises:
-            CheckFailedError: There is none.
+            CheckFailedError: There is none, or another one.
         """
         with self._desk(line, actor) as desk:
-            return desk.decline(why).version or 0
+            return desk.decline(why, version).version or 0
 
     def rollback(self, line: str, why: str, actor: str, to: int | None = None) -> Version:
         """Put an earlier champion back in service, and return it; that it can be loaded is made sure of first.
@@ -324,7 +332,7 @@ class Registry:
         """Do what `plan_repair` plans, and put it on record."""
         with self._desk(line, actor) as desk:
             found, planned = decisions.plan_repair(desk.client, line, accept=accept, to=to)
-            decisions.repair(desk, found, planned, why)
+            decisions.repair(desk, found, planned, why, self.check)
             return planned
 
     def plan_prune(self, line: str, retention: Retention) -> Pruning:

@@ -13,7 +13,7 @@ from morphad.registry import changes, versions
 from morphad.registry.changes import Found
 from morphad.registry.decisions import Desk
 from morphad.registry.records import PREFIX, Version, model_name
-from morphad.registry.trail import CHANGES, Entry
+from morphad.registry.trail import CHANGES, Entry, moments
 
 KEEP = f"{PREFIX}keep"  # tag of a version that a person wants to stay; its value says why
 
@@ -61,7 +61,8 @@ def plan(found: Found, there: Sequence[Version], retention: Retention, now: date
     kept: dict[int, str] = {}
     removed = []
     for version in sorted(there, key=lambda one: one.number):
-        why = _reason(version, newest, former, recent, retention)
+        going = found.trail.removal(version.number, version.created_at) is not None
+        why = _wanted(version) or (None if going else _needed(version, newest, former, recent, retention))
         if why is None:
             removed.append(version.number)
         else:
@@ -81,8 +82,8 @@ def prune(desk: Desk, retention: Retention, why: str, now: datetime) -> Pruning:
     planned = plan(found, there, retention, now)
     if not planned.removed:
         return planned
-    known = {number for entry in found.trail.entries for number in entry.gone}
-    if new := [number for number in planned.removed if number not in known]:
+    going = {version.number for version in there if found.trail.removal(version.number, version.created_at)}
+    if new := [number for number in planned.removed if number not in going]:
         decision = {"reasons": [why], "gone": new, "kept": {str(n): reason for n, reason in planned.kept.items()}}
         desk.decide(found, "pruned", None, decision, champion=found.standing.champion)
     for version in there:
@@ -104,14 +105,17 @@ def _remove(desk: Desk, version: Version) -> None:
             raise
 
 
-def _reason(
+def _wanted(version: Version) -> str | None:
+    """Why a version stays, also one whose removal is on record; None if nothing says so."""
+    if version.aliases:
+        return f"is {' and '.join(version.aliases)}"
+    return f"is to be kept: {version.tags[KEEP]}" if version.tags.get(KEEP) else None
+
+
+def _needed(
     version: Version, newest: Sequence[int], former: Sequence[int], recent: set[int], retention: Retention
 ) -> str | None:
     """Why a version stays; None if nothing keeps it."""
-    if version.aliases:
-        return f"is {' and '.join(version.aliases)}"
-    if version.tags.get(KEEP):
-        return f"is to be kept: {version.tags[KEEP]}"
     if version.number in former:
         return "can be rolled back to"
     if version.number in recent:
@@ -125,8 +129,10 @@ def _served_since(entries: Sequence[Entry], start: datetime) -> set[int]:
     """Versions that were in service at some time after `start`."""
     served: set[int] = set()
     current: int | None = None
-    for entry in (entry for entry in entries if entry.action in CHANGES):
-        if datetime.fromisoformat(entry.at) < start:
+    for entry, moment in zip(entries, moments(entries), strict=True):
+        if entry.action not in CHANGES:
+            continue
+        if moment < start:
             current = entry.champion
         else:
             served |= {number for number in (current, entry.champion) if number is not None}

@@ -10,7 +10,7 @@ def sentence(entry: Entry) -> str:
     """One decision as a whole sentence."""
     before = "" if entry.replaced is None else f" Before it version {entry.replaced} was in service."
     done = {
-        "adopted": f"put on record that version {entry.champion} is in service.",
+        "adopted": f"put on record that {_serving(entry.champion)} is in service.{before}",
         "promoted": f"promoted version {entry.version}; it is in service.{before}",
         "refused": f"refused version {entry.version}; {_serving(entry.champion)} stays in service.",
         "proposed": f"found version {entry.version} fit; it awaits approval, {_serving(entry.champion)} is in service.",

@@ -64,6 +64,11 @@ def standing(entries: Iterable[Entry]) -> Standing:
             continue
         if entry.action in {"rolled back", "taken out of service"} and entry.detector:
             blocked[entry.detector] = entry
+        if (
+            entry.action == "adopted" and entry.replaced is not None
+        ):  # what served before that, before there was a trail
+            champion = entry.replaced
+            served[champion] = ""
         if entry.champion in former:
             del former[former.index(entry.champion) :]  # back to it, and to what was before it
         elif champion is not None and champion in served and champion != entry.champion and entry.action in _FOLLOWED:

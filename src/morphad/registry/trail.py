@@ -9,6 +9,8 @@ import os
 import socket
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime
+from itertools import accumulate
 from typing import Any, Literal
 
 from morphad.base.errors import CheckFailedError
@@ -132,9 +134,27 @@ class Trail:
         """Hash of a version's files as they were when it was last judged; "" if it never was."""
         return next((entry.model_sha256 for entry in reversed(self.of_version(number)) if entry.model_sha256), "")
 
+    def removal(self, number: int, created_at: str) -> Entry | None:
+        """The decision to remove a version for good, where there is one: it is gone, or is going.
+
+        Args:
+            number: The version's.
+            created_at: When it was registered; numbers begin anew where somebody deletes the whole registered model.
+        """
+        for entry in reversed(self.entries):
+            if entry.action == "pruned" and number in entry.gone:
+                later = bool(created_at) and datetime.fromisoformat(created_at) > datetime.fromisoformat(entry.at)
+                return None if later else entry
+        return None
+
     def of_version(self, number: int) -> tuple[Entry, ...]:
         """The decisions about one version."""
         return tuple(entry for entry in self.entries if entry.version == number)
+
+
+def moments(entries: Iterable[Entry]) -> list[datetime]:
+    """When each decision was made: no earlier than the one before it, whatever the clock of who acted said."""
+    return list(accumulate((datetime.fromisoformat(entry.at) for entry in entries), max))
 
 
 class OvertakenError(CheckFailedError):

@@ -9,6 +9,8 @@ from mlflow.tracking import MlflowClient
 from morphad.base.errors import BadInputError
 from morphad.registry.records import Version, model_name
 
+_LARGEST = 2**31 - 1  # of a version number: databases refuse larger ones as no question at all
+
 
 def registered(client: MlflowClient, line: str) -> RegisteredModel | None:
     """The line's registered model; the only answer of MLflow that holds the aliases of all versions."""
@@ -69,7 +71,7 @@ def one_version(client: MlflowClient, line: str, number: int) -> Version:
         BadInputError: There is no such version; the message names those there are.
     """
     try:
-        entity = client.get_model_version(model_name(line), str(number))
+        entity = client.get_model_version(model_name(line), str(min(number, _LARGEST)))
     except MlflowException as error:
         if error.error_code not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
             raise
@@ -81,7 +83,7 @@ def one_version(client: MlflowClient, line: str, number: int) -> Version:
 def exists(client: MlflowClient, line: str, number: int) -> bool:
     """Whether MLflow has a version."""
     try:
-        client.get_model_version(model_name(line), str(number))
+        client.get_model_version(model_name(line), str(min(number, _LARGEST)))
     except MlflowException as error:
         if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
             return False
