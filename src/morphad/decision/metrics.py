@@ -209,6 +209,7 @@ def evaluate(
         kinds: [N] defect kinds, or None to treat all defects as one kind.
         masks: N masks, read once; a defect image whose mask is None is left out of the pixel figures.
         maps: N heatmaps of the masks' sizes, read once.
+        inspected: bool [H, W], the pixels that pixel figures count, where all images are of this size; None: all.
         seed: Of the bootstrap.
 
     Returns:
@@ -222,7 +223,7 @@ def evaluate(
     defect, values = _checked(labels, scores)
     confidence = settings.confidence
     intervals = image_intervals(defect, values, settings.bootstrap, confidence, seed)
-    pixels = None if masks is None or maps is None else PixelScores.gather(_known(defect, masks, maps))
+    pixels = None if masks is None or maps is None else PixelScores.gather(_known(defect, masks, maps), inspected)
     overkill = escape = None
     if threshold is not None:
         overkill = rate_of(values[~defect] > threshold, confidence)

@@ -23,8 +23,14 @@ class Density(ABC):
     neighbourhoods = False
 
     @abstractmethod
-    def update(self, features: Tensor) -> None:
-        """Add features [B, C, h, w] of good images."""
+    def update(self, features: Tensor, inside: Tensor | None = None) -> None:
+        """Add features [B, C, h, w] of good images.
+
+        Args:
+            features: Of the images.
+            inside: bool [h, w], the places whose distances count; None: all. A density that keeps places apart may
+                take in the others, too.
+        """
 
     @abstractmethod
     def finish(self) -> "Density":
