@@ -197,6 +197,7 @@ def evaluate(
     kinds: Sequence[str] | None = None,
     masks: Iterable[NDArray[np.bool_] | None] | None = None,
     maps: Iterable[NDArray[np.float32]] | None = None,
+    inspected: NDArray[np.bool_] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """All figures of one model on the holdout, ready for JSON.

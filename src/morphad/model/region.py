@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from morphad.base.errors import BadInputError
-from morphad.base.wording import percent
 from morphad.settings import RegionSettings
 
 _PAINT = 128  # mid grey: near what networks take for nothing
@@ -63,21 +62,13 @@ class Region:
         self.share = float(self.inside.mean())
         self._outside = None if self.inside[self.box].all() else ~self.inside[self.box]
 
-    @property
-    def sentence(self) -> str:
-        """What somebody must know who relies on verdicts."""
-        return (
-            f"{percent(self.share)} of the picture is inspected (train.region). Outside nothing is inspected: a defect "
-            "there is not found."
-        )
-
     def refusal(self, height: int, width: int) -> str:
         """Why a picture of this size is refused, without its name; "" for one that fits."""
         if (height, width) == self.size:
             return ""
         return (
             f"is {height} x {width} px, but train.region was drawn on pictures of {self.size[0]} x {self.size[1]} px "
-            "(height x width); bring the camera's setting back, or draw the region anew (`morphad region`) and train"
+            "(height x width); leave such pictures out, or draw the region anew (`morphad region`) and train"
         )
 
     def cut(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
