@@ -36,7 +36,8 @@ def trace(painted: Path, size: tuple[int, int], decoding: Decoding) -> tuple[Reg
     if pixels.shape[:2] != size:
         raise BadInputError(
             f"{painted}: is {pixels.shape[0]} x {pixels.shape[1]} px, and the line's pictures are "
-            f"{size[0]} x {size[1]} px (height x width); paint on the template that `morphad region` writes, and keep its size"
+            f"{size[0]} x {size[1]} px (height x width); paint on the template that `morphad "
+            "region` writes, and keep its size"
         )
     green, red = _painted(pixels)
     if not green.any() and not red.any():
