@@ -74,7 +74,7 @@ def _without_specks(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def _shapes(mask: NDArray[np.bool_], colour: str, painted: Path) -> tuple[tuple[tuple[int, int], ...], ...]:
     """Polygons around what is set, as exact as so many points allow."""
     outlines = _outlines(mask)
-    tolerance = max(mask.shape) / 1000
+    tolerance = max(0.75, max(mask.shape) / 1000)  # below it the steps of a slanted outline are kept
     while True:
         shapes = [_simplified(np.array(outline), tolerance) for outline in outlines]
         if sum(map(len, shapes)) <= MOST_POINTS:

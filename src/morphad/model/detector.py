@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
+from math import inf
 from pathlib import Path
 from typing import Any, Self
 
@@ -171,8 +172,7 @@ class Detector:
                 )
                 heatmap = full[0, 0].cpu().numpy()
                 if region is not None:
-                    coldest = float(self._inspected(scored.maps[i]).min())
-                    heatmap = region.put_back(heatmap, min([coldest, *(self.heatmap_scale_ or ())[:1]]))
+                    heatmap = region.put_back(heatmap, self.heatmap_scale_[0] if self.heatmap_scale_ else inf)
                 yield Prediction(float(values[i]), heatmap, *verdicts[i])
 
     @property

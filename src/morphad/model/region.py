@@ -80,12 +80,16 @@ class Region:
         painted[self._outside] = _PAINT
         return painted
 
-    def put_back(self, cropped: NDArray[np.float32], elsewhere: float) -> NDArray[np.float32]:
-        """A map [h, w] of the box as one [H, W] of the picture, with one value wherever it is not inspected."""
-        whole = np.full(self.size, elsewhere, np.float32)
+    def put_back(self, cropped: NDArray[np.float32], foot: float) -> NDArray[np.float32]:
+        """A map [h, w] of the box as one [H, W] of the picture.
+
+        What is not inspected gets the lowest value: `foot`, or that of an inspected place below it.
+        """
+        lowest = min(foot, float(cropped.min() if self._outside is None else cropped[~self._outside].min()))
+        whole = np.full(self.size, lowest, np.float32)
         whole[self.box] = cropped
         if self._outside is not None:
-            whole[self.box][self._outside] = elsewhere
+            whole[self.box][self._outside] = lowest
         return whole
 
 
