@@ -72,7 +72,6 @@ def draw_region(settings: LineSettings, paths: LinePaths, folder: Path, painted:
         region, wanted = trace(painted, size, decoding)  # before pictures are read, which takes longer
     chosen = rows.iloc[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _MOST)).astype(int))]
     mean = _mean(chosen.reset_index(drop=True), paths.pictures, decoding, size, paths.line)
-    folder.mkdir(parents=True, exist_ok=True)
     template = folder / TEMPLATE
     if not (kept := template.exists()):
         _save(template, mean)
