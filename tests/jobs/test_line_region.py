@@ -37,6 +37,7 @@ def line(region: Any) -> LineSettings:
     ("region", "said"),
     [
         ({"inspect": [[[0, 0], [5, 5]]]}, "lines.caps.train.region.size: missing"),
+        ({"size": [480000, 6400], "ignore": [[[0, 0], [5, 5]]]}, "`size` [480000, 6400] is more than 1,000 megapixels"),
         ({"size": [48, 64]}, "neither `inspect` nor `ignore` has a shape; give one, or leave `region` out"),
         ({"size": [48, 64], "inspect": [[[0, 0], [64, 5]]]}, "`inspect`[0][1] = [64, 5] lies outside the picture"),
         ({"size": [48, 64], "ignore": [[[0, 0], [5, 5]], [[1, 1], [9, 48]]]}, "`ignore`[1][1] = [9, 48] lies outside"),

@@ -9,6 +9,8 @@ from morphad.settings.base import Settings
 
 MOST_POINTS = 300  # of a list of shapes: settings travel as text, and MLflow keeps 6,000 characters a parameter
 
+_MOST_PIXELS = 1_000_000_000  # as ingest.max_megapixels allows
+
 _Pixel = Annotated[int, Field(ge=0)]
 Point = Annotated[tuple[_Pixel, _Pixel], Field(strict=False)]
 Shape = Annotated[tuple[Point, ...], Field(min_length=2, strict=False)]
@@ -34,6 +36,8 @@ class RegionSettings(Settings):
     @model_validator(mode="after")
     def _shapes_fit_the_picture(self) -> Self:
         height, width = self.size
+        if height * width > _MOST_PIXELS:
+            raise ValueError(f"`size` [{height}, {width}] is more than 1,000 megapixels; give that of the pictures")
         for key, shapes in (("inspect", self.inspect), ("ignore", self.ignore)):
             if (count := sum(map(len, shapes))) > MOST_POINTS:
                 raise ValueError(

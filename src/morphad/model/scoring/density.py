@@ -28,8 +28,8 @@ class Density(ABC):
 
         Args:
             features: Of the images.
-            inside: bool [h, w], the places whose distances count; None: all. A density that keeps places apart may
-                take in the others, too.
+            inside: bool [h, w], the places that count; None: all. What lies elsewhere is painted over and alike in
+                every image: only a density that pools all places has to leave it out.
         """
 
     @abstractmethod

@@ -212,8 +212,10 @@ def edge_gains(distances: Tensor, inside: Tensor | None = None) -> Tensor:
         deviation, mean = torch.std_mean(distances[:, counting == zone].double(), (0, 1), correction=0)
         return (mean + 2 * deviation).float().clamp_min(1e-6)
 
-    for zone in present if inner in present else ():
-        gains[zones == zone] = (high(inner) / high(zone)).clamp_max(1)
+    if inner in present:
+        reference = high(inner)
+        for zone in present:
+            gains[zones == zone] = (reference / high(zone)).clamp_max(1)
     return gains
 
 
