@@ -52,6 +52,7 @@ def test_what_else_a_project_holds(ignored: Any) -> None:
         assert not ignored(path), path
     for path in (
         "data/b/memory/x", "data/b/.images.k2/1.png", "models/b/.fitted.k2/x", "models/b/checkpoint.safetensors",
-        "reports/index.html", "mlflow.db", "mlflow.db-journal", ".mlflow.db.k2", "mlartifacts/morphad/x",
+        "reports/index.html", "reports/b/region.png", "mlflow.db", "mlflow.db-journal", ".mlflow.db.k2",
+        "mlartifacts/morphad/x",
     ):  # fmt: skip
         assert ignored(path), path

@@ -92,9 +92,10 @@ class DetectorModel:
     def _decoded(self, data: bytes) -> NDArray[np.uint8] | str:
         """Pixels, or why there are none."""
         try:
-            return decode(data, self.decoding).pixels
+            pixels = decode(data, self.decoding).pixels
         except UnreadableImageError as error:
             return error.reason
+        return self._detector.refusal(pixels) or pixels
 
     def _answers(self, images: Iterable[NDArray[np.uint8]], heatmaps: bool) -> Iterator[Answer]:
         if heatmaps:

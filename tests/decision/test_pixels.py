@@ -9,7 +9,7 @@ from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
 from morphad.base.errors import BadInputError
-from morphad.decision.pixels import aupro, pixel_auroc
+from morphad.decision.pixels import PixelScores, aupro, pixel_auroc
 
 
 def _images(seed, count=4, levels=None):
@@ -119,3 +119,24 @@ def test_four_hundred_images_take_seconds_and_little_memory():
     assert time.perf_counter() - started < 20
     assert tracemalloc.get_traced_memory()[1] < 1e9
     tracemalloc.stop()
+
+
+def test_pixels_that_are_not_inspected_count_nowhere():
+    rng = np.random.default_rng(0)
+    inspected = np.zeros((12, 16), bool)
+    inspected[2:10, 3:9] = True
+    masks, maps = [], []
+    for number in range(5):
+        mask = ndimage.gaussian_filter(rng.normal(size=inspected.shape), 1.5) > 0.1
+        maps.append((rng.normal(size=inspected.shape) + mask).astype(np.float32))
+        masks.append(None if number == 4 else mask)
+    masks[3] = np.zeros_like(inspected)
+    masks[3][:2] = True  # wholly outside
+    loud = [np.where(inspected, heatmap, 1e6 * rng.normal(size=heatmap.shape)).astype(np.float32) for heatmap in maps]
+    found = PixelScores.gather(zip(masks, loud, strict=True), inspected)
+    cut = (slice(2, 10), slice(3, 9))
+    expected = PixelScores.gather(
+        (mask if mask is None else mask[cut], heatmap[cut]) for mask, heatmap in zip(masks, maps, strict=True)
+    )
+    assert (found.auroc(), found.aupro()) == (expected.auroc(), expected.aupro())
+    assert (found.regions, found.masked) == (expected.regions, 3)

@@ -138,6 +138,17 @@ def test_what_was_measured_is_not_called_unknown() -> None:
     assert "AUPRO: " in text
 
 
+def test_the_region_is_named_for_who_relies_on_verdicts() -> None:
+    region = {"inspected": 0.25, "box": [448, 300], "masks_outside": 2}
+    text = made({**figures(masks=True), "region": region})
+    assert "**What is inspected.** 25.0 % of the picture is inspected (train.region). Outside nothing is" in text
+    assert "2 defect images have their masks wholly outside." in text
+    assert (
+        "image's region of 448 x 300 px is resized to 224 x 224 px: a pixel there stands for up to 2.0 pixels" in text
+    )
+    assert "What is inspected" not in made()
+
+
 def test_data_tell_their_time_cameras_and_roles() -> None:
     days = ["2026-01-03T10:00:00", "2026-02-11", "", "2026-01-20", "", "2026-02-01", "2026-01-09"]
     text = made(rows=rows(acquired=days, camera=["top"] * 4 + ["side"] * 3), data_version="caps/2026-02-12-abc")

@@ -7,7 +7,19 @@ import sys
 from morphad import __version__
 from morphad.base.errors import MorphadError
 from morphad.base.verbs import Parser, Verbs
-from morphad.cli import bucket, check, cluster, data_versions, decisions, history, papers, results, start, steps
+from morphad.cli import (
+    bucket,
+    check,
+    cluster,
+    data_versions,
+    decisions,
+    history,
+    papers,
+    regions,
+    results,
+    start,
+    steps,
+)
 
 EPILOG = """\
 The steps of a line, in order: ingest, validate, split, train, calibrate, evaluate, register, promote.
@@ -19,7 +31,9 @@ exit codes: 0 done, 1 a gate or check said no, 2 wrong use or bad input, 3 a ser
 
 # Packages that come with an extra, and with which.
 EXTRAS = {
-    **dict.fromkeys(("boto3", "botocore", "great_expectations", "matplotlib", "mlflow", "sklearn"), "pipeline"),
+    **dict.fromkeys(
+        ("boto3", "botocore", "contourpy", "great_expectations", "matplotlib", "mlflow", "sklearn"), "pipeline"
+    ),
     **dict.fromkeys(("docker", "kfp", "kfp_server_api", "psutil"), "kubeflow"),
 }
 
@@ -70,7 +84,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"morphad {__version__}")
     verbs = Verbs(parser)
-    for module in (start, steps, results, decisions, history, papers, check, data_versions, bucket):
+    for module in (start, regions, steps, results, decisions, history, papers, check, data_versions, bucket):
         module.add_verbs(verbs)
     for word, about in cluster.WORDS.items():
         verbs.list_only(word, about)

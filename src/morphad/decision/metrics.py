@@ -198,6 +198,7 @@ def evaluate(
     kinds: Sequence[str] | None = None,
     masks: Iterable[NDArray[np.bool_] | None] | None = None,
     maps: Iterable[NDArray[np.float32]] | None = None,
+    inspected: NDArray[np.bool_] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """All figures of one model on the holdout, ready for JSON.
@@ -210,6 +211,7 @@ def evaluate(
         kinds: [N] defect kinds, or None to treat all defects as one kind.
         masks: N masks, read once; a defect image whose mask is None is left out of the pixel figures.
         maps: N heatmaps of the masks' sizes, read once.
+        inspected: bool [H, W], the pixels that pixel figures count, where all images are of this size; None: all.
         seed: Of the bootstrap.
 
     Returns:
@@ -223,7 +225,7 @@ def evaluate(
     defect, values = _checked(labels, scores)
     confidence = settings.confidence
     intervals = image_intervals(defect, values, settings.bootstrap, confidence, seed)
-    pixels = None if masks is None or maps is None else PixelScores.gather(_known(defect, masks, maps))
+    pixels = None if masks is None or maps is None else PixelScores.gather(_known(defect, masks, maps), inspected)
     overkill = escape = None
     if threshold is not None:
         overkill = rate_of(values[~defect] > threshold, confidence)

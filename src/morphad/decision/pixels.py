@@ -17,8 +17,8 @@ class PixelScores:
     """All pixels of a holdout, the normal ones sorted: 4 bytes a normal pixel, 16 bytes a defect pixel.
 
     Attributes:
-        normal: Scores of pixels outside every mask, ascending.
-        defect: Scores of pixels inside a mask.
+        normal: Scores of inspected pixels outside every mask, ascending.
+        defect: Scores of inspected pixels inside a mask.
         region_weight: For each defect pixel 1 / the number of pixels in its region.
         regions: How many regions (8-connected parts of masks) there are.
         masked: How many images have a mask with a defect pixel.
@@ -31,12 +31,17 @@ class PixelScores:
     masked: int
 
     @classmethod
-    def gather(cls, images: Iterable[tuple[NDArray[np.bool_] | None, NDArray[np.float32]]]) -> "PixelScores":
+    def gather(
+        cls,
+        images: Iterable[tuple[NDArray[np.bool_] | None, NDArray[np.float32]]],
+        inspected: NDArray[np.bool_] | None = None,
+    ) -> "PixelScores":
         """Sort the pixels of images, which are read once and may come from a generator.
 
         Args:
             images: Mask and heatmap of each: bool [H, W], True where the defect is, or None for an image without any;
                 and float32 [H, W] of the same size. Images may differ in size.
+            inspected: bool [H, W], the pixels that count, where all images are of this size; None: all pixels.
 
         Raises:
             BadInputError: A heatmap is not finite or not [H, W], or its mask is of another size or not bool.
@@ -47,13 +52,16 @@ class PixelScores:
         regions = 0
         for number, (mask, heatmap) in enumerate(images):
             scores = _checked(heatmap, mask, number)
+            counting = slice(None) if inspected is None else inspected
+            if mask is not None and inspected is not None:
+                mask = mask & inspected  # noqa: PLW2901 -- a region that is cut is what is left of it
             if mask is None or not mask.any():
-                normal.append(scores.reshape(-1))
+                normal.append(scores[counting].reshape(-1))
                 continue
             labels, found = ndimage.label(mask, structure=_EIGHT)
             within = labels[mask]
             sizes = np.bincount(within, minlength=found + 1).astype(np.float64)
-            normal.append(scores[~mask])
+            normal.append(scores[~mask if inspected is None else inspected & ~mask])
             defect.append(scores[mask])
             weights.append(1 / sizes[within])
             regions += found

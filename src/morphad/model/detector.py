@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
+from math import inf
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,13 +27,14 @@ from morphad.model.device import Placement, scoring_device, within_gpu_memory
 from morphad.model.morphology import Case, case_table, parse_case
 from morphad.model.network import MorphologyNetwork
 from morphad.model.records import Prediction, TrainingResult
+from morphad.model.region import Region, region_of
 from morphad.model.saved import DESCRIPTION
-from morphad.model.scoring.base import BATCH, Scored, Scorer
+from morphad.model.scoring.base import BATCH, Scored, Scorer, shrunk_mask
 from morphad.model.scoring.patches import DensityScorer
 from morphad.model.scoring.transformation import TransformationScorer
 from morphad.settings import CalibrateSettings, Decoding, ScoreSettings, TrainSettings
 
-FORMAT_VERSION = 8
+FORMAT_VERSION = 9
 _NETWORK, _SCORER = "network.safetensors", "scorer.safetensors"
 _OWN_HASH = "own_sha256"  # of detector.json without this key
 _STRIP = 32  # rows that are turned to grey at a time; larger blocks stay with the allocator
@@ -86,6 +88,7 @@ class Detector:
         self.training_: TrainingResult | None = None
         self.calibration_: Calibration | None = None
         self.heatmap_scale_: tuple[float, float] | None = None
+        self._inside = _inside(settings)
         self._scorer = self._make_scorer()
         self._network: MorphologyNetwork | None = None
 
@@ -95,7 +98,7 @@ class Detector:
         """Train the network on transformed good images, then learn what good images are to it.
 
         Args:
-            images: Good images, uint8 [H, W] or [H, W, 3], of any size; kept resized in memory.
+            images: Good images, uint8 [H, W] or [H, W, 3], of any size, or of the region's; kept resized in memory.
             checkpoint: Where training keeps its state to resume from; left in place.
             progress: Called as the work goes on: stages "training" and "fitting scores".
 
@@ -135,7 +138,7 @@ class Detector:
         scores, means = [], []
         for _, scored in self._scored(images):
             scores.append(scored.scores)
-            means.append(scored.maps.mean((1, 2)))
+            means.append(self._inspected(scored.maps).mean(1))
         if not scores:
             raise BadInputError("no good images to calibrate on; add images to the line")
         values = torch.cat(scores).cpu().numpy()
@@ -155,7 +158,11 @@ class Detector:
         return np.concatenate(scores) if scores else np.empty(0)
 
     def predict(self, images: Iterable[NDArray[np.uint8]]) -> Iterator[Prediction]:
-        """Score, heatmap and verdict of each image, streamed in order."""
+        """Score, heatmap and verdict of each image, streamed in order.
+
+        Where an image is not inspected its heatmap is as cold as it gets: the scale's foot, or its own coldest place.
+        """
+        region = self.region
         for sizes, scored in self._scored(images):
             values = scored.scores.cpu().numpy()
             verdicts = self.verdicts(values)
@@ -163,7 +170,19 @@ class Detector:
                 full = torch_functional.interpolate(
                     scored.maps[i][None, None].float(), size=size, mode="bilinear", align_corners=False
                 )
-                yield Prediction(float(values[i]), full[0, 0].cpu().numpy(), *verdicts[i])
+                heatmap = full[0, 0].cpu().numpy()
+                if region is not None:
+                    heatmap = region.put_back(heatmap, self.heatmap_scale_[0] if self.heatmap_scale_ else inf)
+                yield Prediction(float(values[i]), heatmap, *verdicts[i])
+
+    @property
+    def region(self) -> Region | None:
+        """What of an image is inspected; None: all of it."""
+        return None if self.settings.region is None else region_of(self.settings.region)
+
+    def refusal(self, image: NDArray[np.uint8]) -> str:
+        """Why an image is not for this detector, without its name; "" for one that is."""
+        return "" if self.region is None else self.region.refusal(*image.shape[:2])
 
     def verdicts(self, scores: NDArray[np.float64]) -> list[tuple[bool | None, float | None]]:
         """Whether an image is rejected, and its p-value, for each score [N]; None for a score that is no number."""
@@ -262,18 +281,27 @@ class Detector:
         return detector
 
     def _scored(self, images: Iterable[NDArray[np.uint8]]) -> Iterator[tuple[list[tuple[int, int]], Scored]]:
-        """Height and width of some images, and their scores; no image is kept once it is prepared."""
-        network = self._fitted()
+        """Height and width of some images, or of their region's box, and their scores.
+
+        No image is kept once it is prepared.
+        """
+        network, region = self._fitted(), self.region
 
         def sized(image: NDArray[np.uint8]) -> tuple[tuple[int, int], Tensor]:
             prepared = prepare(image, self.settings)
-            return (image.shape[0], image.shape[1]), prepared
+            height, width = (image if region is None else image[region.box]).shape[:2]
+            return (height, width), prepared
 
         stream = map(sized, images)
         while batch := list(islice(stream, BATCH)):
             with within_gpu_memory("scoring images"), torch.inference_mode():
                 scored = self._scorer.score(network, torch.stack([prepared for _, prepared in batch]).to(self.device))
             yield [size for size, _ in batch], scored
+
+    def _inspected(self, maps: Tensor) -> Tensor:
+        """Values [..., P] of the inspected places of maps [..., H, W]."""
+        values = maps.flatten(-2)
+        return values if self._inside is None else values[..., self._inside.flatten().to(maps.device)]
 
     def _fitted(self) -> MorphologyNetwork:
         if self._network is None:
@@ -285,17 +313,24 @@ class Detector:
         dtype = self._placement.dtype
         if dtype == torch.float16 and self.device.type == "cpu":
             dtype = None  # a CPU has no fast float16; float32 is the closest that it computes in
-        return make_scorer(self.settings.score, self.table, self.seed, dtype)
+        return make_scorer(self.settings.score, self.table, self.seed, dtype, self._inside)
 
 
 def prepare(image: NDArray[np.uint8], settings: TrainSettings) -> Tensor:
     """An image [H, W] or [H, W, 3] as the network needs it: uint8 [C, H, W] at its size, C = 3 or, for grey, 1.
 
+    What is not inspected goes first, at full resolution: neither resizing nor anything else sees it.
+
     Raises:
-        BadInputError: It is no such image.
+        BadInputError: It is no such image, or not of the size that the region was drawn on.
     """
     if image.dtype != np.uint8 or not image.size or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
         raise BadInputError(f"expected an image uint8 [H, W] or [H, W, 3], got {image.dtype} {image.shape}")
+    if settings.region is not None:
+        region = region_of(settings.region)
+        if reason := region.refusal(*image.shape[:2]):
+            raise BadInputError(f"an image {reason}")
+        image = region.cut(image)
     tensor = torch.from_numpy(np.ascontiguousarray(image))
     tensor = tensor[None] if tensor.ndim == 2 else tensor.permute(2, 0, 1)
     if settings.colour == "grey" and tensor.shape[0] == 3:
@@ -326,11 +361,25 @@ def _place(settings: TrainSettings) -> Placement:
     return place_training(settings)
 
 
-def make_scorer(settings: ScoreSettings, table: Sequence[Case], seed: int, dtype: torch.dtype | None) -> Scorer:
-    """The scorer that the settings name, not yet fitted; `dtype` as in `Scorer`."""
+def _inside(settings: TrainSettings) -> Tensor | None:
+    """bool [H, W] at the network's input size: which places show something that is inspected; None: all."""
+    if settings.region is None:
+        return None
+    region = region_of(settings.region)
+    return shrunk_mask(torch.from_numpy(region.inside[region.box].copy()), *settings.image_size)
+
+
+def make_scorer(
+    settings: ScoreSettings,
+    table: Sequence[Case],
+    seed: int,
+    dtype: torch.dtype | None,
+    inside: Tensor | None = None,
+) -> Scorer:
+    """The scorer that the settings name, not yet fitted; `dtype` and `inside` as in `Scorer`."""
     if settings.kind == "transformation":
-        return TransformationScorer(settings, table, dtype)
-    return DensityScorer(settings, seed, dtype)
+        return TransformationScorer(settings, table, dtype, inside)
+    return DensityScorer(settings, seed, dtype, inside)
 
 
 def _told(training: TrainingResult) -> dict[str, Any]:

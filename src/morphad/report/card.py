@@ -14,6 +14,7 @@ from morphad.decision.calibration import Calibration
 from morphad.decision.gate_checks import MIN_KIND
 from morphad.decision.grounds import Grounds
 from morphad.report.markdown import code, prose
+from morphad.report.region import region_sentences
 from morphad.report.template import span
 from morphad.report.verdict import verdict
 from morphad.settings import LineSettings
@@ -121,6 +122,8 @@ def _head(line: str, metrics: dict[str, Any], calibration: Calibration) -> str:
     if found.remedy:
         said.append(f"What to do: {prose(found.remedy)}")
     said += [f"**Warning.** {prose(warning)}" for warning in found.warnings]
+    if region := region_sentences(metrics):
+        said.append(f"**What is inspected.** {prose(' '.join(region))}")
     return "\n\n".join(said)
 
 
@@ -218,13 +221,15 @@ def _blind_spots(
             said.append("No defect has a mask: whether heatmaps show the right place was not measured.")
         elif metrics["n_masks"] < metrics["n_defect"]:
             said.append(
-                f"{metrics['n_masks']:,} of {counted(metrics['n_defect'], 'defect image')} have a mask; pixel figures "
-                "are of these."
+                f"{metrics['n_masks']:,} of {counted(metrics['n_defect'], 'defect image')} have a mask"
+                f"{' with something in the region' if 'region' in metrics else ''}; pixel figures are of these."
             )
-    return said + _untested_images(settings, training, facts)
+    return said + _untested_images(settings, training, facts, metrics.get("region"))
 
 
-def _untested_images(settings: LineSettings, training: Mapping[str, Any], facts: CardFacts) -> list[str]:
+def _untested_images(
+    settings: LineSettings, training: Mapping[str, Any], facts: CardFacts, region: Mapping[str, Any] | None
+) -> list[str]:
     said = []
     ingest = settings.ingest
     if facts.sizes is not None:
@@ -234,11 +239,13 @@ def _untested_images(settings: LineSettings, training: Mapping[str, Any], facts:
         said.append(f"Images: {sizes} px (height x width), {formats}. Other sizes and formats were not tested.")
     if "image_size" in training and facts.sizes is not None:
         height, width = training["image_size"]
-        factor = max(facts.sizes[1][0] / height, facts.sizes[1][1] / width)
+        largest = facts.sizes[1] if region is None else region["box"]
+        factor = max(largest[0] / height, largest[1] / width)
         if factor > 1:
+            what = "image" if region is None else f"image's region of {_size(largest)} px"
             said.append(
-                f"Every image is resized to {_size((height, width))} px: a pixel there stands for up to {factor:.1f} "
-                "pixels in a row of the largest image."
+                f"Every {what} is resized to {_size((height, width))} px: a pixel there stands for up to {factor:.1f} "
+                f"pixels in a row of {'the largest image' if region is None else 'it'}."
             )
     if any(not form.endswith(" 8 bit") for form in facts.formats):
         said.append(f"16-bit values from {ingest.white_level:,} on are white: differences above it are not seen.")

@@ -17,6 +17,7 @@ from morphad.decision.grounds import Grounds
 from morphad.decision.metrics import is_defect
 from morphad.report.charts import roc_chart, score_histogram
 from morphad.report.pictures import Example, colour_bar, overlay, picture
+from morphad.report.region import region_sentences
 from morphad.report.template import environment, span
 from morphad.report.verdict import Verdict, verdict
 
@@ -120,6 +121,7 @@ def write_page(folder: Path, page: PageData) -> Path:
         .render(
             page=page,
             verdict=verdict(page.metrics, page.calibration),
+            region=region_sentences(page.metrics),
             tiles=_tiles(page.metrics),
             histogram=score_histogram(page.histogram, page.metrics["threshold"]) if page.histogram else None,
             roc=roc_chart(page.roc, page.metrics) if page.roc else None,

@@ -14,6 +14,7 @@ from morphad.settings.ingest import (
 )
 from morphad.settings.project import DataSettings, LineSettings, ProjectSettings
 from morphad.settings.promote import PromoteSettings
+from morphad.settings.region import RegionSettings
 from morphad.settings.register import RegisterSettings
 from morphad.settings.split import SplitSettings
 from morphad.settings.train import CaseSettings, MarginSettings, OptimiserSettings, Pixels, ScoreSettings, TrainSettings
@@ -40,6 +41,7 @@ __all__ = [
     "ProjectSettings",
     "PromoteSettings",
     "Range",
+    "RegionSettings",
     "RegisterSettings",
     "RoleMinimums",
     "ScoreSettings",

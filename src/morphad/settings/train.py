@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from morphad.settings.base import Settings
+from morphad.settings.region import RegionSettings
 
 Pixels = Annotated[int, Field(ge=1, le=64)]
 
@@ -106,8 +107,11 @@ class TrainSettings(Settings):
         default=1,
         description="that share each batch, a GPU each or all on the CPU; auto: one for each visible GPU",
     )
+    region: RegionSettings | None = Field(default=None, description="what of a picture is inspected; null: all of it")
     image_size: tuple[Annotated[int, Field(ge=32, le=1024)], Annotated[int, Field(ge=32, le=1024)]] = Field(
-        default=(224, 224), strict=False, description="height, width in px that every image is resized to"
+        default=(224, 224),
+        strict=False,
+        description="height, width in px that every image, or the box around its region, is resized to",
     )
     colour: Literal["rgb", "grey"] = "rgb"
     backbone: str = Field(

@@ -3,7 +3,7 @@
 from morphad.data.loading import read_pixels
 from morphad.model.detector import Detector
 from morphad.settings import LineSettings
-from morphad.steps.common import Figures, check_decoding, with_role
+from morphad.steps.common import Figures, check_decoding, check_size, with_role
 from morphad.steps.paths import LinePaths
 
 
@@ -20,6 +20,7 @@ def calibrate(settings: LineSettings, paths: LinePaths, seed: int = 0) -> Figure
     rows = with_role(paths.split, "calibration")
     model = Detector.load(paths.fitted)
     check_decoding(paths.line, model, rows, settings.ingest)
+    check_size(paths.line, model.settings.region, rows)
     model.calibrate(read_pixels(rows, paths.pictures, model.decoding, f"calibrating {paths.line}"), settings.calibrate)
     if paths.in_pod:
         model.save(paths.calibration, weights_of=paths.fitted)

@@ -8,9 +8,11 @@ import pandas as pd
 
 from morphad.base.errors import BadInputError
 from morphad.base.files import read_json
+from morphad.base.wording import counted
 from morphad.data.manifest import read_manifest
 from morphad.data.split.holdout import FrozenHoldout
-from morphad.settings import IngestSettings
+from morphad.model.region import region_of
+from morphad.settings import IngestSettings, RegionSettings
 
 if TYPE_CHECKING:
     from morphad.model.detector import Detector
@@ -61,6 +63,20 @@ def check_decoding(line: str, model: "Detector", rows: pd.DataFrame, images: Ing
         raise BadInputError(
             f"{line}: the detector was trained with ingest.white_level {own}, settings now say {today}, and there are "
             f"16-bit images; run `morphad train {line}` again, or set it back"
+        )
+
+
+def check_size(line: str, region: RegionSettings | None, rows: pd.DataFrame) -> None:
+    """Refuse images of another size than the region was drawn on, before any of them is read."""
+    if region is None:
+        return
+    height, width = region.size
+    others = rows[(rows["height"] != height) | (rows["width"] != width)]
+    if not others.empty:
+        first = others.iloc[0]
+        more = f", and so {counted(len(others) - 1, 'other')}" if len(others) > 1 else ""
+        raise BadInputError(
+            f"{line}: {first['path']} {region_of(region).refusal(int(first['height']), int(first['width']))}{more}"
         )
 
 

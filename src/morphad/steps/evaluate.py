@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,11 +22,12 @@ from morphad.data.split.holdout import frozen_rows
 from morphad.data.split.sessions import session_facts
 from morphad.decision import metrics as measures
 from morphad.model.detector import Detector
+from morphad.model.region import Region
 from morphad.model.saved import detector_hash
 from morphad.report.page import DataFacts, Example, PageData, example_indices, write_page
 from morphad.report.pictures import write_contact_sheet
 from morphad.settings import LineSettings
-from morphad.steps.common import Figures, check_decoding, frozen_holdout, label_counts, training_facts
+from morphad.steps.common import Figures, check_decoding, check_size, frozen_holdout, label_counts, training_facts
 from morphad.steps.paths import LinePaths
 from morphad.steps.reads import read_by
 
@@ -43,6 +45,7 @@ def evaluate(settings: LineSettings, paths: LinePaths, seed: int) -> Figures:
     if model.calibration_ is None or model.heatmap_scale_ is None:
         raise BadInputError(f"{paths.detector}: has no calibration; run `morphad calibrate {paths.line}` first")
     check_decoding(paths.line, model, rows, settings.ingest)
+    check_size(paths.line, model.settings.region, rows)
     with MapSpool() as maps:
         pixels = read_pixels(rows, paths.pictures, model.decoding, f"evaluating {paths.line}")
         scored = _score_holdout(model, rows, pixels, maps)
@@ -54,6 +57,7 @@ def evaluate(settings: LineSettings, paths: LinePaths, seed: int) -> Figures:
             kinds=scored["defect"].tolist(),
             masks=read_masks(rows, paths.pictures, model.decoding.max_megapixels),
             maps=maps,
+            inspected=None if model.region is None else model.region.inside,
             seed=seed,
         )
     roc = measures.roc_points(scored["label"], scored["score"])
@@ -62,6 +66,8 @@ def evaluate(settings: LineSettings, paths: LinePaths, seed: int) -> Figures:
     grounds = session_facts(everyone, settings.split.by, np.asarray(model.calibration_.scores), scores_by_path)
     figures["grounds"] = grounds.to_json()
     figures["pending_verdicts"] = int((everyone["pending"] != "").sum()) if "pending" in everyone else 0
+    if model.region is not None:
+        figures["region"] = _region_facts(model.region, rows, figures["n_masks"])
     figures["detector_hash"] = detector_hash(paths.detector)
     figures["holdout_id"] = frozen.id
     page = PageData(
@@ -103,6 +109,14 @@ def _score_holdout(
         predictions.append((prediction.score, prediction.rejected, prediction.p_value))
     scored = pd.DataFrame(predictions, columns=["score", "rejected", "p_value"])
     return pd.concat([rows[["path", "label", "defect"]], scored], axis=1)
+
+
+def _region_facts(region: Region, rows: pd.DataFrame, n_masks: int) -> dict[str, Any]:
+    """Share inspected, size of the box around it, and how many masks mark nothing in it."""
+    rows_inside, columns_inside = region.box
+    box = [rows_inside.stop - rows_inside.start, columns_inside.stop - columns_inside.start]
+    masks = int(((rows["label"] == "defect") & (rows["mask"] != "")).sum())
+    return {"inspected": region.share, "box": box, "masks_outside": masks - n_masks}
 
 
 def _examples(model: Detector, rows: pd.DataFrame, scored: pd.DataFrame, pictures: Pictures) -> list[Example]:

@@ -2,10 +2,11 @@
 
 from morphad.base.progress import Display
 from morphad.data.loading import read_pixels
+from morphad.data.manifest import read_manifest
 from morphad.model.detector import Detector
 from morphad.model.training.placing import place_training
 from morphad.settings import LineSettings
-from morphad.steps.common import Figures, training_facts, with_role
+from morphad.steps.common import Figures, check_size, training_facts, with_role
 from morphad.steps.paths import LinePaths
 
 
@@ -20,11 +21,13 @@ def train(settings: LineSettings, paths: LinePaths, seed: int, *, gpus: int = 0)
             of them works, the figures hold a warning.
 
     Raises:
-        BadInputError: Too few training images, settings that do not fit network, device or its memory; nothing is
-            read where the device is not there.
+        BadInputError: Too few training images, settings that do not fit network, device or its memory, or images
+            of another size than the region's; nothing is read where the device is not there.
     """
     unfitted = Detector(settings.train, seed, place_training(settings.train, gpus), settings.ingest.decoding)
     rows = with_role(paths.split, "train")
+    everyone = read_manifest(paths.split)  # calibration and holdout, too: now, and not after hours
+    check_size(paths.line, settings.train.region, everyone[everyone["role"] != "excluded"])
     pixels = read_pixels(rows, paths.pictures, unfitted.decoding, f"reading {paths.line}")
     with Display(paths.line) as progress:
         detector = unfitted.fit(pixels, checkpoint=paths.checkpoint, progress=progress)

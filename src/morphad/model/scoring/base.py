@@ -7,6 +7,7 @@ from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from morphad.base.errors import BadInputError
 from morphad.model.network import MorphologyNetwork
@@ -32,12 +33,15 @@ class Scorer(ABC):
 
     Args:
         dtype: What the network's forward passes are computed in; None for float32. All else is float32.
+        inside: bool [H, W] at the network's input size, true where the image is inspected: other places count
+            nowhere. None: everywhere.
     """
 
     MIN_IMAGES: ClassVar[int]
 
-    def __init__(self, dtype: torch.dtype | None) -> None:
+    def __init__(self, dtype: torch.dtype | None, inside: Tensor | None = None) -> None:
         self._dtype = dtype
+        self._inside = inside
 
     def check_count(self, count: int) -> None:
         """Refuse too few good training images.
@@ -71,6 +75,23 @@ class Scorer(ABC):
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Restore what `state` gave."""
 
+    def _counting(self, maps: Tensor) -> Tensor:
+        """Values [..., P] of those places of maps [..., h, w], of any size, that count: P <= h * w, in rows."""
+        values = maps.flatten(-2)
+        inside = self._inside_grid(maps)
+        return values if inside is None else values[..., inside.flatten()]
+
+    def _inside_grid(self, maps: Tensor) -> Tensor | None:
+        """`inside` on the grid of maps [..., h, w]; a place that shows anything inspected counts."""
+        return None if self._inside is None else shrunk_mask(self._inside, *maps.shape[-2:]).to(maps.device)
+
     def _autocast(self, images: Tensor) -> torch.autocast:
         """The context for a forward pass of `images`."""
         return torch.autocast(images.device.type, dtype=self._dtype or torch.bfloat16, enabled=self._dtype is not None)
+
+
+def shrunk_mask(mask: Tensor, height: int, width: int) -> Tensor:
+    """A mask bool [H, W] on a grid of another size: true wherever a place shares a pixel with it."""
+    if mask.shape == (height, width):
+        return mask
+    return functional.adaptive_max_pool2d(mask[None].float(), (height, width))[0] > 0

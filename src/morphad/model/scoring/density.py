@@ -23,8 +23,14 @@ class Density(ABC):
     neighbourhoods = False
 
     @abstractmethod
-    def update(self, features: Tensor) -> None:
-        """Add features [B, C, h, w] of good images."""
+    def update(self, features: Tensor, inside: Tensor | None = None) -> None:
+        """Add features [B, C, h, w] of good images.
+
+        Args:
+            features: Of the images.
+            inside: bool [h, w], the places that count; None: all. What lies elsewhere is painted over and alike in
+                every image: only a density that pools all places has to leave it out.
+        """
 
     @abstractmethod
     def finish(self) -> "Density":

@@ -28,7 +28,7 @@ class GaussianDensity(Density):
         self._origin = self._sum = self._products = torch.empty(0)
         self._chosen = self._mean = self._whitening = torch.empty(0)
 
-    def update(self, features: Tensor) -> None:
+    def update(self, features: Tensor, inside: Tensor | None = None) -> None:
         """As in `Density`."""
         if self._count == 0:
             total = features.shape[1]

@@ -34,9 +34,10 @@ class MemoryDensity(Density):
         self._candidates = UniformSample(size * self.CANDIDATES_PER_PATCH, seed)
         self._memory = self._mean = self._whitening = torch.empty(0)
 
-    def update(self, features: Tensor) -> None:
+    def update(self, features: Tensor, inside: Tensor | None = None) -> None:
         """As in `Density`."""
-        self._candidates.add(_places(features).flatten(0, 1))
+        places = _places(features)
+        self._candidates.add((places if inside is None else places[:, inside.flatten()]).flatten(0, 1))
 
     def finish(self) -> "MemoryDensity":
         """As in `Density`."""

@@ -42,8 +42,10 @@ class DensityScorer(Scorer):
     SMOOTHING = 2 / 224  # standard deviation of the map's smoothing as a share of its shorter side
     PEAK = 0.01  # share of a map whose mean is its peak: a maximum alone follows the noise of single places
 
-    def __init__(self, settings: ScoreSettings, seed: int, dtype: torch.dtype | None) -> None:
-        super().__init__(dtype)
+    def __init__(
+        self, settings: ScoreSettings, seed: int, dtype: torch.dtype | None, inside: Tensor | None = None
+    ) -> None:
+        super().__init__(dtype, inside)
         self._seed = seed
         self._layers = settings.layers
         self._views = [parse_case(name) for name in settings.views]
@@ -72,12 +74,15 @@ class DensityScorer(Scorer):
         self._take_in(network, images[~held_out], report)
         unseen = images[held_out]
         distances = self._distances(network, unseen)
-        self._edge_gains = edge_gains(distances)
+        self._edge_gains = edge_gains(distances, self._inside_grid(distances[..., 0]))
         clean = self._peaks(distances)
         self._centres = clean.mean(0)
         self._scales = clean.std(0).clamp_min(1e-3 * self._centres.abs().max()).clamp_min(1e-6)
         rounds = -(-self.SYNTHETIC // len(unseen))
-        spoilt = [self._peaks(self._distances(network, with_anomalies(unseen, self._seed + i))) for i in range(rounds)]
+        spoilt = [
+            self._peaks(self._distances(network, with_anomalies(unseen, self._seed + i, self._inside)))
+            for i in range(rounds)
+        ]
         self._weights = component_weights(clean, torch.stack(spoilt).mean(0), self._scales)
         self._take_in(network, unseen, report)
         return self
@@ -119,7 +124,8 @@ class DensityScorer(Scorer):
             for view, components in zip(self._views, self._components, strict=True):
                 features = self._features(network, batch, view)
                 for density in chain(*components.values()):
-                    density.update(features(density.neighbourhoods))
+                    found = features(density.neighbourhoods)
+                    density.update(found, self._inside_grid(found))
             report(len(batch))
         for _, density in self._named():
             density.finish()
@@ -156,7 +162,8 @@ class DensityScorer(Scorer):
         parts = torch.split(distances * self._edge_gains, [len(densities) for _, densities in components], -1)
         maps = [(kind, part.mean(-1)) for (kind, _), part in zip(components, parts, strict=True)]
         memory = next((m for kind, m in maps if kind == "memory"), None)  # one at most beside others
-        contrast = 1 if memory is None else contrast_with_surroundings(memory)
+        inside = self._inside_grid(distances[..., 0])
+        contrast = 1 if memory is None else contrast_with_surroundings(memory, inside)
         return torch.stack([m if kind == "memory" else m * contrast for kind, m in maps], -1)
 
     def _peaks(self, distances: Tensor) -> Tensor:
@@ -169,8 +176,8 @@ class DensityScorer(Scorer):
         )
 
     def _peak(self, maps: Tensor) -> Tensor:
-        """[B]: the mean of the highest `PEAK` of each map [B, H, W]."""
-        pixels = maps.flatten(1)
+        """[B]: the mean of the highest `PEAK` of each map [B, H, W], of the places that count."""
+        pixels = self._counting(maps)
         return pixels.topk(max(1, round(self.PEAK * pixels.shape[1])), 1).values.mean(1)
 
     def _smoothed(self, maps: Tensor) -> Tensor:
@@ -180,7 +187,7 @@ class DensityScorer(Scorer):
         return _smoothing(maps.shape[1], height, sigma, maps) @ maps @ _smoothing(maps.shape[2], width, sigma, maps).T
 
 
-def edge_gains(distances: Tensor) -> Tensor:
+def edge_gains(distances: Tensor, inside: Tensor | None = None) -> Tensor:
     """What brings distances near the edge down to those of the inner places.
 
     The network pads with zeros and finds structure at the edge, most of all in the corners, where there is none. Good
@@ -188,22 +195,31 @@ def edge_gains(distances: Tensor) -> Tensor:
 
     Args:
         distances: Of good images [N, h, w, K], by K densities.
+        inside: bool [h, w], the places that count; None: all.
 
     Returns:
         [h, w, K] in (0, 1], one value a density and zone of `_zones`: how high distances go in the inner zone by how
         high they go in this one, each the mean and two deviations. None is above 1, for a bland rim is not to be made
-        loud.
+        loud; all are 1 where no place of the inner zone counts.
     """
     zones = _zones(*distances.shape[1:3]).to(distances.device)
-    high = torch.empty_like(distances[0])
-    for zone in set(zones.flatten().tolist()):
-        deviation, mean = torch.std_mean(distances[:, zones == zone].double(), (0, 1), correction=0)
-        high[zones == zone] = (mean + 2 * deviation).float()
-    high = high.clamp_min(1e-6)
-    return (high[high.shape[0] // 2, high.shape[1] // 2] / high).clamp_max(1)
+    inner = int(zones[zones.shape[0] // 2, zones.shape[1] // 2])
+    counting = zones if inside is None else torch.where(inside, zones, -1)
+    gains = torch.ones_like(distances[0])
+    present = set(counting.flatten().tolist()) - {-1}
+
+    def high(zone: int) -> Tensor:
+        deviation, mean = torch.std_mean(distances[:, counting == zone].double(), (0, 1), correction=0)
+        return (mean + 2 * deviation).float().clamp_min(1e-6)
+
+    if inner in present:
+        reference = high(inner)
+        for zone in present:
+            gains[zones == zone] = (reference / high(zone)).clamp_max(1)
+    return gains
 
 
-def contrast_with_surroundings(maps: Tensor) -> Tensor:
+def contrast_with_surroundings(maps: Tensor, inside: Tensor | None = None) -> Tensor:
     """How far each place of a sharp map stands out from its surroundings.
 
     A Gaussian sees averaged features, principal components whole cells: both say well how much is wrong and blur where.
@@ -211,13 +227,22 @@ def contrast_with_surroundings(maps: Tensor) -> Tensor:
 
     Args:
         maps: Distances [N, h, w], none below zero.
+        inside: bool [h, w], the places that count; None: all.
 
     Returns:
         [N, h, w]: each by the mean over a window of half the map's sides around it; all ones where there is nothing.
     """
     radii = [side // 4 for side in maps.shape[1:]]
     window = [2 * radius + 1 for radius in radii]
-    around = functional.avg_pool2d(maps[:, None], window, 1, radii, count_include_pad=False)[:, 0]
+
+    def mean(values: Tensor) -> Tensor:
+        return functional.avg_pool2d(values[:, None], window, 1, radii, count_include_pad=False)[:, 0]
+
+    if inside is None:
+        around = mean(maps)
+    else:
+        share = mean(inside[None].to(maps.dtype))
+        around = torch.where(share > 0, mean(maps * inside) / share.clamp_min(1e-6), maps)
     return (maps + 1e-6) / (around + 1e-6)
 
 

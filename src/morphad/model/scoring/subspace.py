@@ -29,7 +29,7 @@ class SubspaceDensity(Density):
         self._images = UniformSample(self.SAMPLE, seed)
         self._mean = self._components = torch.empty(0)
 
-    def update(self, features: Tensor) -> None:
+    def update(self, features: Tensor, inside: Tensor | None = None) -> None:
         """As in `Density`."""
         self._images.add(_cells(features, self.CELLS).flatten(1))
 

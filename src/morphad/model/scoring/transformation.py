@@ -23,8 +23,10 @@ class TransformationScorer(Scorer):
 
     MIN_IMAGES = 2
 
-    def __init__(self, settings: ScoreSettings, table: Sequence[Case], dtype: torch.dtype | None) -> None:
-        super().__init__(dtype)
+    def __init__(
+        self, settings: ScoreSettings, table: Sequence[Case], dtype: torch.dtype | None, inside: Tensor | None = None
+    ) -> None:
+        super().__init__(dtype, inside)
         count = min(settings.cases, len(table))
         self._indices = [round(i * (len(table) - 1) / max(1, count - 1)) for i in range(count)]
         self._cases = [table[index] for index in self._indices]
@@ -37,7 +39,7 @@ class TransformationScorer(Scorer):
         for batch in torch.split(images, BATCH):
             image_evidence, place_evidence = self._evidence(network, batch)
             whole.append(image_evidence)
-            places.append(place_evidence.flatten(2).mean(2))
+            places.append(self._counting(place_evidence).mean(2))
             report(len(batch))
         evidence, place = torch.cat(whole), torch.cat(places)
         self._image_mean, self._image_std = evidence.mean(0), evidence.std(0).clamp_min(1e-4)
@@ -72,7 +74,7 @@ class TransformationScorer(Scorer):
         for index, case in zip(self._indices, self._cases, strict=True):
             with self._autocast(images):
                 embedded = network.embed_places(transform(images, case))
-            whole.append(1 - network.case_cosines(embedded.mean((2, 3)))[:, index])
+            whole.append(1 - network.case_cosines(self._counting(embedded).mean(2))[:, index])
             place_cosines = network.case_cosines(embedded.movedim(1, -1).flatten(0, 2))[:, index]
             places.append(1 - place_cosines.reshape(len(images), *embedded.shape[2:]))
         return torch.stack(whole, 1), torch.stack(places, 1)
