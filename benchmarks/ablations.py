@@ -62,7 +62,7 @@ def run(variant: str, folder: Path, seed: int, networks: Path) -> Row:
     if variant == EDGE:
         density_scorer.EDGE = 0
     if variant == RELIEF:
-        density_scorer.contrast_with_surroundings = torch.ones_like  # type: ignore[assignment]
+        density_scorer.contrast_with_surroundings = lambda maps, inside=None: torch.ones_like(maps)
     training = sha256_json({key: value for key, value in VARIANTS[variant].items() if key != "score"})
     network = networks / f"{folder.name}-{seed}-{training[:16]}.safetensors"
     return measure_morphad(folder, {"preset": "default", **VARIANTS[variant]}, seed, network)

@@ -34,6 +34,7 @@ def render(
     *,
     peers: Runs,
     few: Runs,
+    shapes: Runs,
     ablations: Runs,
     ablations_without_relief: Runs,
     paper: Runs,
@@ -45,11 +46,12 @@ def render(
     Args:
         peers: Runs of benchmarks/peers.py.
         few: The same on sets of benchmarks/few.py.
+        shapes: Of benchmarks/shapes.py.
         ablations: Of benchmarks/ablations.py.
         ablations_without_relief: The same, each without the contours as well.
         paper: Of benchmarks/paper.py.
         one_class: Of benchmarks/one_class.py.
-        texts: What people wrote, by section: intro, peers, few, ablations, without_relief,
+        texts: What people wrote, by section: intro, peers, few, shapes, ablations, without_relief,
             paper, one_class, open.
     """
     models, sets = _names(peers, 1), _names(peers, 0)
@@ -68,6 +70,11 @@ def render(
         for metric in ("image_auroc", "aupro"):
             measured = [name for name in _names(few, 0) if _values(few, name, OURS, metric)]
             parts += [f"### {TITLES[metric]}, few good images", by_set(few, metric, measured, _names(few, 1))]
+    if shapes:
+        parts += ["## Pictures that are not square", texts.get("shapes", "")]
+        for metric in ("image_auroc", "aupro"):
+            table = by_set(shapes, metric, _names(shapes, 0), _names(shapes, 1))
+            parts += [f"### {TITLES[metric]}, by shape", table]
     if ablations:
         shared = [f"{name}/{OURS}" for name in _names(ablations, 0)]
         whole = {key: row for key, row in peers.items() if key.rsplit("/", 1)[0] in shared}
@@ -87,7 +94,7 @@ def render(
         "## Not done, and limits",
         texts.get("open", ""),
         "## Revisions",
-        revisions(peers, few, ablations, ablations_without_relief, paper, one_class),
+        revisions(peers, few, shapes, ablations, ablations_without_relief, paper, one_class),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -308,7 +315,7 @@ def _bold(cells: Sequence[str], values: Sequence[float | None]) -> list[str]:
 def main() -> None:
     """Write the page and its picture."""
     runs = {}
-    for name in ("peers", "few", "ablations", "ablations_without_relief", "paper", "one_class"):
+    for name in ("peers", "few", "shapes", "ablations", "ablations_without_relief", "paper", "one_class"):
         path = FOLDER / f"{name}.json"
         runs[name] = read_json(path) if path.exists() else {}
     sections = (FOLDER / "texts.md").read_text(encoding="utf-8").split("\n# ")

@@ -105,9 +105,11 @@ def test_a_page_of_all_runs_holds_every_part_and_no_pixel_figures_where_there_ar
     of_default = {"bottle/no training/0": row(0.97, case_accuracy=None), "bottle/no relief/0": row(0.96)}
     without_relief = {"bottle/no training/0": row(0.94, case_accuracy=None)}
     few = {"screw-10/morphad/0": row(0.7, aupro=0.5), "screw-10/padim/0": row(0.6, aupro=0.6)}
+    shapes = {"rods/own shape/0": row(0.93, aupro=0.8), "rods/squeezed to a square/0": row(0.84, aupro=0.7)}
     page = render(
         peers=RUNS,
         few=few,
+        shapes=shapes,
         ablations=of_default,
         ablations_without_relief=without_relief,
         paper=of_paper,
@@ -119,6 +121,8 @@ def test_a_page_of_all_runs_holds_every_part_and_no_pixel_figures_where_there_ar
     assert "| bottle | crack |" in page
     assert "| screw-10 | **70.0** | 60.0 |" in page
     assert "| screw-10 | 50.0 | **60.0** |" in page
+    assert "| set | own shape | squeezed to a square |\n|---|---|---|\n| rods | **93.0** | 84.0 |" in page
+    assert "| rods | **80.0** | 70.0 |" in page
     assert "| no training | 97.0 | -1.00 (1) | - |" in page  # against morphad with the same seed
     assert "| no training | 94.0 | -2.00 (1) | - |" in page  # against no relief with the same seed
     assert "| paper | 80.0 | +20.00 (1) | 70.0 |" in page

@@ -74,8 +74,10 @@ def measure(
     training, test = read_set(folder)
     started = time.perf_counter()
     detector = Detector(train_settings(dict(settings)), seed)
+    sizes = [pixels.shape[:2] for pixels in _pixels(training, f"measuring {folder.name}")]
     with Display(folder.name) as progress:
-        detector.fit(_pixels(training, f"reading {folder.name}"), checkpoint=checkpoint, progress=progress)
+        pixels = _pixels(training, f"reading {folder.name}")
+        detector.fit(pixels, sizes=sizes, checkpoint=checkpoint, progress=progress)
     fitted = time.perf_counter()
     scores: list[float] = []
     with MapSpool() as maps:

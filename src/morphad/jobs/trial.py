@@ -83,7 +83,8 @@ def try_folder(folder: Path, also: Sequence[Path], page: Path, *, seed: int = 0,
 
     detector = Detector(train_settings({"preset": preset}), seed, decoding=ingest.decoding)
     with Display(folder.name) as progress:
-        detector.fit(pixels(learned["path"]), progress=progress)
+        sizes = zip(learned["height"], learned["width"], strict=True)
+        detector.fit(pixels(learned["path"]), sizes=sizes, progress=progress)
     detector.calibrate(pixels(kept["path"]), CalibrateSettings(false_reject_rate="attainable"))
     calibration, scale = detector.calibration_, detector.heatmap_scale_
     assert calibration is not None and scale is not None  # noqa: S101 -- calibrated just above

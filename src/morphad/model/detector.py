@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
-from itertools import islice
+from itertools import chain, islice
 from math import inf
 from pathlib import Path
 from typing import Any, Self
@@ -28,6 +28,7 @@ from morphad.model.morphology import Case, case_table, parse_case
 from morphad.model.network import MorphologyNetwork
 from morphad.model.records import Prediction, TrainingResult
 from morphad.model.region import Region, region_of
+from morphad.model.resolution import input_size
 from morphad.model.saved import DESCRIPTION
 from morphad.model.scoring.base import BATCH, Scored, Scorer, shrunk_mask
 from morphad.model.scoring.patches import DensityScorer
@@ -93,12 +94,19 @@ class Detector:
         self._network: MorphologyNetwork | None = None
 
     def fit(
-        self, images: Iterable[NDArray[np.uint8]], *, checkpoint: Path | None = None, progress: Progress = silent
+        self,
+        images: Iterable[NDArray[np.uint8]],
+        *,
+        sizes: Iterable[tuple[int, int]] = (),
+        checkpoint: Path | None = None,
+        progress: Progress = silent,
     ) -> Self:
         """Train the network on transformed good images, then learn what good images are to it.
 
         Args:
             images: Good images, uint8 [H, W] or [H, W, 3], of any size, or of the region's; kept resized in memory.
+            sizes: Their heights and widths, px, which say in what shape the network sees images where the settings do
+                not; none: that of the first image says it.
             checkpoint: Where training keeps its state to resume from; left in place.
             progress: Called as the work goes on: stages "training" and "fitting scores".
 
@@ -107,9 +115,14 @@ class Detector:
         """
         from morphad.model.training.fit import train_network  # noqa: PLC0415 -- who only scores does not train
 
-        prepared = [prepare(image, self.settings) for image in images]
-        if not prepared:
+        stream = iter(images)
+        first = next(stream, None)
+        if first is None:
             raise BadInputError("no good images to train on; add images to the line")
+        size = input_size(self.settings, list(sizes) or [first.shape[:2]])
+        self.settings = self.settings.model_copy(update={"image_size": size})
+        self._inside = _inside(self.settings)
+        prepared = [prepare(image, self.settings) for image in chain([first], stream)]
         self._scorer = self._make_scorer()
         self._scorer.check_count(len(prepared))  # before minutes of training
         good = torch.stack(prepared)
@@ -338,7 +351,8 @@ def prepare(image: NDArray[np.uint8], settings: TrainSettings) -> Tensor:
         for top in range(0, tensor.shape[1], _STRIP):  # as the arithmetic is in float: four times the picture's bytes
             grey[:, top : top + _STRIP] = transforms.rgb_to_grayscale(tensor[:, top : top + _STRIP])
         tensor = grey
-    resized: Tensor = transforms.resize(tensor, list(settings.image_size), antialias=True)
+    size = input_size(settings, [(tensor.shape[1], tensor.shape[2])])
+    resized: Tensor = transforms.resize(tensor, list(size), antialias=True)
     return resized.expand(1 if settings.colour == "grey" else 3, -1, -1).contiguous()
 
 
@@ -366,7 +380,7 @@ def _inside(settings: TrainSettings) -> Tensor | None:
     if settings.region is None:
         return None
     region = region_of(settings.region)
-    return shrunk_mask(torch.from_numpy(region.inside[region.box].copy()), *settings.image_size)
+    return shrunk_mask(torch.from_numpy(region.inside[region.box].copy()), *input_size(settings, ()))
 
 
 def make_scorer(

@@ -108,10 +108,11 @@ class TrainSettings(Settings):
         description="that share each batch, a GPU each or all on the CPU; auto: one for each visible GPU",
     )
     region: RegionSettings | None = Field(default=None, description="what of a picture is inspected; null: all of it")
-    image_size: tuple[Annotated[int, Field(ge=32, le=1024)], Annotated[int, Field(ge=32, le=1024)]] = Field(
-        default=(224, 224),
+    image_size: tuple[Annotated[int, Field(ge=32, le=1024)], Annotated[int, Field(ge=32, le=1024)]] | None = Field(
+        default=None,
         strict=False,
-        description="height, width in px that every image, or the box around its region, is resized to",
+        description="height, width in px that every image, or the box around its region, is resized to; null: in the "
+        "images' own shape, the shorter side 224 px, the longer one 1024 px at most",
     )
     colour: Literal["rgb", "grey"] = "rgb"
     backbone: str = Field(

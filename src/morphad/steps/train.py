@@ -30,7 +30,8 @@ def train(settings: LineSettings, paths: LinePaths, seed: int, *, gpus: int = 0)
     check_size(paths.line, settings.train.region, everyone[everyone["role"] != "excluded"])
     pixels = read_pixels(rows, paths.pictures, unfitted.decoding, f"reading {paths.line}")
     with Display(paths.line) as progress:
-        detector = unfitted.fit(pixels, checkpoint=paths.checkpoint, progress=progress)
+        sizes = zip(rows["height"], rows["width"], strict=True)
+        detector = unfitted.fit(pixels, sizes=sizes, checkpoint=paths.checkpoint, progress=progress)
     detector.save(paths.fitted)
     paths.checkpoint.unlink(missing_ok=True)
     begun = detector.training_.resumed_from if detector.training_ else 0

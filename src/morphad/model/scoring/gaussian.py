@@ -9,6 +9,8 @@ from torch.nn import functional
 from morphad.base.errors import BadInputError
 from morphad.model.scoring.density import SHRINKAGE, Density
 
+_AT_ONCE = 256  # places whose covariances are in memory a second and third time
+
 
 class GaussianDensity(Density):
     """One Gaussian a position over a fixed random choice of channels; the distance is Mahalanobis.
@@ -51,13 +53,17 @@ class GaussianDensity(Density):
         if self._count < 2:
             raise BadInputError(f"a Gaussian needs at least 2 good images, got {self._count}; add images")
         mean = self._sum / self._count
-        covariance = self._products / self._count - mean[:, :, None] * mean[:, None, :]
-        covariance *= self._count / (self._count - 1)
+        self._mean = (self._origin + mean).float()
+        self._whitening = torch.empty(self._products.shape, device=mean.device)
         identity = torch.eye(mean.shape[1], dtype=mean.dtype, device=mean.device)
-        factor = torch.linalg.cholesky(covariance + SHRINKAGE * identity)
-        # Substitution, because the batched inverse is wrong or raises in some builds of MKL.
-        whitening = torch.linalg.solve_triangular(factor, identity.expand_as(factor), upper=False)
-        self._mean, self._whitening = (self._origin + mean).float(), whitening.float()
+        for part in torch.split(torch.arange(len(mean), device=mean.device), _AT_ONCE):
+            covariance = self._products[part] / self._count - mean[part, :, None] * mean[part, None, :]
+            covariance *= self._count / (self._count - 1)
+            factor = torch.linalg.cholesky(covariance + SHRINKAGE * identity)
+            # Substitution, because the batched inverse is wrong or raises in some builds of MKL.
+            self._whitening[part] = torch.linalg.solve_triangular(
+                factor, identity.expand_as(factor), upper=False
+            ).float()
         return self
 
     def distances(self, features: Tensor) -> Tensor:
