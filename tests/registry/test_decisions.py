@@ -10,7 +10,7 @@ from mlflow.tracking import MlflowClient
 
 from exhaustive import sample
 from morphad.base.errors import BadInputError, CheckFailedError, MorphadError, ServiceError
-from morphad.registry import Actor, OvertakenError, Registry, decisions
+from morphad.registry import Actor, OvertakenError, Registry, repairs
 from morphad.settings import RegisterSettings
 
 YES: dict[str, Any] = {"promote": True, "reasons": ["not inferior"], "figures": {"auroc_difference": [0.0, 0.1]}}
@@ -451,18 +451,18 @@ def test_two_who_adopt_at_once_make_one_record(
 ) -> None:
     add_versions(3)
     client.set_registered_model_alias(f"morphad-{line}", "champion", "2")
-    original = decisions.plan_repair
+    original = repairs.plan_repair
 
     def overtaken(*args: Any, **kwargs: Any) -> Any:
         planned = original(*args, **kwargs)
         with monkeypatch.context() as patched:
-            patched.setattr(decisions, "plan_repair", original)
+            patched.setattr(repairs, "plan_repair", original)
             registry.repair(line, "from before", "anna")
             registry.promote(line, 3, YES, "anna")
         return planned
 
     with monkeypatch.context() as patched:
-        patched.setattr(decisions, "plan_repair", overtaken)
+        patched.setattr(repairs, "plan_repair", overtaken)
         with pytest.raises(OvertakenError, match="anna"):
             registry.repair(line, "from before", "bert")
     assert acts(registry, line) == [("adopted", 2, 2), ("promoted", 3, 3)]

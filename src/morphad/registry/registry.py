@@ -9,14 +9,15 @@ from typing import Any
 
 from morphad.base.errors import BadInputError
 from morphad.base.text import masked
-from morphad.registry import changes, decisions, dossier, fetching, publishing, trail_store, versions
+from morphad.registry import changes, dossier, fetching, publishing, repairs, trail_store, versions
 from morphad.registry import retention as retentions
 from morphad.registry.account import authenticated_account
 from morphad.registry.changes import Found
 from morphad.registry.connection import Connection
-from morphad.registry.decisions import Desk, Repair
+from morphad.registry.decisions import Desk
 from morphad.registry.dossier_format import Facts
 from morphad.registry.records import CHALLENGER, Actor, DatasetFacts, Registration, Version
+from morphad.registry.repairs import Repair
 from morphad.registry.retention import Pruning, Retention
 from morphad.registry.standing import Standing
 from morphad.registry.trail import Entry, Trail, phrase
@@ -326,13 +327,13 @@ class Registry:
             to: Choose this version, of those that served before.
         """
         with self._connection.session() as client:
-            return decisions.plan_repair(client, line, accept=accept, to=to)[1]
+            return repairs.plan_repair(client, line, accept=accept, to=to)[1]
 
     def repair(self, line: str, why: str, actor: str, *, accept: bool = False, to: int | None = None) -> Repair:
         """Do what `plan_repair` plans, and put it on record."""
         with self._desk(line, actor) as desk:
-            found, planned = decisions.plan_repair(desk.client, line, accept=accept, to=to)
-            decisions.repair(desk, found, planned, why, self.check)
+            found, planned = repairs.plan_repair(desk.client, line, accept=accept, to=to)
+            repairs.repair(desk, found, planned, why, self.check)
             return planned
 
     def plan_prune(self, line: str, retention: Retention) -> Pruning:

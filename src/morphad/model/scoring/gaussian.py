@@ -1,6 +1,6 @@
 """One Gaussian a position: PaDiM's density."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from torch.nn import functional
 from morphad.base.errors import BadInputError
 from morphad.model.scoring.density import SHRINKAGE, Density
 
-_AT_ONCE = 256  # places whose covariances are in memory a second and third time
+_AT_ONCE = 256  # places whose matrices are in memory a second and third time
 
 
 class GaussianDensity(Density):
@@ -46,7 +46,8 @@ class GaussianDensity(Density):
         rows = self._rows(features) - self._origin[:, None, :]
         self._count += rows.shape[1]
         self._sum += rows.sum(1)
-        self._products += rows.transpose(1, 2) @ rows
+        for part in _parts(len(rows)):
+            self._products[part] += rows[part].transpose(1, 2) @ rows[part]
 
     def finish(self) -> "GaussianDensity":
         """As in `Density`."""
@@ -56,7 +57,7 @@ class GaussianDensity(Density):
         self._mean = (self._origin + mean).float()
         self._whitening = torch.empty(self._products.shape, device=mean.device)
         identity = torch.eye(mean.shape[1], dtype=mean.dtype, device=mean.device)
-        for part in torch.split(torch.arange(len(mean), device=mean.device), _AT_ONCE):
+        for part in _parts(len(mean)):
             covariance = self._products[part] / self._count - mean[part, :, None] * mean[part, None, :]
             covariance *= self._count / (self._count - 1)
             factor = torch.linalg.cholesky(covariance + SHRINKAGE * identity)
@@ -85,3 +86,8 @@ class GaussianDensity(Density):
         """[h * w, B, kept] float32."""
         averaged = functional.avg_pool2d(features[:, self._chosen].float(), 3, 1, 1, count_include_pad=False)
         return averaged.flatten(2).permute(2, 0, 1)
+
+
+def _parts(places: int) -> Iterator[slice]:
+    for start in range(0, places, _AT_ONCE):
+        yield slice(start, start + _AT_ONCE)
