@@ -28,8 +28,10 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# As many at once as there are cores, each with one thread; the tests of a file share what they set up.
-PYTEST = PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+# One more at once than there are cores, for tests wait for servers a third of their time; each with one thread. The tests
+# of a file share what they set up.
+WORKERS = $(shell $(BIN)/python -c "import os; print((os.cpu_count() or 1) + 1)")
+PYTEST = PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 unit: setup
 	$(PYTEST)
