@@ -44,7 +44,7 @@ from stack.ports import free_port
 from stack.server import Server
 from stack.stack import Stack
 
-LINE, BUCKET = "weave", "camera"
+LINE, BUCKET = "oven", "camera"
 AWAY = {"ingest": "s3", "register": "mlflow", "promote": "mlflow"}
 SETTINGS: dict[str, Any] = {
     "ingest": {"source": "s3", "path": f"s3://{BUCKET}/weave"},
@@ -170,7 +170,7 @@ def run(stack: Stack, seconds: float, patience_seconds: int = 60) -> dict[str, A
         status = dsl.PipelineTaskFinalStatus("SUCCEEDED", "", "", 0, "")
         notify.python_func([{"line": LINE}], "r", "manual", state, status, summary)
         table = Path(summary.path).read_text(encoding="utf-8")
-    return {"green": "| weave | done |" in table, "steps": steps, "table": table}
+    return {"green": f"| {LINE} | done |" in table, "steps": steps, "table": table}
 
 
 @contextmanager

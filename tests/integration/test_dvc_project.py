@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from exhaustive import EXHAUSTIVE
 from tiny import TRAIN
 
 REPO = Path(__file__).resolve().parents[2]
@@ -87,6 +88,7 @@ def test_a_first_run_that_failed_leaves_nothing_to_git_that_dvc_keeps(project: P
     assert "mlflow.db" not in files
 
 
+@pytest.mark.skipif(not EXHAUSTIVE, reason="minutes: make test-all")
 def test_an_experiment_aside_changes_no_version_until_it_is_taken_in(project: Project) -> None:
     project.commit()
     before = project.run("morphad", "history", "weave")

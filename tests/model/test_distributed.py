@@ -18,7 +18,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import distributed, nn
 
-from exhaustive import EXHAUSTIVE
 from morphad.base.errors import BadInputError, ServiceError
 from morphad.model.morphology import case_table
 from morphad.model.network import MorphologyNetwork
@@ -256,6 +255,10 @@ def train(settings, checkpoint):
     return network.state_dict(), result
 
 
+# Processes that it starts import this module without what is beside the tests: no helper for it.
+ENDINGS = [signal.SIGKILL, *([signal.SIGTERM] if os.environ.get("MORPHAD_TEST_EXHAUSTIVE") else [])]
+
+
 @pytest.mark.slow
 class TestLaunched:
     """By torch's launcher, as a step does it."""
@@ -302,7 +305,9 @@ class TestLaunched:
             train(small().model_copy(update={"processes": 2}), tmp_path / "file" / "checkpoint")
         assert capfd.readouterr().err == ""
 
-    @pytest.mark.parametrize("ended_by", [signal.SIGKILL, *([signal.SIGTERM] if EXHAUSTIVE else [])])
+    @pytest.mark.parametrize(
+        "ended_by", [signal.SIGKILL, *([signal.SIGTERM] if os.environ.get("MORPHAD_TEST_EXHAUSTIVE") else [])]
+    )
     def test_no_process_outlives_the_one_that_started_it(self, tmp_path, ended_by):
         code = (
             "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; import test_distributed as t\n"

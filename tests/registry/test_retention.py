@@ -112,7 +112,7 @@ def test_what_is_being_removed_is_not_promoted_and_goes_whatever_the_limits_say_
 
     def promote_first(self: MlflowClient, name: str, version: str) -> None:
         for act in (registry.promote, registry.propose):
-            with pytest.raises(CheckFailedError, match=rf"version {version} is being removed for good: bert.*disk"):
+            with pytest.raises(CheckFailedError, match=rf"version {version} is being removed for good: .*bert.*disk"):
                 act(line, int(version), {"reasons": ["better"]}, "carl")
         tried.append(version)
         raise MlflowException("gone away")
@@ -130,6 +130,8 @@ def test_what_is_being_removed_is_not_promoted_and_goes_whatever_the_limits_say_
 def test_numbers_that_begin_anew_are_not_those_that_were_removed(
     client: MlflowClient, registry: Registry, line: str, add_versions: Callable[..., None]
 ) -> None:
+    if not registry.uri.startswith("sqlite"):
+        pytest.skip("a server with accounts answers for a model that is gone as for one that may not be seen")
     add_versions(2)
     registry.promote(line, 2, {"reasons": ["better"]}, "anna")
     registry.prune(line, NONE, "disk", "bert")
