@@ -92,7 +92,7 @@ def _describe(model: type[BaseModel], path: Sequence[str | int], parenthesised: 
         references = [definitions[o["$ref"].split("/")[-1]] for o in options if "$ref" in o]
         node = next((o["properties"][key] for o in [*options, *references] if key in o.get("properties", {})), {})
         description = node.get("description")
-    item = _item([node])
+    item = _item([node, *node.get("anyOf", ())])
     options = [item or node, *node.get("anyOf", ())]
     limits = [
         f"{symbol} {value}"
@@ -111,4 +111,5 @@ def _describe(model: type[BaseModel], path: Sequence[str | int], parenthesised: 
 
 def _item(options: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The schema of a list's items; {} for what is no list."""
-    return next((item for option in options for item in [*option.get("prefixItems", ()), option.get("items", {})]), {})
+    items = (item for option in options for item in [*option.get("prefixItems", ()), option.get("items")])
+    return next((item for item in items if item), {})
