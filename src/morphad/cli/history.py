@@ -113,7 +113,7 @@ def _status(options: argparse.Namespace) -> None:
     from morphad.settings.reading import load_settings
 
     project = load_settings(options.params)
-    registries = {Registry(line.register_).uri: Registry(line.register_) for line in project.lines.values()}
+    registries = {registry.uri: registry for registry in (Registry(line.register_) for line in project.lines.values())}
     rows: list[dict[str, Any]] = []
     failures: list[MorphadError] = []
     for registry in registries.values():

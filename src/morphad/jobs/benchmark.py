@@ -74,7 +74,7 @@ def measure(
     training, test = read_set(folder)
     started = time.perf_counter()
     detector = Detector(train_settings(dict(settings)), seed)
-    sizes = [pixels.shape[:2] for pixels in _pixels(training, f"measuring {folder.name}")]
+    sizes = (pixels.shape[:2] for pixels in _pixels(training, f"measuring {folder.name}"))  # read if they are asked for
     with Display(folder.name) as progress:
         pixels = _pixels(training, f"reading {folder.name}")
         detector.fit(pixels, sizes=sizes, checkpoint=checkpoint, progress=progress)

@@ -119,7 +119,7 @@ class Detector:
         first = next(stream, None)
         if first is None:
             raise BadInputError("no good images to train on; add images to the line")
-        size = input_size(self.settings, list(sizes) or [first.shape[:2]])
+        size = input_size(self.settings, sizes or [first.shape[:2]])
         self.settings = self.settings.model_copy(update={"image_size": size})
         self._inside = _inside(self.settings)
         prepared = [prepare(image, self.settings) for image in chain([first], stream)]
@@ -302,8 +302,7 @@ class Detector:
 
         def sized(image: NDArray[np.uint8]) -> tuple[tuple[int, int], Tensor]:
             prepared = prepare(image, self.settings)
-            height, width = (image if region is None else image[region.box]).shape[:2]
-            return (height, width), prepared
+            return (image.shape[0], image.shape[1]) if region is None else region.box_size, prepared
 
         stream = map(sized, images)
         while batch := list(islice(stream, BATCH)):

@@ -22,6 +22,7 @@ class Region:
         size: Height and width, px, of the pictures that it is for.
         inside: bool [H, W], true where it is inspected; read-only.
         box: Rows and columns of the smallest rectangle around `inside`.
+        box_size: Height and width of that, px.
         share: Of the picture that is inspected, in (0, 1].
 
     Raises:
@@ -59,6 +60,7 @@ class Region:
                 "train.region: nothing is left to inspect, for `ignore` covers all of `inspect`; make `ignore` smaller"
             )
         self.box = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+        self.box_size = self.box[0].stop - self.box[0].start, self.box[1].stop - self.box[1].start
         self.share = float(self.inside.mean())
         self._outside = None if self.inside[self.box].all() else ~self.inside[self.box]
 

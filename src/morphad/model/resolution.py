@@ -32,8 +32,7 @@ def input_size(settings: TrainSettings, sizes: Iterable[tuple[int, int]]) -> tup
     if settings.image_size is not None:
         return settings.image_size
     if settings.region is not None:
-        rows, columns = region_of(settings.region).box
-        sizes = [(rows.stop - rows.start, columns.stop - columns.start)]
+        sizes = [region_of(settings.region).box_size]
     ratio = exp(median(log(height / width) for height, width in sizes))
     longer = min(LONGER, _STRIDE * round(SHORTER * max(ratio, 1 / ratio) / _STRIDE))
     return (longer, SHORTER) if ratio > 1 else (SHORTER, longer)

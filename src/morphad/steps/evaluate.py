@@ -113,10 +113,8 @@ def _score_holdout(
 
 def _region_facts(region: Region, rows: pd.DataFrame, n_masks: int) -> dict[str, Any]:
     """Share inspected, size of the box around it, and how many masks mark nothing in it."""
-    rows_inside, columns_inside = region.box
-    box = [rows_inside.stop - rows_inside.start, columns_inside.stop - columns_inside.start]
     masks = int(((rows["label"] == "defect") & (rows["mask"] != "")).sum())
-    return {"inspected": region.share, "box": box, "masks_outside": masks - n_masks}
+    return {"inspected": region.share, "box": list(region.box_size), "masks_outside": masks - n_masks}
 
 
 def _examples(model: Detector, rows: pd.DataFrame, scored: pd.DataFrame, pictures: Pictures) -> list[Example]:
