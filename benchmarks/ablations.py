@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.measuring import Row, measure_morphad, measure_sets
+from benchmarks.measuring import SQUARE, Row, measure_morphad, measure_sets
 from morphad.base.files import sha256_json
 from morphad.model.scoring import patches as density_scorer
 from morphad.model.scoring.patches import DensityScorer
@@ -65,7 +65,7 @@ def run(variant: str, folder: Path, seed: int, networks: Path) -> Row:
         density_scorer.contrast_with_surroundings = lambda maps, inside=None: torch.ones_like(maps)
     training = sha256_json({key: value for key, value in VARIANTS[variant].items() if key != "score"})
     network = networks / f"{folder.name}-{seed}-{training[:16]}.safetensors"
-    return measure_morphad(folder, {"preset": "default", **VARIANTS[variant]}, seed, network)
+    return measure_morphad(folder, {"preset": "default", "image_size": SQUARE, **VARIANTS[variant]}, seed, network)
 
 
 def main() -> None:

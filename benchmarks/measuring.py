@@ -74,6 +74,9 @@ def measure_sets(
     return run_missing(jobs, options.out)
 
 
+SQUARE = (224, 224)  # px that all models of a table see, whatever the pictures' shape
+
+
 def measure_morphad(folder: Path, settings: Mapping[str, Any], seed: int, checkpoint: Path | None = None) -> Row:
     """Measure a detector with these training settings (a preset and what differs from it)."""
     row = measure(folder, settings, seed, RESAMPLES, checkpoint)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.transforms.v2 import functional as transforms
 
-from benchmarks.measuring import RESAMPLES, Row, how, measure_morphad, measure_sets
+from benchmarks.measuring import RESAMPLES, SQUARE, Row, how, measure_morphad, measure_sets
 from benchmarks.results import by_set
 from morphad.data.images import decode
 from morphad.data.loading import in_order
@@ -175,7 +175,7 @@ def run(name: str, folder: Path, seed: int) -> Row:
     """Fit one model on one set and score its test images; see `morphad.jobs.benchmark.figures`."""
     warnings.simplefilter("ignore")
     if name in OURS:
-        return measure_morphad(folder, {"preset": OURS[name]}, seed)
+        return measure_morphad(folder, {"preset": OURS[name], "image_size": SQUARE}, seed)
     training, test = read_set(folder)
     started = time.perf_counter()
     score = PEERS[name](torch.cat(list(_batches(training))), seed)

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measuring import Row, measure_morphad, measure_sets
+from benchmarks.measuring import SQUARE, Row, measure_morphad, measure_sets
 
 VARIANTS: dict[str, Mapping[str, Any]] = {
     "own shape": {"image_size": None},
-    "squeezed to a square": {"image_size": (224, 224)},
+    "squeezed to a square": {"image_size": SQUARE},
 }
 
 
