@@ -4,6 +4,7 @@ import itertools
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,9 +25,14 @@ hypothesis.settings.register_profile("any machine", deadline=None)
 hypothesis.settings.load_profile("any machine")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Fast tests first: what is broken shows early."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Fast tests first: what is broken shows early. Side by side, slow files first: else one of them ends alone."""
+    slow = {item for item in items if item.get_closest_marker("slow")}
+    if not hasattr(config, "workerinput"):  # pytest-xdist's
+        items.sort(key=lambda item: item in slow)
+        return
+    tests, slow_tests = Counter(item.path for item in items), Counter(item.path for item in slow)
+    items.sort(key=lambda item: -slow_tests[item.path] / tests[item.path])
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,14 @@
-"""How many of many alike cases `make test` tries: a few of each. `make test-all` tries all."""
+"""What `make test` tries of many alike cases: a few of each. `make test-all` tries all."""
 
 import os
 from collections.abc import Sequence
 from typing import TypeVar
 
+import pytest
+
 EXHAUSTIVE = bool(os.environ.get("MORPHAD_TEST_EXHAUSTIVE"))
+
+minutes_long = pytest.mark.skipif(not EXHAUSTIVE, reason="minutes long, and others are like it: make test-all")
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from exhaustive import EXHAUSTIVE
+from exhaustive import minutes_long
 from tiny import TRAIN
 
 REPO = Path(__file__).resolve().parents[2]
@@ -88,7 +88,7 @@ def test_a_first_run_that_failed_leaves_nothing_to_git_that_dvc_keeps(project: P
     assert "mlflow.db" not in files
 
 
-@pytest.mark.skipif(not EXHAUSTIVE, reason="minutes: make test-all")
+@minutes_long
 def test_an_experiment_aside_changes_no_version_until_it_is_taken_in(project: Project) -> None:
     project.commit()
     before = project.run("morphad", "history", "weave")
@@ -106,6 +106,7 @@ def test_an_experiment_aside_changes_no_version_until_it_is_taken_in(project: Pr
     assert "Version 2" in project.summary()
 
 
+@minutes_long
 def test_a_registry_that_is_lost_comes_back_with_the_next_run(project: Project) -> None:
     (project.root / "mlflow.db").unlink()
     shutil.rmtree(project.root / "mlartifacts")

@@ -14,6 +14,7 @@ import boto3
 import pytest
 from ruamel.yaml import YAML
 
+from exhaustive import minutes_long
 from morphad.cli import main
 from morphad.registry import Registry, detector_hash
 from morphad.settings import RegisterSettings
@@ -118,6 +119,7 @@ def test_up_again_says_that_it_runs_and_changes_nothing(stack: Stack, capsys: py
         assert path.stat().st_mode & 0o777 == 0o600
 
 
+@minutes_long
 def test_crash_while_a_model_is_registered(
     stack: Stack, project: LinePaths, registry: Registry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -55,14 +55,17 @@ def refusal(host: str, namespace: str | None = None) -> str:
     return str(refused.value)
 
 
-def test_nothing_there_is_told_at_once_with_exit_code_3(command: Command, fake: FakeKubeflow) -> None:
+def test_nothing_there_is_told_at_once_with_exit_code_3(
+    command: Command, fake: FakeKubeflow, caplog: pytest.LogCaptureFixture
+) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         nobody = f"http://127.0.0.1:{free.getsockname()[1]}"
     for words in (("pipeline", "status"), ("schedule", "plan"), ("schedule", "apply"), ("pipeline", "upload")):
-        began = time.monotonic()
+        before = len(caplog.records)
         code, said = command(*words, "--host", nobody)
-        assert (code, time.monotonic() - began < 15) == (3, True)
+        assert code == 3
+        assert len(caplog.records) - before <= 1  # of urllib3: one call, tried twice at most
         assert nobody in said
         assert "Connection refused" in said
         assert "port-forward" in said
