@@ -24,10 +24,11 @@ from morphad.data.images import decode
 from morphad.data.loading import in_order
 from morphad.data.source.image import SourceImage
 from morphad.jobs.benchmark import figures, read_set
-from morphad.model.detector import make_scorer, prepare
 from morphad.model.device import autocast_dtype
 from morphad.model.morphology import case_table
 from morphad.model.network import MorphologyNetwork
+from morphad.model.prepare import prepare
+from morphad.model.scorers import make_scorer
 from morphad.model.scoring.base import BATCH
 from morphad.model.scoring.synthetic import with_anomalies
 from morphad.model.training.fit import train_network
@@ -126,9 +127,9 @@ def _morphological(
 
 def _prepared(images: Sequence[SourceImage], settings: TrainSettings) -> Tensor:
     """[N, C, H, W] uint8 at the preset's size."""
-    return torch.stack(
-        [prepare(pixels, settings) for pixels in in_order(lambda image: decode(image.file).pixels, images)]
-    )
+    assert settings.image_size is not None  # noqa: S101 -- as the preset has it
+    decoded = in_order(lambda image: decode(image.file).pixels, images)
+    return torch.stack([prepare(pixels, settings, settings.image_size)[0] for pixels in decoded])
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from PIL import Image as Pillow
 from PIL import ImageFilter
 from ruamel.yaml import YAML
 
+from exhaustive import EXHAUSTIVE
 from morphad.base.files import read_json
 from morphad.cli import main
 from morphad.data.manifest import read_manifest, write_manifest
@@ -44,7 +45,7 @@ def run(
 PARTS = {"train/good": 60, "test/good": 8, "test/spot": 6, "ground_truth/spot": 6}
 
 
-@pytest.fixture(params=["drawn", "real"])
+@pytest.fixture(params=["drawn", "real"] if EXHAUSTIVE else ["drawn"])
 def camera(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     """Some bottles, to be spoilt: drawn ones, and real ones where they are at hand."""
     folder = tmp_path / "bottles"

@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from exhaustive import minutes_long
 from morphad import inspection
 from morphad.data.images import decode
 from morphad.inspection import DetectorModel
@@ -86,6 +87,7 @@ print(code, int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="/proc tells the peak")
+@minutes_long
 def test_a_picture_of_81_megapixels_with_a_heatmap_takes_less_than_2_gb(tiny_detector: Path, tmp_path: Path) -> None:
     levels = np.random.default_rng(0).integers(100, 140, (90, 90, 3), dtype=np.uint8)
     Image.fromarray(levels).resize((9000, 9000)).save(tmp_path / "large.jpg")

@@ -22,6 +22,7 @@ from mlflow.entities.webhook import WebhookAction, WebhookEntity, WebhookEvent
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from exhaustive import minutes_long
 from morphad.base.errors import CheckFailedError, ServiceError
 from morphad.registry import DatasetFacts, Registration, Registry
 from morphad.registry.account import authenticated_account
@@ -238,6 +239,7 @@ def test_trainer_registers_and_does_not_promote(stack: Stack, publish: Publish) 
             publish("c", line=line)
 
 
+@minutes_long
 def test_alias_that_an_approver_moved_by_hand_is_noticed_by_all(stack: Stack, publish: Publish) -> None:
     line = "hub"
     with as_account(stack, "approver") as client:

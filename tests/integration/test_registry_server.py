@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from exhaustive import minutes_long
 from morphad.base.errors import ServiceError
 from morphad.base.patience import wait_out
 from morphad.model.detector import Detector
@@ -304,6 +305,7 @@ def test_server_that_dies_midway_is_told(
 
 
 @pytest.mark.slow
+@minutes_long
 def test_a_server_that_is_away_for_a_while_is_waited_for(
     detector_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

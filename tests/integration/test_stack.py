@@ -96,6 +96,7 @@ for setting in ({"MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false"}, {}):
 """
 
 
+@minutes_long
 def test_plain_mlflow_loads_the_champion_through_the_server_if_it_is_told_to(stack: Stack, project: LinePaths) -> None:
     """What the README says of services: left to itself, MLflow's client goes to S3 under the server's name for it."""
     words = [sys.executable, "-P", "-c", LOAD_TWICE, f"models:/morphad-{LINE}@champion", str(stack.tracking.log)]

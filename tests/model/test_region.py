@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from morphad.base.errors import BadInputError
 from morphad.inspection import DetectorModel
-from morphad.model.detector import Detector, prepare
+from morphad.model.detector import Detector
+from morphad.model.prepare import prepare
 from morphad.model.region import Region
 from morphad.model.scoring.patches import contrast_with_surroundings, edge_gains
 from morphad.model.scoring.synthetic import with_anomalies
@@ -75,7 +76,7 @@ def test_nothing_outside_reaches_the_network(region: RegionSettings, seed: int, 
     other = np.where(inside if not channels else inside[..., None], image, 255 - image)
     for size in ((32, 32), (40, 64)):
         chosen = train_settings({**TRAIN, "image_size": size, "region": region})
-        assert torch.equal(prepare(image, chosen), prepare(other, chosen))
+        assert torch.equal(prepare(image, chosen, size)[0], prepare(other, chosen, size)[0])
 
 
 @given(seed=st.integers(0, 10_000))

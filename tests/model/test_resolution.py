@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from morphad.model.detector import Detector
-from morphad.model.resolution import LONGER, SHORTER, input_size
+from morphad.model.resolution import LONGER, SHORTER, resolved
 from morphad.model.training import loop
 from morphad.settings import CalibrateSettings
 from morphad.settings.presets import train_settings
@@ -19,24 +19,24 @@ OWN_SHAPE = {**TRAIN, "image_size": None}
 
 @given(SIDES, SIDES)
 def test_the_shape_is_kept_as_far_as_the_network_allows(height: int, width: int) -> None:
-    found = input_size(train_settings({}), [(height, width)])
+    found = resolved(train_settings({}), [(height, width)]).image_size
     assert min(found) == SHORTER
     assert max(found) <= LONGER
     assert max(found) % 32 == 0
-    assert input_size(train_settings({}), [(width, height)]) == found[::-1]
+    assert resolved(train_settings({}), [(width, height)]).image_size == found[::-1]
     if max(found) < LONGER:
         assert (found[0] / found[1]) / (height / width) == pytest.approx(1, abs=0.08)
 
 
 def test_where_shapes_differ_the_median_counts_and_what_is_given_counts_alone() -> None:
     sizes = [(500, 500), (1000, 500), (1260, 500), (1264, 500), (5000, 500)]
-    assert input_size(train_settings({}), sizes) == (576, 224)
-    assert input_size(train_settings({"image_size": [96, 64]}), sizes) == (96, 64)
+    assert resolved(train_settings({}), sizes).image_size == (576, 224)
+    assert resolved(train_settings({"image_size": [96, 64]}), sizes).image_size == (96, 64)
 
 
 def test_with_a_region_its_box_has_the_shape() -> None:
     region = {"size": [400, 1000], "inspect": [[[100, 0], [299, 399]]]}
-    assert input_size(train_settings({"region": region}), [(400, 1000)]) == (448, 224)
+    assert resolved(train_settings({"region": region}), [(400, 1000)]).image_size == (448, 224)
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from morphad.base.errors import BadInputError
-from morphad.model.detector import make_scorer
 from morphad.model.morphology import case_table
 from morphad.model.network import MorphologyNetwork
+from morphad.model.scorers import make_scorer
 from morphad.model.scoring.base import Scorer
 from morphad.model.scoring.patches import DensityScorer, contrast_with_surroundings, edge_gains
 from morphad.model.scoring.transformation import TransformationScorer

@@ -22,6 +22,7 @@ pytest.importorskip("kfp", reason="kfp is not installed: pip install 'morphad[ku
 
 from docker.client import DockerClient
 
+from exhaustive import minutes_long
 from morphad.cli import main
 from morphad.registry import Registry
 from morphad.settings import RegisterSettings
@@ -188,6 +189,7 @@ def test_an_interruption_ends_the_run_with_all_that_it_began(project: Path) -> N
         assert not (project / "subprocess" / "state" / line / "holdout.json").exists()
 
 
+@minutes_long
 def test_a_second_run_on_the_same_state_is_refused(project: Path) -> None:
     with Run(project, "twin") as run:
         run.task("ingest")

@@ -20,6 +20,9 @@ def add_verbs(verbs: Verbs) -> None:
     )
     trying.add_argument("--page", type=Path, default=Path("try.html"), metavar="FILE", help="default: try.html")
     trying.add_argument("--preset", choices=("default", "fast"), default="default", help="fast: half the time")
+    trying.add_argument(
+        "--smallest-defect", type=_pixels, metavar="PX", help="side of the smallest defect to be found: adds tiles"
+    )
     trying.add_argument("--seed", type=int, default=0)
     init = verbs.add(
         "init",
@@ -34,11 +37,22 @@ def add_verbs(verbs: Verbs) -> None:
     line.add_argument("pictures", metavar="PICTURES", help="a folder, s3://bucket/prefix or a table (.csv, .parquet)")
 
 
+def _pixels(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 100_000:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number of pixels, such as 12")
+    return value
+
+
 def _try(options: argparse.Namespace) -> int:
     from morphad.jobs.trial import try_folder
     from morphad.report.trial_page import headline
 
-    trial = try_folder(options.folder, options.also, options.page, seed=options.seed, preset=options.preset)
+    train = {"preset": options.preset, "resolution": {"smallest_defect": options.smallest_defect}}
+    trial = try_folder(options.folder, options.also, options.page, seed=options.seed, train=train)
     for name, reason in trial.unreadable:
         print(f"{name}: {reason}")
     print(headline(trial.good, trial.calibration))

@@ -43,6 +43,20 @@ def in_order(function: Callable[[T], R], items: Iterable[T], workers: int | None
                 future.cancel()
 
 
+class Repeatable(Iterable[T]):
+    """What can be gone through more than once, begun anew each time.
+
+    Args:
+        begin: Begins.
+    """
+
+    def __init__(self, begin: Callable[[], Iterator[T]]) -> None:
+        self._begin = begin
+
+    def __iter__(self) -> Iterator[T]:
+        return self._begin()
+
+
 def read_pixels(rows: pd.DataFrame, pictures: Pictures, decoding: Decoding, what: str) -> Iterator[NDArray[np.uint8]]:
     """Stream the pixels of manifest rows, in their order: uint8 [H, W, 3] RGB or [H, W] grey.
 

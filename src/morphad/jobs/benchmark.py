@@ -18,7 +18,7 @@ from morphad.base.files import check_writable, write_json
 from morphad.base.progress import Display, track
 from morphad.base.spool import MapSpool
 from morphad.data.images import decode
-from morphad.data.loading import in_order, read_mask
+from morphad.data.loading import Repeatable, in_order, read_mask
 from morphad.data.source.finding import find_images
 from morphad.data.source.image import SourceImage
 from morphad.decision.metrics import evaluate
@@ -76,7 +76,7 @@ def measure(
     detector = Detector(train_settings(dict(settings)), seed)
     sizes = (pixels.shape[:2] for pixels in _pixels(training, f"measuring {folder.name}"))  # read if they are asked for
     with Display(folder.name) as progress:
-        pixels = _pixels(training, f"reading {folder.name}")
+        pixels = Repeatable(lambda: _pixels(training, f"reading {folder.name}"))
         detector.fit(pixels, sizes=sizes, checkpoint=checkpoint, progress=progress)
     fitted = time.perf_counter()
     scores: list[float] = []

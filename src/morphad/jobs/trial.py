@@ -1,9 +1,11 @@
 """`morphad try`: a folder of pictures, and nothing else, to a first detector and the page that shows what it finds."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +14,7 @@ from morphad.base.errors import BadInputError
 from morphad.base.files import check_writable
 from morphad.base.progress import Display
 from morphad.data.images import UnreadableImageError, decode
+from morphad.data.loading import Repeatable
 from morphad.data.snapshot.copying import look
 from morphad.data.source.finding import find_images
 from morphad.data.split.roles import split_manifest
@@ -25,6 +28,7 @@ from morphad.settings.presets import train_settings
 from morphad.steps.common import label_counts
 
 ODD, SHOWN = 6, 36  # pictures on the page: odd good ones, and of each other group
+_DEFAULT: Mapping[str, Any] = MappingProxyType({})
 _LEAST = 13  # good pictures: ten to learn from, three for a threshold that means something
 
 
@@ -47,7 +51,9 @@ class Trial:
     unanswered: int
 
 
-def try_folder(folder: Path, also: Sequence[Path], page: Path, *, seed: int = 0, preset: str = "default") -> Trial:
+def try_folder(
+    folder: Path, also: Sequence[Path], page: Path, *, seed: int = 0, train: Mapping[str, Any] = _DEFAULT
+) -> Trial:
     """Learn from the good pictures of a folder, and write a page.
 
     Nothing is kept but the page: no project, no registry.
@@ -57,7 +63,7 @@ def try_folder(folder: Path, also: Sequence[Path], page: Path, *, seed: int = 0,
         also: Picture files and folders to give verdicts on.
         page: The page, HTML.
         seed: Of everything random.
-        preset: Of the training.
+        train: Settings of the training that are not the default's.
 
     Raises:
         BadInputError: Too few good pictures, none at all, or the page cannot be written.
@@ -81,10 +87,10 @@ def try_folder(folder: Path, also: Sequence[Path], page: Path, *, seed: int = 0,
     def pixels(names: Iterable[str]) -> Iterator[NDArray[np.uint8]]:
         return (decode(sources[name], ingest.decoding).pixels for name in names)
 
-    detector = Detector(train_settings({"preset": preset}), seed, decoding=ingest.decoding)
+    detector = Detector(train_settings(dict(train)), seed, decoding=ingest.decoding)
     with Display(folder.name) as progress:
         sizes = zip(learned["height"], learned["width"], strict=True)
-        detector.fit(pixels(learned["path"]), sizes=sizes, progress=progress)
+        detector.fit(Repeatable(lambda: pixels(learned["path"])), sizes=sizes, progress=progress)
     detector.calibrate(pixels(kept["path"]), CalibrateSettings(false_reject_rate="attainable"))
     calibration, scale = detector.calibration_, detector.heatmap_scale_
     assert calibration is not None and scale is not None  # noqa: S101 -- calibrated just above

@@ -1,7 +1,7 @@
 """Decoding, preprocessing, network, scorer and threshold of one line as one object and one folder."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from itertools import chain, islice
 from math import inf
@@ -15,7 +15,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as torch_functional
-from torchvision.transforms.v2 import functional as transforms
 
 from morphad import __version__
 from morphad.base.errors import BadInputError
@@ -23,22 +22,26 @@ from morphad.base.files import atomic_directory, cannot_write, read_json, sha256
 from morphad.base.progress import Progress, silent
 from morphad.decision.attainable import tightest_rate
 from morphad.decision.calibration import Calibration, calibrate
+from morphad.model.cost import Cost, measured_cost
 from morphad.model.device import Placement, scoring_device, within_gpu_memory
-from morphad.model.morphology import Case, case_table, parse_case
+from morphad.model.morphology import case_table, parse_case
 from morphad.model.network import MorphologyNetwork
+from morphad.model.prepare import inspected, prepare
 from morphad.model.records import Prediction, TrainingResult
 from morphad.model.region import Region, region_of
-from morphad.model.resolution import input_size
+from morphad.model.resolution import resolved
 from morphad.model.saved import DESCRIPTION
-from morphad.model.scoring.base import BATCH, Scored, Scorer, shrunk_mask
+from morphad.model.scorers import make_scorers
+from morphad.model.scoring.base import BATCH, Scored, Scorer
 from morphad.model.scoring.patches import DensityScorer
-from morphad.model.scoring.transformation import TransformationScorer
-from morphad.settings import CalibrateSettings, Decoding, ScoreSettings, TrainSettings
+from morphad.model.scoring.tiles import TileScorer, most_abnormal
+from morphad.settings import CalibrateSettings, Decoding, TrainSettings
 
-FORMAT_VERSION = 9
+FORMAT_VERSION = 10
 _NETWORK, _SCORER = "network.safetensors", "scorer.safetensors"
 _OWN_HASH = "own_sha256"  # of detector.json without this key
-_STRIP = 32  # rows that are turned to grey at a time; larger blocks stay with the allocator
+_TILES = "tiles."  # what the names of the tiles' tensors start with
+_AT_ONCE = 8_000_000  # pixels of pictures that are scored together, unless one has more
 _PRECISIONS = {None: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
@@ -80,7 +83,7 @@ class Detector:
         placement: Placement | None = None,
         decoding: Decoding | None = None,
     ) -> None:
-        self.settings = settings
+        self.settings = self._asked = settings
         self.seed = seed
         self.decoding = decoding or Decoding()
         self.table = case_table(settings.cases)
@@ -89,8 +92,7 @@ class Detector:
         self.training_: TrainingResult | None = None
         self.calibration_: Calibration | None = None
         self.heatmap_scale_: tuple[float, float] | None = None
-        self._inside = _inside(settings)
-        self._scorer = self._make_scorer()
+        self._scorer, self._tiles = self._scorers()
         self._network: MorphologyNetwork | None = None
 
     def fit(
@@ -105,10 +107,12 @@ class Detector:
 
         Args:
             images: Good images, uint8 [H, W] or [H, W, 3], of any size, or of the region's; kept resized in memory.
+                Where pictures are seen in tiles, too, they are read three times: a list then, or another iterable that
+                begins anew, and no iterator.
             sizes: Their heights and widths, px, which say in what shape the network sees images where the settings do
                 not; none: that of the first image says it.
             checkpoint: Where training keeps its state to resume from; left in place.
-            progress: Called as the work goes on: stages "training" and "fitting scores".
+            progress: Called as the work goes on: stages "training", "fitting scores" and "fitting tiles".
 
         Raises:
             BadInputError: Too few images, or a setting that does not fit the network.
@@ -119,13 +123,12 @@ class Detector:
         first = next(stream, None)
         if first is None:
             raise BadInputError("no good images to train on; add images to the line")
-        size = input_size(self.settings, sizes or [first.shape[:2]])
-        self.settings = self.settings.model_copy(update={"image_size": size})
-        self._inside = _inside(self.settings)
-        prepared = [prepare(image, self.settings) for image in chain([first], stream)]
-        self._scorer = self._make_scorer()
-        self._scorer.check_count(len(prepared))  # before minutes of training
-        good = torch.stack(prepared)
+        self.settings = resolved(self._asked, sizes or [first.shape[:2]])
+        self._scorer, self._tiles = self._scorers()
+        if self._tiles and stream is images:
+            raise ValueError("images in tiles are read more than once; give a list of them, not an iterator")
+        good = torch.stack([prepare(image, self.settings, self._size)[0] for image in chain([first], stream)])
+        self._scorer.check_count(len(good))  # before minutes of training
         network = MorphologyNetwork(self.settings, self.table, self.seed)
         self.training_ = train_network(
             network, good, self.settings, self.table, self.seed, checkpoint, self._placement, progress
@@ -137,6 +140,12 @@ class Detector:
             torch.inference_mode(),
         ):
             self._scorer.fit(network, good.to(self.device), _counted(progress, "fitting scores", len(good)))
+            if self._tiles:
+                self._tiles.fit(
+                    network,
+                    lambda: (prepare(image, self.settings, self._tiled_size)[0] for image in images),
+                    _counted(progress, "fitting tiles", len(good)),
+                )
         self.calibration_ = self.heatmap_scale_ = None
         return self
 
@@ -188,6 +197,14 @@ class Detector:
                     heatmap = region.put_back(heatmap, self.heatmap_scale_[0] if self.heatmap_scale_ else inf)
                 yield Prediction(float(values[i]), heatmap, *verdicts[i])
 
+    def cost(self, sizes: Iterable[tuple[int, int]]) -> Cost:
+        """What a picture will take on this machine, measured on noise before any training.
+
+        Args:
+            sizes: As in `fit`.
+        """
+        return measured_cost(resolved(self._asked, sizes), self.table, self.seed, self._placement)
+
     @property
     def region(self) -> Region | None:
         """What of an image is inspected; None: all of it."""
@@ -221,7 +238,8 @@ class Detector:
         """
         network = self._fitted()
         with atomic_directory(folder) as temporary:
-            states = ((_NETWORK, network.state_dict()), (_SCORER, self._scorer.state()))
+            tiles = {} if self._tiles is None else {_TILES + key: value for key, value in self._tiles.state().items()}
+            states = ((_NETWORK, network.state_dict()), (_SCORER, self._scorer.state() | tiles))
             for name, state in states if weights_of is None else ():
                 try:
                     save_file({key: tensor.contiguous().cpu() for key, tensor in state.items()}, temporary / name)
@@ -281,8 +299,10 @@ class Detector:
         network.load_state_dict(load_file(folder / _NETWORK))
         detector._network = network.to(detector.device).eval()
         tensors = load_file(folder / _SCORER, device=str(detector.device))
-        detector._scorer = detector._make_scorer()
+        of_tiles = {key: tensors.pop(key) for key in list(tensors) if key.startswith(_TILES)}
         detector._scorer.load_state(tensors)
+        if detector._tiles:
+            detector._tiles.load_state({key.removeprefix(_TILES): value for key, value in of_tiles.items()})
         if description["training"] is not None:
             detector.training_ = TrainingResult(
                 **{**description["training"], "history": tuple(description["training"]["history"])}
@@ -299,60 +319,47 @@ class Detector:
         No image is kept once it is prepared.
         """
         network, region = self._fitted(), self.region
+        sizes = [size for size in (self._size, self._tiled_size if self._tiles else None) if size]
+        at_once = max(1, min(BATCH, _AT_ONCE // (sizes[-1][0] * sizes[-1][1])))
 
-        def sized(image: NDArray[np.uint8]) -> tuple[tuple[int, int], Tensor]:
-            prepared = prepare(image, self.settings)
+        def sized(image: NDArray[np.uint8]) -> tuple[tuple[int, int], list[Tensor]]:
+            prepared = prepare(image, self.settings, *sizes)
             return (image.shape[0], image.shape[1]) if region is None else region.box_size, prepared
 
         stream = map(sized, images)
-        while batch := list(islice(stream, BATCH)):
+        while batch := list(islice(stream, at_once)):
             with within_gpu_memory("scoring images"), torch.inference_mode():
-                scored = self._scorer.score(network, torch.stack([prepared for _, prepared in batch]).to(self.device))
+                whole = torch.stack([prepared[0] for _, prepared in batch]).to(self.device)
+                scored = self._scorer.score(network, whole)
+                if self._tiles and isinstance(self._scorer, DensityScorer):
+                    found = [self._tiles.score(network, prepared[1]) for _, prepared in batch]
+                    scored = most_abnormal(self._scorer.relative(scored), found)
             yield [size for size, _ in batch], scored
 
     def _inspected(self, maps: Tensor) -> Tensor:
         """Values [..., P] of the inspected places of maps [..., H, W]."""
-        values = maps.flatten(-2)
-        return values if self._inside is None else values[..., self._inside.flatten().to(maps.device)]
+        values, inside = maps.flatten(-2), inspected(self.settings, (maps.shape[-2], maps.shape[-1]))
+        return values if inside is None else values[..., inside.flatten().to(maps.device)]
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        """Height and width, px, in which the network sees whole pictures."""
+        assert self.settings.image_size is not None  # noqa: S101 -- since it was fitted
+        return self.settings.image_size
+
+    @property
+    def _tiled_size(self) -> tuple[int, int]:
+        """Height and width, px, of pictures that are cut into tiles."""
+        assert self.settings.resolution.tiled_size is not None  # noqa: S101 -- where there are tiles
+        return self.settings.resolution.tiled_size
+
+    def _scorers(self) -> tuple[Scorer, TileScorer | None]:
+        return make_scorers(self.settings, self.table, self.seed, self._placement)
 
     def _fitted(self) -> MorphologyNetwork:
         if self._network is None:
             raise BadInputError("this detector is not fitted; call fit or load first")
         return self._network
-
-    def _make_scorer(self) -> Scorer:
-        """A scorer in the precision that the detector was fitted in, whatever machine this is."""
-        dtype = self._placement.dtype
-        if dtype == torch.float16 and self.device.type == "cpu":
-            dtype = None  # a CPU has no fast float16; float32 is the closest that it computes in
-        return make_scorer(self.settings.score, self.table, self.seed, dtype, self._inside)
-
-
-def prepare(image: NDArray[np.uint8], settings: TrainSettings) -> Tensor:
-    """An image [H, W] or [H, W, 3] as the network needs it: uint8 [C, H, W] at its size, C = 3 or, for grey, 1.
-
-    What is not inspected goes first, at full resolution: neither resizing nor anything else sees it.
-
-    Raises:
-        BadInputError: It is no such image, or not of the size that the region was drawn on.
-    """
-    if image.dtype != np.uint8 or not image.size or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
-        raise BadInputError(f"expected an image uint8 [H, W] or [H, W, 3], got {image.dtype} {image.shape}")
-    if settings.region is not None:
-        region = region_of(settings.region)
-        if reason := region.refusal(*image.shape[:2]):
-            raise BadInputError(f"an image {reason}")
-        image = region.cut(image)
-    tensor = torch.from_numpy(np.ascontiguousarray(image))
-    tensor = tensor[None] if tensor.ndim == 2 else tensor.permute(2, 0, 1)
-    if settings.colour == "grey" and tensor.shape[0] == 3:
-        grey = tensor.new_empty((1, *tensor.shape[1:]))
-        for top in range(0, tensor.shape[1], _STRIP):  # as the arithmetic is in float: four times the picture's bytes
-            grey[:, top : top + _STRIP] = transforms.rgb_to_grayscale(tensor[:, top : top + _STRIP])
-        tensor = grey
-    size = input_size(settings, [(tensor.shape[1], tensor.shape[2])])
-    resized: Tensor = transforms.resize(tensor, list(size), antialias=True)
-    return resized.expand(1 if settings.colour == "grey" else 3, -1, -1).contiguous()
 
 
 def _counted(progress: Progress, stage: str, total: int) -> Callable[[int], object]:
@@ -372,27 +379,6 @@ def _place(settings: TrainSettings) -> Placement:
     from morphad.model.training.placing import place_training  # noqa: PLC0415 -- who only scores does not train
 
     return place_training(settings)
-
-
-def _inside(settings: TrainSettings) -> Tensor | None:
-    """bool [H, W] at the network's input size: which places show something that is inspected; None: all."""
-    if settings.region is None:
-        return None
-    region = region_of(settings.region)
-    return shrunk_mask(torch.from_numpy(region.inside[region.box].copy()), *input_size(settings, ()))
-
-
-def make_scorer(
-    settings: ScoreSettings,
-    table: Sequence[Case],
-    seed: int,
-    dtype: torch.dtype | None,
-    inside: Tensor | None = None,
-) -> Scorer:
-    """The scorer that the settings name, not yet fitted; `dtype` and `inside` as in `Scorer`."""
-    if settings.kind == "transformation":
-        return TransformationScorer(settings, table, dtype, inside)
-    return DensityScorer(settings, seed, dtype, inside)
 
 
 def _told(training: TrainingResult) -> dict[str, Any]:

@@ -17,7 +17,15 @@ from morphad.settings.promote import PromoteSettings
 from morphad.settings.region import RegionSettings
 from morphad.settings.register import RegisterSettings
 from morphad.settings.split import SplitSettings
-from morphad.settings.train import CaseSettings, MarginSettings, OptimiserSettings, Pixels, ScoreSettings, TrainSettings
+from morphad.settings.train import (
+    CaseSettings,
+    MarginSettings,
+    OptimiserSettings,
+    Pixels,
+    ResolutionSettings,
+    ScoreSettings,
+    TrainSettings,
+)
 from morphad.settings.validate import Range, RoleMinimums, Share, ValidateSettings
 
 __all__ = [
@@ -43,6 +51,7 @@ __all__ = [
     "Range",
     "RegionSettings",
     "RegisterSettings",
+    "ResolutionSettings",
     "RoleMinimums",
     "ScoreSettings",
     "Settings",

@@ -87,6 +87,38 @@ class ScoreSettings(Settings):
         return self
 
 
+class ResolutionSettings(Settings):
+    """How closely pictures are looked at: what is to be found, and how long that may take."""
+
+    smallest_defect: float | None = Field(
+        default=None,
+        gt=0,
+        description="side of the smallest defect that is to be found, in px of the pictures, or in mm with "
+        "mm_per_pixel; pictures are also seen in tiles, so large that it covers a place of 8 px; null: without tiles",
+    )
+    mm_per_pixel: float | None = Field(
+        default=None, gt=0, description="what a pixel of the pictures measures; then smallest_defect is in mm"
+    )
+    tiled_size: tuple[Annotated[int, Field(ge=64, le=32_768)], Annotated[int, Field(ge=64, le=32_768)]] | None = Field(
+        default=None,
+        strict=False,
+        description="height, width in px that pictures are resized to before they are cut into tiles; null: follows "
+        "from smallest_defect",
+    )
+    budget_ms: float | None = Field(
+        default=None,
+        gt=0,
+        description="longest time for a picture, measured before the training on the machine that trains; more is an "
+        "error; null: any",
+    )
+
+    @model_validator(mode="after")
+    def _a_scale_is_for_a_defect(self) -> Self:
+        if self.mm_per_pixel is not None and self.smallest_defect is None:
+            raise ValueError("`mm_per_pixel` without `smallest_defect` says nothing; give both, or leave it out")
+        return self
+
+
 def _processes(value: Any) -> Any:
     if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 64):
         return value
@@ -114,6 +146,7 @@ class TrainSettings(Settings):
         description="height, width in px that every image, or the box around its region, is resized to; null: in the "
         "images' own shape, the shorter side 224 px, the longer one 1024 px at most",
     )
+    resolution: ResolutionSettings = ResolutionSettings()
     colour: Literal["rgb", "grey"] = "rgb"
     backbone: str = Field(
         default="efficientnet_lite0", description="efficientnet_lite0, resnet18, small, or timm:NAME / torchvision:NAME"
@@ -132,3 +165,10 @@ class TrainSettings(Settings):
     margin: MarginSettings = MarginSettings()
     optimiser: OptimiserSettings = OptimiserSettings()
     score: ScoreSettings = ScoreSettings()
+
+    @model_validator(mode="after")
+    def _tiles_have_densities(self) -> Self:
+        asked = self.resolution.smallest_defect, self.resolution.tiled_size
+        if self.score.kind != "density" and asked != (None, None):
+            raise ValueError("`resolution` with tiles needs `score.kind` density; leave it out, or change that")
+        return self

@@ -1,7 +1,9 @@
 """Step `train`: a detector learns from good images."""
 
+import sys
+
 from morphad.base.progress import Display
-from morphad.data.loading import read_pixels
+from morphad.data.loading import Repeatable, read_pixels
 from morphad.data.manifest import read_manifest
 from morphad.model.detector import Detector
 from morphad.model.training.placing import place_training
@@ -28,11 +30,23 @@ def train(settings: LineSettings, paths: LinePaths, seed: int, *, gpus: int = 0)
     rows = with_role(paths.split, "train")
     everyone = read_manifest(paths.split)  # calibration and holdout, too: now, and not after hours
     check_size(paths.line, settings.train.region, everyone[everyone["role"] != "excluded"])
-    pixels = read_pixels(rows, paths.pictures, unfitted.decoding, f"reading {paths.line}")
+    pixels = Repeatable(lambda: read_pixels(rows, paths.pictures, unfitted.decoding, f"reading {paths.line}"))
+    sizes = list(zip(rows["height"].tolist(), rows["width"].tolist(), strict=True))
+    _say_cost(unfitted, sizes, paths.line)
     with Display(paths.line) as progress:
-        sizes = zip(rows["height"], rows["width"], strict=True)
         detector = unfitted.fit(pixels, sizes=sizes, checkpoint=paths.checkpoint, progress=progress)
     detector.save(paths.fitted)
     paths.checkpoint.unlink(missing_ok=True)
     begun = detector.training_.resumed_from if detector.training_ else 0
     return {**training_facts(detector), "resumed_from": begun}
+
+
+def _say_cost(unfitted: Detector, sizes: list[tuple[int, int]], line: str) -> None:
+    """What a picture will take, where the settings ask for tiles or give a budget; one that is too small is refused."""
+    resolution = unfitted.settings.resolution
+    if not sizes or (resolution.smallest_defect, resolution.tiled_size, resolution.budget_ms) == (None, None, None):
+        return
+    cost = unfitted.cost(sizes)
+    cost.check(unfitted.settings)
+    fits = "" if resolution.budget_ms is None else f"; budget {resolution.budget_ms:g} ms: fits"
+    sys.stderr.write(f"{line}: {cost}{fits}\n")

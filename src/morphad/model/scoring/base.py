@@ -63,6 +63,10 @@ class Scorer(ABC):
             BadInputError: Too few images.
         """
 
+    def rehearse(self, network: MorphologyNetwork, images: Tensor) -> None:
+        """Learn images only so far that `score` does all its work: how long that takes can then be measured."""
+        self.fit(network, images, lambda _: None)
+
     @abstractmethod
     def score(self, network: MorphologyNetwork, images: Tensor) -> Scored:
         """Score images [B, C, H, W] uint8."""
@@ -85,13 +89,14 @@ class Scorer(ABC):
         """`inside` on the grid of maps [..., h, w]; a place that shows anything inspected counts."""
         return None if self._inside is None else shrunk_mask(self._inside, *maps.shape[-2:]).to(maps.device)
 
-    def _autocast(self, images: Tensor) -> torch.autocast:
-        """The context for a forward pass of `images`."""
-        return torch.autocast(images.device.type, dtype=self._dtype or torch.bfloat16, enabled=self._dtype is not None)
-
 
 def shrunk_mask(mask: Tensor, height: int, width: int) -> Tensor:
     """A mask bool [H, W] on a grid of another size: true wherever a place shares a pixel with it."""
     if mask.shape == (height, width):
         return mask
     return functional.adaptive_max_pool2d(mask[None].float(), (height, width))[0] > 0
+
+
+def forward_pass(images: Tensor, dtype: torch.dtype | None) -> torch.autocast:
+    """The context for a forward pass of images, in a precision; None: float32."""
+    return torch.autocast(images.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)

@@ -64,23 +64,26 @@ class UniformSample:
     def __init__(self, size: int, seed: int) -> None:
         self._size = size
         self._generator = torch.Generator().manual_seed(seed)
-        self._rows = self._keys = torch.empty(0)
+        self._parts: list[tuple[Tensor, Tensor]] = []  # rows [n, D] and keys [n]
+        self._count = 0
 
     def add(self, rows: Tensor) -> None:
         """Add rows."""
-        keys = torch.rand(len(rows), generator=self._generator).to(rows.device)
-        if self._rows.numel():
-            rows, keys = torch.cat([self._rows, rows]), torch.cat([self._keys, keys])
-        self._rows, self._keys = rows, keys
-        if len(keys) > 2 * self._size:  # not every time: moving the rows is slow
+        self._parts.append((rows.clone(), torch.rand(len(rows), generator=self._generator).to(rows.device)))
+        self._count += len(rows)
+        if self._count > 2 * self._size:  # not every time: moving the rows is slow
             self._thin()
 
     def rows(self) -> Tensor:
         """The sample of what was added so far; more may be added afterwards."""
         self._thin()
-        return self._rows
+        return self._parts[0][0] if self._parts else torch.empty(0)
 
     def _thin(self) -> None:
-        if len(self._keys) > self._size:
-            self._keys, kept = self._keys.topk(self._size, largest=False)
-            self._rows = self._rows[kept]
+        if not self._parts:
+            return
+        rows, keys = (torch.cat(parts) for parts in zip(*self._parts, strict=True))
+        if len(keys) > self._size:
+            keys, kept = keys.topk(self._size, largest=False)
+            rows = rows[kept]
+        self._parts, self._count = [(rows, keys)], len(keys)

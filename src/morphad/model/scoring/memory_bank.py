@@ -9,6 +9,9 @@ from morphad.base.errors import BadInputError
 from morphad.model.scoring.density import SHRINKAGE, Density, UniformSample
 
 
+_AT_ONCE = 512  # places whose distances from the whole memory are there at a time
+
+
 class MemoryDensity(Density):
     """Distance to the nearest of a memory of good patches from anywhere in the image, chosen by coverage.
 
@@ -58,17 +61,16 @@ class MemoryDensity(Density):
 
     def distances(self, features: Tensor) -> Tensor:
         """As in `Density`."""
-        norms = self._memory.square().sum(1)
-        nearest = []
-        for image in self._whitened(_places(features)):  # one at a time: its [h * w, size] distances are the peak
-            squared = image.square().sum(1, keepdim=True) + norms - 2 * image @ self._memory.T
+        norms, nearest = self._memory.square().sum(1), []
+        for rows in torch.split(self._whitened(_places(features).flatten(0, 1)), _AT_ONCE):
+            squared = torch.addmm(norms, rows, self._memory.T, alpha=-2)  # but for the rows' own norms
             smallest = (
                 squared.amin(1, keepdim=True)
                 if self._neighbours == 1
                 else squared.topk(self._neighbours, dim=1, largest=False).values
             )
-            nearest.append(smallest.clamp_min(0).sqrt().mean(1))
-        maps: Tensor = torch.stack(nearest).reshape(features.shape[0], *features.shape[2:])
+            nearest.append((smallest + rows.square().sum(1, keepdim=True)).clamp_min(0).sqrt().mean(1))
+        maps: Tensor = torch.cat(nearest).reshape(features.shape[0], *features.shape[2:])
         return maps
 
     def state(self) -> dict[str, Tensor]:

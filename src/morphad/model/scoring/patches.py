@@ -1,6 +1,6 @@
 """The score by densities of patch features: how far each place of an image lies from good ones."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import chain
 from typing import Self
@@ -12,7 +12,8 @@ from torchvision.transforms.v2 import functional as transforms
 
 from morphad.model.morphology import Case, parse_case, transform
 from morphad.model.network import MorphologyNetwork
-from morphad.model.scoring.base import BATCH, Scored, Scorer
+from morphad.model.resolution import PLACE
+from morphad.model.scoring.base import BATCH, Scored, Scorer, forward_pass
 from morphad.model.scoring.density import Density
 from morphad.model.scoring.gaussian import GaussianDensity
 from morphad.model.scoring.memory_bank import MemoryDensity
@@ -50,7 +51,7 @@ class DensityScorer(Scorer):
         self._layers = settings.layers
         self._views = [parse_case(name) for name in settings.views]
         self._components = [self._make_components(settings, seed, first=i == 0) for i in range(len(self._views))]
-        self._edge_gains = self._centres = self._scales = self._weights = torch.empty(0)
+        self._edge_gains = self._centres = self._scales = self._weights = self._level = torch.empty(0)
 
     @staticmethod
     def _make_components(settings: ScoreSettings, seed: int, *, first: bool) -> dict[str, list[Density]]:
@@ -84,14 +85,29 @@ class DensityScorer(Scorer):
             for i in range(rounds)
         ]
         self._weights = component_weights(clean, torch.stack(spoilt).mean(0), self._scales)
+        peaks = torch.cat([self._peak(self._fused(batch)) for batch in torch.split(distances, BATCH)])
+        self._level = torch.stack([peaks.mean(), peaks.std().clamp_min(1e-6)])
         self._take_in(network, unseen, report)
         return self
 
+    def rehearse(self, network: MorphologyNetwork, images: Tensor) -> None:
+        """As in `Scorer`."""
+        self._take_in(network, images, lambda _: None)
+        self._edge_gains = torch.ones((), device=images.device)
+        components = sum(map(len, self._components))
+        self._centres = torch.zeros(components, device=images.device)
+        self._scales = self._weights = torch.ones(components, device=images.device)
+        self._level = torch.tensor([0.0, 1.0], device=images.device)
+
     def score(self, network: MorphologyNetwork, images: Tensor) -> Scored:
         """As in `Scorer`."""
-        maps = self._component_maps(self._distances(network, images))
-        fused = self._smoothed(((maps - self._centres) / self._scales) @ self._weights)
+        fused = self._fused(self._distances(network, images))
         return Scored(self._peak(fused).double(), fused)
+
+    def relative(self, scored: Scored) -> Scored:
+        """What `score` gave, in deviations of good images' scores from their mean."""
+        mean, deviation = self._level
+        return Scored((scored.scores - mean) / deviation, (scored.maps - mean) / deviation)
 
     def state(self) -> dict[str, Tensor]:
         """As in `Scorer`."""
@@ -103,6 +119,7 @@ class DensityScorer(Scorer):
             "centres": self._centres,
             "scales": self._scales,
             "weights": self._weights,
+            "level": self._level,
         }
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
@@ -111,6 +128,7 @@ class DensityScorer(Scorer):
             density.load_state({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
         self._edge_gains = state["edge_gains"]
         self._centres, self._scales, self._weights = state["centres"], state["scales"], state["weights"]
+        self._level = state["level"]
 
     def _named(self) -> Iterator[tuple[str, Density]]:
         """All densities and what their tensors' names start with."""
@@ -131,19 +149,9 @@ class DensityScorer(Scorer):
             density.finish()
 
     def _features(self, network: MorphologyNetwork, images: Tensor, view: Case) -> Callable[[bool], Tensor]:
-        """Gives features [B, C, h, w] float32 of all layers on one grid of 8 px, with `neighbourhoods` or not."""
-        height, width = self._input_size = tuple(images.shape[-2:])
-        with self._autocast(images):
-            layers = network.features(transform(images, view), self._layers)
-        grid = (max(1, height // 8), max(1, width // 8))
-
-        @cache
-        def on_grid(neighbourhoods: bool) -> Tensor:
-            return torch.cat(
-                [_to_grid(layers[name].float(), grid, neighbourhoods=neighbourhoods) for name in self._layers], 1
-            )
-
-        return on_grid
+        """As `features_on_grid`; the images' size is that of the maps from now on."""
+        self._input_size = tuple(images.shape[-2:])
+        return features_on_grid(network, images, self._layers, view, self._dtype)
 
     def _distances(self, network: MorphologyNetwork, images: Tensor) -> Tensor:
         """[N, h, w, densities] on the grid, view by view, kind by kind: an eighth of the images' own bytes."""
@@ -166,6 +174,11 @@ class DensityScorer(Scorer):
         contrast = 1 if memory is None else contrast_with_surroundings(memory, inside)
         return torch.stack([m if kind == "memory" else m * contrast for kind, m in maps], -1)
 
+    def _fused(self, distances: Tensor) -> Tensor:
+        """[N, H, W] at input size, in deviations: the weighted mean of the components, smoothed."""
+        maps = self._component_maps(distances)
+        return self._smoothed(((maps - self._centres) / self._scales) @ self._weights)
+
     def _peaks(self, distances: Tensor) -> Tensor:
         """[N, components]: the peak of each component's smoothed map."""
         return torch.cat(
@@ -185,6 +198,29 @@ class DensityScorer(Scorer):
         height, width = self._input_size
         sigma = max(0.5, self.SMOOTHING * min(height, width))
         return _smoothing(maps.shape[1], height, sigma, maps) @ maps @ _smoothing(maps.shape[2], width, sigma, maps).T
+
+
+def features_on_grid(
+    network: MorphologyNetwork, images: Tensor, layers: Sequence[str], view: Case, dtype: torch.dtype | None
+) -> Callable[[bool], Tensor]:
+    """Gives features [B, C, h, w] float32 of all layers on one grid of 8 px, with `neighbourhoods` or not.
+
+    Args:
+        network: The trained one.
+        images: [B, C, H, W] uint8.
+        layers: Of the network.
+        view: Through which it sees the images.
+        dtype: As in `Scorer`.
+    """
+    with forward_pass(images, dtype):
+        maps = network.features(transform(images, view), layers)
+    grid = (max(1, images.shape[-2] // PLACE), max(1, images.shape[-1] // PLACE))
+
+    @cache
+    def on_grid(neighbourhoods: bool) -> Tensor:
+        return torch.cat([_to_grid(maps[name].float(), grid, neighbourhoods=neighbourhoods) for name in layers], 1)
+
+    return on_grid
 
 
 def edge_gains(distances: Tensor, inside: Tensor | None = None) -> Tensor:

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from morphad.model.morphology import Case, transform
 from morphad.model.network import MorphologyNetwork
-from morphad.model.scoring.base import BATCH, Scored, Scorer
+from morphad.model.scoring.base import BATCH, Scored, Scorer, forward_pass
 from morphad.settings import ScoreSettings
 
 
@@ -72,7 +72,7 @@ class TransformationScorer(Scorer):
         """1 - cosine to the true case: [B, K] of whole images and [B, K, h, w] of places."""
         whole, places = [], []
         for index, case in zip(self._indices, self._cases, strict=True):
-            with self._autocast(images):
+            with forward_pass(images, self._dtype):
                 embedded = network.embed_places(transform(images, case))
             whole.append(1 - network.case_cosines(self._counting(embedded).mean(2))[:, index])
             place_cosines = network.case_cosines(embedded.movedim(1, -1).flatten(0, 2))[:, index]
