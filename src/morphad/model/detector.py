@@ -23,6 +23,7 @@ from morphad.base.files import atomic_directory, cannot_write, read_json, sha256
 from morphad.base.progress import Progress, silent
 from morphad.decision.attainable import tightest_rate
 from morphad.decision.calibration import Calibration, calibrate
+from morphad.model.backbone import Backbone
 from morphad.model.device import Placement, scoring_device, within_gpu_memory
 from morphad.model.morphology import Case, case_table, parse_case
 from morphad.model.network import MorphologyNetwork
@@ -33,9 +34,10 @@ from morphad.model.saved import DESCRIPTION
 from morphad.model.scoring.base import BATCH, Scored, Scorer, shrunk_mask
 from morphad.model.scoring.patches import DensityScorer
 from morphad.model.scoring.transformation import TransformationScorer
+from morphad.model.weights import WeightsOrigin
 from morphad.settings import CalibrateSettings, Decoding, ScoreSettings, TrainSettings
 
-FORMAT_VERSION = 9
+FORMAT_VERSION = 10
 _NETWORK, _SCORER = "network.safetensors", "scorer.safetensors"
 _OWN_HASH = "own_sha256"  # of detector.json without this key
 _STRIP = 32  # rows that are turned to grey at a time; larger blocks stay with the allocator
@@ -54,6 +56,7 @@ class Detector:
     Attributes:
         decoding: As above.
         training_: How the self-supervised training went; None before `fit`.
+        weights_: Where the weights that training began with come from; None before `fit`, and where they were random.
         calibration_: Scores of good calibration images and the threshold; None before `calibrate`.
         heatmap_scale_: Map values shown as lowest and highest colour, fixed for the line; None before `calibrate`.
 
@@ -87,6 +90,7 @@ class Detector:
         self._placement = placement or _place(settings)
         self.device = self._placement.device
         self.training_: TrainingResult | None = None
+        self.weights_: WeightsOrigin | None = None
         self.calibration_: Calibration | None = None
         self.heatmap_scale_: tuple[float, float] | None = None
         self._inside = _inside(settings)
@@ -122,11 +126,13 @@ class Detector:
         size = input_size(self.settings, sizes or [first.shape[:2]])
         self.settings = self.settings.model_copy(update={"image_size": size})
         self._inside = _inside(self.settings)
+        network = MorphologyNetwork(self.settings, self.table, self.seed)
+        self.weights_ = network.backbone.origin
+        self._fix_layers(network.backbone)
         prepared = [prepare(image, self.settings) for image in chain([first], stream)]
         self._scorer = self._make_scorer()
         self._scorer.check_count(len(prepared))  # before minutes of training
         good = torch.stack(prepared)
-        network = MorphologyNetwork(self.settings, self.table, self.seed)
         self.training_ = train_network(
             network, good, self.settings, self.table, self.seed, checkpoint, self._placement, progress
         )
@@ -139,6 +145,16 @@ class Detector:
             self._scorer.fit(network, good.to(self.device), _counted(progress, "fitting scores", len(good)))
         self.calibration_ = self.heatmap_scale_ = None
         return self
+
+    def _fix_layers(self, backbone: Backbone) -> None:
+        """Write down which layers are scored, and see that the network has them and runs on images of this size."""
+        score = self.settings.score
+        if not score.layers:
+            score = score.model_copy(update={"layers": backbone.scored_layers})
+            self.settings = self.settings.model_copy(update={"score": score})
+        if score.kind == "density":
+            backbone.check_layers(score.layers)
+        backbone.check_size(*input_size(self.settings, ()))
 
     def calibrate(self, images: Iterable[NDArray[np.uint8]], settings: CalibrateSettings) -> Self:
         """Set the threshold and the heatmap scale from good images that `fit` has not seen.
@@ -230,11 +246,12 @@ class Detector:
             description = {
                 "format_version": FORMAT_VERSION,
                 "morphad": __version__,
-                "settings": self.settings.model_dump(mode="json"),
+                "settings": _without_folders(self.settings).model_dump(mode="json"),
                 "decoding": self.decoding.model_dump(mode="json"),
                 "seed": self.seed,
                 "precision": _PRECISIONS[self._placement.dtype],
                 "cases": [case.name for case in self.table],
+                "weights": asdict(self.weights_) if self.weights_ else None,
                 "training": _told(self.training_) if self.training_ else None,
                 "calibration": self.calibration_.to_json() if self.calibration_ else None,
                 "heatmap_scale": self.heatmap_scale_,
@@ -283,6 +300,8 @@ class Detector:
         tensors = load_file(folder / _SCORER, device=str(detector.device))
         detector._scorer = detector._make_scorer()
         detector._scorer.load_state(tensors)
+        if description["weights"] is not None:
+            detector.weights_ = WeightsOrigin(**description["weights"])
         if description["training"] is not None:
             detector.training_ = TrainingResult(
                 **{**description["training"], "history": tuple(description["training"]["history"])}
@@ -393,6 +412,12 @@ def make_scorer(
     if settings.kind == "transformation":
         return TransformationScorer(settings, table, dtype, inside)
     return DensityScorer(settings, seed, dtype, inside)
+
+
+def _without_folders(settings: TrainSettings) -> TrainSettings:
+    """Settings in which a weights file is a name: the saved detector holds its weights and needs no file."""
+    given = settings.weights in {"packaged", "none"}
+    return settings if given else settings.model_copy(update={"weights": Path(settings.weights).name})
 
 
 def _told(training: TrainingResult) -> dict[str, Any]:

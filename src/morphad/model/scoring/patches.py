@@ -134,13 +134,13 @@ class DensityScorer(Scorer):
         """Gives features [B, C, h, w] float32 of all layers on one grid of 8 px, with `neighbourhoods` or not."""
         height, width = self._input_size = tuple(images.shape[-2:])
         with self._autocast(images):
-            layers = network.features(transform(images, view), self._layers)
+            layers = network.features(transform(images, view), self._layers or network.backbone.scored_layers)
         grid = (max(1, height // 8), max(1, width // 8))
 
         @cache
         def on_grid(neighbourhoods: bool) -> Tensor:
             return torch.cat(
-                [_to_grid(layers[name].float(), grid, neighbourhoods=neighbourhoods) for name in self._layers], 1
+                [_to_grid(found.float(), grid, neighbourhoods=neighbourhoods) for found in layers.values()], 1
             )
 
         return on_grid
