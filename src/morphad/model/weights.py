@@ -115,6 +115,6 @@ def load_weights(net: nn.Module, tensors: dict[str, Tensor], path: Path, in_orde
     if wrong:
         raise BadInputError(
             f"{path}: does not fit train.backbone ({len(wrong)} of {len(body)} tensors: {', '.join(wrong[:3])}); "
-            "give the weights of this backbone, or set train.weights to none"
+            "give the weights of this backbone, with its library's names of tensors, or set train.weights to none"
         )
     net.load_state_dict({name: given[name] for name in body}, strict=False)
