@@ -109,6 +109,19 @@ def test_blocks_beyond_the_last_wanted_one_do_not_run_and_the_order_is_the_asker
     assert torch.equal(maps["blocks.1"], backbone.features(images(64, 64), ["blocks.1"])["blocks.1"])
 
 
+@torch.no_grad()
+def test_a_network_that_cannot_normalise_its_maps_gives_them_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = timm.models.VisionTransformer.forward_intermediates
+
+    def without_norm(self: Any, x: Tensor, *, norm: bool, **options: Any) -> Any:
+        assert not norm, "normalization of features not supported"
+        return given(self, x, norm=norm, **options)
+
+    monkeypatch.setattr(timm.models.VisionTransformer, "forward_intermediates", without_norm)
+    backbone = build_backbone("timm:test_vit", "none").eval()
+    assert backbone.features(images(64, 64), ["blocks.1"])["blocks.1"].shape == (1, 64, 4, 4)
+
+
 @pytest.mark.parametrize("name", ["timm:test_vit", DINOV2])
 def test_a_transformer_exports_with_torch_export(name: str) -> None:
     class Wrapped(nn.Module):

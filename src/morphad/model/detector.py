@@ -128,7 +128,8 @@ class Detector:
         self._inside = _inside(self.settings)
         network = MorphologyNetwork(self.settings, self.table, self.seed)
         self.weights_ = network.backbone.origin
-        self._fix_layers(network.backbone)
+        self._settle_layers(network.backbone)
+        network.backbone.check_size(*size)
         prepared = [prepare(image, self.settings) for image in chain([first], stream)]
         self._scorer = self._make_scorer()
         self._scorer.check_count(len(prepared))  # before minutes of training
@@ -146,15 +147,14 @@ class Detector:
         self.calibration_ = self.heatmap_scale_ = None
         return self
 
-    def _fix_layers(self, backbone: Backbone) -> None:
-        """Write down which layers are scored, and see that the network has them and runs on images of this size."""
+    def _settle_layers(self, backbone: Backbone) -> None:
+        """Write into the settings which layers are scored, and see that the network has them."""
         score = self.settings.score
         if not score.layers:
             score = score.model_copy(update={"layers": backbone.scored_layers})
             self.settings = self.settings.model_copy(update={"score": score})
         if score.kind == "density":
             backbone.check_layers(score.layers)
-        backbone.check_size(*input_size(self.settings, ()))
 
     def calibrate(self, images: Iterable[NDArray[np.uint8]], settings: CalibrateSettings) -> Self:
         """Set the threshold and the heatmap scale from good images that `fit` has not seen.
