@@ -203,7 +203,7 @@ def main() -> None:
 
 def _load(extractor: nn.Module) -> None:
     """The packaged weights, tensor by tensor: the network is cut after its last layer of use, so there are fewer."""
-    given = [value for key, value in read_weights(packaged_lite0()).items() if "num_batches_tracked" not in key]
+    given = [value for key, value in read_weights(packaged_lite0()[0]).items() if "num_batches_tracked" not in key]
     wanted = [key for key in extractor.state_dict() if "num_batches_tracked" not in key]
     state = dict(zip(wanted, given, strict=False))
     if any(extractor.state_dict()[key].shape != value.shape for key, value in state.items()):

@@ -37,7 +37,7 @@ def images(count=2, channels=3, side=64):
 
 @torch.no_grad()
 def test_packaged_weights_are_the_packages_tensors(lite0):
-    stored = [value for name, value in read_weights(packaged_lite0()).items() if "num_batches" not in name]
+    stored = [value for name, value in read_weights(packaged_lite0()[0]).items() if "num_batches" not in name]
     own = [value for name, value in lite0.net.state_dict().items() if "num_batches" not in name]
     assert len(own) == len(stored) - 2  # without the classifier
     assert all(torch.equal(a, b) for a, b in zip(own, stored, strict=False))

@@ -129,7 +129,7 @@ class TestMemory:
         density = MemoryDensity(size=4, neighbours=1, seed=0)
         for seed in range(30):
             density.update(features(5, seed=seed))
-            assert len(density._candidates._rows) <= 2 * 4 * MemoryDensity.CANDIDATES_PER_PATCH
+            assert density._candidates._count <= 2 * 4 * MemoryDensity.CANDIDATES_PER_PATCH
         assert density.finish().state()["memory"].shape == (4, 12)
 
     def test_candidates_come_from_all_images_alike(self) -> None:

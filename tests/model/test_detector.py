@@ -308,7 +308,7 @@ class TestFolder:
     @pytest.mark.parametrize(
         ("text", "told"),
         [
-            ('{"format_version": 1}', "format version 1, this morphad reads 9"),
+            ('{"format_version": 1}', "format version 1, this morphad reads 10"),
             ("[]", "format version None"),
             ("{}", "format version None"),
             ('{"format_version": 1', "not valid JSON"),

@@ -78,7 +78,7 @@ def test_training_sees_a_window_of_a_large_picture_and_all_of_it_in_time(monkeyp
         return original(batch, cases, table)
 
     monkeypatch.setattr(loop, "apply_cases", recording)
-    monkeypatch.setattr(loop, "_WINDOW", 32)
+    monkeypatch.setattr(loop, "WINDOW", 32)
     ramp = np.repeat(np.arange(100, dtype=np.uint8)[:, None], 40, 1)  # each row says where it is
     settings = train_settings({**TRAIN, "image_size": [100, 40], "optimiser": {"steps": 12, "batch_size": 8}})
     Detector(settings).fit([ramp] * 20)

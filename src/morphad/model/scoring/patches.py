@@ -208,17 +208,17 @@ def features_on_grid(
     Args:
         network: The trained one.
         images: [B, C, H, W] uint8.
-        layers: Of the network.
+        layers: Of the network; none: those that the backbone has scored by default.
         view: Through which it sees the images.
         dtype: As in `Scorer`.
     """
     with forward_pass(images, dtype):
-        maps = network.features(transform(images, view), layers)
+        maps = network.features(transform(images, view), layers or network.backbone.scored_layers)
     grid = (max(1, images.shape[-2] // PLACE), max(1, images.shape[-1] // PLACE))
 
     @cache
     def on_grid(neighbourhoods: bool) -> Tensor:
-        return torch.cat([_to_grid(maps[name].float(), grid, neighbourhoods=neighbourhoods) for name in layers], 1)
+        return torch.cat([_to_grid(found.float(), grid, neighbourhoods=neighbourhoods) for found in maps.values()], 1)
 
     return on_grid
 

@@ -16,7 +16,7 @@ from morphad.model.network import MorphologyNetwork
 from morphad.model.records import TrainingResult
 from morphad.model.training.checkpoint import hash_tensors
 from morphad.model.training.launching import train_together
-from morphad.model.training.loop import run_loop
+from morphad.model.training.loop import WINDOW, run_loop
 from morphad.model.training.placing import place_training
 from morphad.settings import TrainSettings
 
@@ -76,6 +76,10 @@ def train_network(  # noqa: PLR0917 (in the order in which they are made)
             f"training needs at least 1 image and 2 cases, got {len(images)} and {len(table)}; "
             "add images, widen train.cases, or set train.optimiser.steps to 0"
         )
+    height, width = (min(side, WINDOW) for side in images.shape[2:])
+    network.backbone.check_size(
+        height, width, f"set train.optimiser.steps to 0, as training sees windows of {WINDOW} px"
+    )
     cases = [case.name for case in table]
     fingerprint = ""
     if checkpoint is not None:

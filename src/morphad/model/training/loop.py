@@ -25,7 +25,7 @@ from morphad.settings import OptimiserSettings, TrainSettings
 
 _RECORDS = 100  # entries of the history, about
 _PROBE = 256  # images behind the accuracies
-_WINDOW = 224  # px, height and width at most, of what the network sees of an image at a time while it learns the cases
+WINDOW = 224  # px, height and width at most, of what the network sees of an image at a time while it learns the cases
 _log = logging.getLogger(__name__)
 
 
@@ -56,7 +56,7 @@ def run_loop(
     """
     ranks = ranks or Ranks()
     steps = settings.optimiser.steps
-    size = " x ".join(str(min(side, _WINDOW)) for side in images.shape[2:])
+    size = " x ".join(str(min(side, WINDOW)) for side in images.shape[2:])
     batch = f"a batch of {settings.optimiser.batch_size} images of {size} px"
     remedy = "lower train.optimiser.batch_size or train.image_size, raise train.processes (a GPU each)"
     with (
@@ -195,13 +195,13 @@ class _Loop:
     def _sample(self, rng: np.random.Generator, size: int) -> tuple[Tensor, Tensor]:
         """Random images, each through a random case: [B, C, h, w] uint8 and [B] case indices, on the device.
 
-        Of the `size` images that all processes draw, those of this one. Of an image that is larger than `_WINDOW` a
+        Of the `size` images that all processes draw, those of this one. Of an image that is larger than `WINDOW` a
         random window is taken: a case shows everywhere, and time and memory of a step stay those of a small image.
         """
         # No flips or turns: they would swap what height and width, and the origin of an even size, mean.
         chosen = torch.from_numpy(rng.integers(len(self.images), size=size))
         cases = torch.from_numpy(rng.integers(len(self.table), size=size))
-        spare = [max(0, side - _WINDOW) for side in self.images.shape[2:]]
+        spare = [max(0, side - WINDOW) for side in self.images.shape[2:]]
         starts = torch.from_numpy(rng.integers(0, [side + 1 for side in spare], size=(size, 2))) if any(spare) else None
         chosen, cases = self.ranks.part(chosen), self.ranks.part(cases)
         if starts is None:
@@ -209,7 +209,7 @@ class _Loop:
         else:
             windows = zip(chosen.tolist(), self.ranks.part(starts).tolist(), strict=True)
             batch = torch.stack(
-                [self.images[i, :, top : top + _WINDOW, left : left + _WINDOW] for i, (top, left) in windows]
+                [self.images[i, :, top : top + WINDOW, left : left + WINDOW] for i, (top, left) in windows]
             )
         batch = batch.to(self.device, non_blocking=True)
         return apply_cases(batch, cases, self.table), cases.to(self.device)
