@@ -90,7 +90,7 @@ def made(metrics: dict[str, Any] | None = None, calibration: Calibration | None 
         figures() if metrics is None else metrics,
         calibration or calibrate(np.arange(118.0), 0.05),
         settings=changed.pop("settings", settings()),
-        training=TRAINING,
+        training=TRAINING | changed.pop("training", {}),
         weights=changed.pop("weights", PACKAGED),
         facts=facts(**changed),
     )
@@ -139,6 +139,14 @@ def test_what_was_measured_is_not_called_unknown() -> None:
     for wrong in ("has a mask", "have a mask", "missed more often", "fewer than 10", "16-bit", "without a single"):
         assert wrong not in text
     assert "AUPRO: " in text
+
+
+def test_tiles_are_named_with_what_a_pixel_of_them_stands_for() -> None:
+    text = made(training={"resolution": {"tiled_size": [448, 608]}})
+    assert (
+        "Every image is seen whole at 224 x 224 px, and in tiles at 448 x 608 px: a pixel there stands for up to 2.0"
+    ) in text
+    assert "in tiles" not in made(training={"resolution": {"tiled_size": None}})
 
 
 def test_the_region_is_named_for_who_relies_on_verdicts() -> None:

@@ -9,6 +9,7 @@ import torch
 
 from morphad.base.cores import available_cores
 from morphad.base.errors import BadInputError
+from morphad.base.memory import keep_freed_blocks
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 
@@ -16,6 +17,7 @@ DeviceName = Literal["auto", "cpu", "cuda"]
 # is computed. Who says how many threads there are to be keeps them.
 if "OMP_NUM_THREADS" not in os.environ:
     torch.set_num_threads(min(torch.get_num_threads(), available_cores()))
+keep_freed_blocks()
 
 
 class Placement(NamedTuple):

@@ -239,19 +239,34 @@ def _untested_images(
         formats = "; ".join(facts.formats[:4]) + ("; and others" if len(facts.formats) > 4 else "")
         said.append(f"Images: {sizes} px (height x width), {formats}. Other sizes and formats were not tested.")
     if "image_size" in training and facts.sizes is not None:
-        height, width = training["image_size"]
-        largest = facts.sizes[1] if region is None else region["box"]
-        factor = max(largest[0] / height, largest[1] / width)
-        if factor > 1:
-            what = "image" if region is None else f"image's region of {_size(largest)} px"
-            said.append(
-                f"Every {what} is resized to {_size((height, width))} px: a pixel there stands for up to {factor:.1f} "
-                f"pixels in a row of {'the largest image' if region is None else 'it'}."
-            )
+        said += _scale(training, facts.sizes[1], region)
     if any(not form.endswith(" 8 bit") for form in facts.formats):
         said.append(f"16-bit values from {ingest.white_level:,} on are white: differences above it are not seen.")
     said.append(f"Images of more than {ingest.max_megapixels:g} megapixels are refused.")
     return said
+
+
+def _scale(training: Mapping[str, Any], largest: tuple[int, int], region: Mapping[str, Any] | None) -> list[str]:
+    """How many pixels of the largest image, or of the region, a pixel stands for that the network sees."""
+    of, what = "the largest image", "image"
+    if region is not None:
+        largest, of, what = region["box"], "it", f"image's region of {_size(region['box'])} px"
+
+    def factor(size: Sequence[int]) -> float:
+        return max(largest[0] / size[0], largest[1] / size[1])
+
+    whole, tiled = training["image_size"], (training.get("resolution") or {}).get("tiled_size")
+    if tiled is not None:
+        return [
+            f"Every {what} is seen whole at {_size(whole)} px, and in tiles at {_size(tiled)} px: a pixel there stands "
+            f"for up to {max(1.0, factor(tiled)):.1f} pixels in a row of {of}."
+        ]
+    if factor(whole) <= 1:
+        return []
+    return [
+        f"Every {what} is resized to {_size(whole)} px: a pixel there stands for up to {factor(whole):.1f} pixels in a "
+        f"row of {of}."
+    ]
 
 
 def _names(kinds: Sequence[str]) -> str:
