@@ -4,7 +4,7 @@
     source .stack/env && python -m benchmarks.registry_speed --uri "$MLFLOW_TRACKING_URI"
 
 Versions have no model behind them; decisions are real. The whole process is timed (most of it is Python importing
-MLflow), and the question itself, in a process that has imported it.
+MLflow), and the question itself, in a process that has imported it. Beside them: a process of MLflow's own client.
 """
 
 import argparse
@@ -67,6 +67,7 @@ def main() -> None:
             "machine": f"{platform.machine()}, {os.cpu_count()} cores",
             "backend": uri.split(":", 1)[0],
             "runs": RUNS,
+            "mlflow_alone_s": _bare(uri),
             "status": {"lines": len(registry.overview()), **_timed(registry.overview, folder, "status")},
             "history": {
                 "versions": options.versions,
@@ -86,6 +87,15 @@ def _timed(ask: Callable[[], Any], folder: str, *words: str) -> dict[str, float]
             )
         ),
     }
+
+
+_BARE = "import sys, mlflow; mlflow.MlflowClient(sys.argv[1], sys.argv[1]).search_registered_models()"
+
+
+def _bare(uri: str) -> float:
+    """Median seconds of a process in which MLflow's own client lists the models."""
+    words = [sys.executable, "-c", _BARE, uri]
+    return _median(lambda: subprocess.run(words, check=True, capture_output=True))
 
 
 def _median(work: Callable[[], Any]) -> float:

@@ -4,10 +4,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from morphad.base.errors import BadInputError
 from morphad.base.files import read_json, sha256_file, sha256_json
-from morphad.decision.calibration import Calibration
+
+if TYPE_CHECKING:
+    from morphad.decision.calibration import Calibration
 
 DESCRIPTION = "detector.json"  # all of a detector but its weights
 
@@ -52,8 +55,10 @@ def detector_files(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
 
 
-def saved_calibration(detector: Path) -> Calibration:
+def saved_calibration(detector: Path) -> "Calibration":
     """The calibration of a saved detector, without loading it."""
+    from morphad.decision.calibration import Calibration  # noqa: PLC0415 -- SciPy, a second for who asks a registry
+
     description = detector / DESCRIPTION
     try:
         return Calibration.from_json(read_json(description)["calibration"])
