@@ -1,6 +1,6 @@
-"""What it is worth to keep the shape of pictures that are not square.
+"""What it is worth to keep the shape of pictures that are not square, and to see large ones in tiles, too.
 
-    python -m benchmarks.shapes FOLDER [FOLDER ...] [--variants own shape] [--seeds 0] --out FILE.json
+    python -m benchmarks.shapes FOLDER [FOLDER ...] [--variants "own shape"] [--seeds 0] --out FILE.json
 
 A folder is a set in MVTec AD layout. A run that is in FILE.json already is not repeated.
 """
@@ -14,6 +14,7 @@ from benchmarks.measuring import SQUARE, Row, measure_morphad, measure_sets
 VARIANTS: dict[str, Mapping[str, Any]] = {
     "own shape": {"image_size": None},
     "squeezed to a square": {"image_size": SQUARE},
+    "own shape and tiles": {"image_size": None, "resolution": {"smallest_defect": 3.0}},
 }
 
 

@@ -65,7 +65,8 @@ def test_a_detector_keeps_the_shape_of_its_pictures(wide: list[np.ndarray], tmp_
 
 def test_sizes_say_the_shape_where_the_first_picture_is_another(wide: list[np.ndarray]) -> None:
     images = [wide[0][:, :70], *wide[1:20]]
-    detector = Detector(train_settings(OWN_SHAPE)).fit(images, sizes=[image.shape for image in images])
+    settings = train_settings({**OWN_SHAPE, "score": {"kind": "transformation", "cases": 2}})
+    detector = Detector(settings).fit(images, sizes=[image.shape for image in images])
     assert detector.settings.image_size == (224, 512)
 
 

@@ -173,6 +173,7 @@ def test_killed_tasks_go_on_and_end_as_if_they_had_not_been_killed(
     assert champion.number == versions(project) == 1
 
 
+@minutes_long
 def test_an_interruption_ends_the_run_with_all_that_it_began(project: Path) -> None:
     with Run(project, "twin,weave") as run:
         first = run.task("ingest")

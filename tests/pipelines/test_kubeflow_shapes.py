@@ -4,6 +4,7 @@ kubeflow_shapes.json has the keys, kinds of values and states of recorded answer
 it is held against them.
 """
 
+import gc
 import json
 import re
 import time
@@ -214,14 +215,22 @@ def test_the_time_for_many_lines_grows_with_their_number(states: dict[str, str])
         )
         lines = [{"line": f"line-{number}"} for number in range(count)]
         run = Run("r", "", "FAILED", "", datetime.now(UTC), None, "", "", "", "", {"lines": lines}, None, tasks)
-        begun = time.process_time()
-        endings = Outcomes(Nothing()).of(run, "training")  # type: ignore[arg-type]
+        took = []
+        for _ in range(3):  # the shortest: what else this process holds is not its business
+            gc.collect()
+            begun = time.process_time()
+            endings = Outcomes(Nothing()).of(run, "training")  # type: ignore[arg-type]
+            took.append(time.process_time() - begun)
         assert [ending.line for ending in endings] == [item["line"] for item in lines]
         assert {ending.state for ending in endings} <= {"not known", "interrupted"}
-        return time.process_time() - begun
+        return min(took)
 
-    few, many = seconds(500), seconds(4000)
-    assert many / few < 14, (few, many)
+    gc.disable()
+    try:
+        few, many = seconds(500), seconds(4000)
+    finally:
+        gc.enable()
+    assert many / few < 20, (few, many)  # 8 times the lines; 64 would be their square
 
 
 def children(task: Json) -> list[str]:
