@@ -24,11 +24,12 @@ from morphad.model.detector import Detector
 from morphad.report.pictures import Example
 from morphad.report.trial_page import TrialPage, write_trial_page
 from morphad.settings import CalibrateSettings, IngestSettings, SplitSettings
-from morphad.settings.presets import train_settings
+from morphad.settings.presets import merge, train_settings
 from morphad.steps.common import label_counts
 
 ODD, SHOWN = 6, 36  # pictures on the page: odd good ones, and of each other group
 _DEFAULT: Mapping[str, Any] = MappingProxyType({})
+_STEPS = 30  # of training, where a line has 100: somebody waits, and most of the quality is there without any
 _LEAST = 13  # good pictures: ten to learn from, three for a threshold that means something
 
 
@@ -63,7 +64,7 @@ def try_folder(
         also: Picture files and folders to give verdicts on.
         page: The page, HTML.
         seed: Of everything random.
-        train: Settings of the training that are not the default's.
+        train: Settings of the training that are not the trial's, which are the default's but for fewer steps.
 
     Raises:
         BadInputError: Too few good pictures, none at all, or the page cannot be written.
@@ -87,7 +88,7 @@ def try_folder(
     def pixels(names: Iterable[str]) -> Iterator[NDArray[np.uint8]]:
         return (decode(sources[name], ingest.decoding).pixels for name in names)
 
-    detector = Detector(train_settings(dict(train)), seed, decoding=ingest.decoding)
+    detector = Detector(train_settings(merge({"optimiser": {"steps": _STEPS}}, train)), seed, decoding=ingest.decoding)
     with Display(folder.name) as progress:
         sizes = zip(learned["height"], learned["width"], strict=True)
         detector.fit(Repeatable(lambda: pixels(learned["path"])), sizes=sizes, progress=progress)
