@@ -19,7 +19,7 @@ def add_verbs(verbs: Verbs) -> None:
         "--also", metavar="PICTURE", nargs="+", type=Path, default=[], help="pictures or folders to give verdicts on"
     )
     trying.add_argument("--page", type=Path, default=Path("try.html"), metavar="FILE", help="default: try.html")
-    trying.add_argument("--preset", choices=("default", "fast"), default="default", help="fast: one view of each picture")
+    trying.add_argument("--preset", choices=("default", "fast"), default="default", help="fast: one view a picture")
     trying.add_argument(
         "--smallest-defect", type=_pixels, metavar="PX", help="side of the smallest defect to be found: adds tiles"
     )
