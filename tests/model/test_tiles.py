@@ -74,6 +74,12 @@ def test_the_smallest_defect_covers_a_place(resolution: dict[str, object], tiled
     assert settings.resolution.tiled_size == tiled
 
 
+@pytest.mark.parametrize("size", [(680, 960), (640, 961)])
+def test_a_tiled_size_of_broken_strides_is_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="multiple of 32"):
+        train_settings({"resolution": {"tiled_size": size}})
+
+
 def test_a_scale_without_a_defect_and_tiles_without_densities_are_refused() -> None:
     with pytest.raises(ValueError, match="`mm_per_pixel` without `smallest_defect`"):
         train_settings({"resolution": {"mm_per_pixel": 0.1}})

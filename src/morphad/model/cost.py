@@ -11,7 +11,7 @@ from morphad.base.errors import BadInputError
 from morphad.model.device import Placement, within_gpu_memory
 from morphad.model.morphology import Case
 from morphad.model.network import MorphologyNetwork
-from morphad.model.resolution import TILE, spans
+from morphad.model.resolution import PLACE, TILE, spans, whole_strides
 from morphad.model.scorers import make_scorers
 from morphad.settings import TrainSettings
 
@@ -43,7 +43,7 @@ class Cost:
         return self.whole_ms + self.tiles * self.tile_ms
 
     def __str__(self) -> str:
-        """Such as "12 tiles, 310 ms a picture on this machine"."""
+        """Such as "12 tiles, 2488 ms a picture on this machine"."""
         tiles = f"{self.tiles} tile{'s' * (self.tiles != 1)}" if self.tiles else "without tiles"
         return f"{tiles}, {self.ms:.0f} ms a picture on this machine"
 
@@ -59,7 +59,7 @@ class Cost:
         choices = [f"raise it to {self.ms * 1.1:.0f}"]
         if self.tiled_size is not None and defect is not None:
             for factor in (1.5, 2, 3, 4, 6):
-                sides = [max(32, 32 * round(side / factor / 32)) for side in self.tiled_size]
+                sides = [whole_strides(side / factor) for side in self.tiled_size]
                 needed = self.whole_ms + _tiles(*sides) * self.tile_ms
                 if needed <= budget:
                     choices.append(f"raise train.resolution.smallest_defect to {defect * factor:g} ({needed:.0f} ms)")
@@ -88,21 +88,20 @@ def measured_cost(settings: TrainSettings, table: Sequence[Case], seed: int, pla
     scorer, tiles = make_scorers(settings, table, seed, placement)
     generator = torch.Generator().manual_seed(seed)
 
-    def noise(count: int, height: int, width: int) -> torch.Tensor:
+    def noise(height: int, width: int) -> torch.Tensor:
+        """As many images as fill the memory."""
+        count = max(2, -(-settings.score.memory * PLACE**2 // (height * width)))
         return torch.randint(0, 256, (count, channels, height, width), dtype=torch.uint8, generator=generator)
 
     with within_gpu_memory("measuring what a picture takes"), torch.inference_mode():
-        height, width = settings.image_size
-        # As many as fill the memory.
-        images = noise(max(2, -(-settings.score.memory * 64 // (height * width))), height, width).to(device)
+        images = noise(*settings.image_size).to(device)
         scorer.rehearse(network, images)
         whole = _milliseconds(lambda: float(scorer.score(network, images[:1]).scores))  # which waits for a GPU
         tiled, tile = settings.resolution.tiled_size, 0.0
         if tiles is not None and tiled is not None:
-            sides = min(TILE, tiled[0]), min(TILE, tiled[1])
-            tiles.rehearse(network, noise(max(2, -(-settings.score.memory * 64 // (sides[0] * sides[1]))), *sides))
-            one = noise(1, *sides)[0]
-            tile = _milliseconds(lambda: float(tiles.score(network, one)[0]))
+            shown = noise(min(TILE, tiled[0]), min(TILE, tiled[1]))
+            tiles.rehearse(network, shown)
+            tile = _milliseconds(lambda: float(tiles.score(network, shown[0])[0]))
     return Cost(whole, tile, tiled)
 
 

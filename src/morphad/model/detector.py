@@ -6,7 +6,7 @@ from dataclasses import asdict
 from itertools import chain, islice
 from math import inf
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -339,7 +339,7 @@ class Detector:
         No image is kept once it is prepared.
         """
         network, region = self._fitted(), self.region
-        sizes = [size for size in (self._size, self._tiled_size if self._tiles else None) if size]
+        sizes = [self._size, self._tiled_size] if self._tiles else [self._size]
         at_once = max(1, min(BATCH, _AT_ONCE // (sizes[-1][0] * sizes[-1][1])))
 
         def sized(image: NDArray[np.uint8]) -> tuple[tuple[int, int], list[Tensor]]:
@@ -351,9 +351,10 @@ class Detector:
             with within_gpu_memory("scoring images"), torch.inference_mode():
                 whole = torch.stack([prepared[0] for _, prepared in batch]).to(self.device)
                 scored = self._scorer.score(network, whole)
-                if self._tiles and isinstance(self._scorer, DensityScorer):
+                if self._tiles:
                     found = [self._tiles.score(network, prepared[1]) for _, prepared in batch]
-                    scored = most_abnormal(self._scorer.relative(scored), found)
+                    # The settings allow tiles beside densities alone.
+                    scored = most_abnormal(cast(DensityScorer, self._scorer).relative(scored), found)
             yield [size for size, _ in batch], scored
 
     def _inspected(self, maps: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """From a picture to what the network sees of it."""
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,7 +11,7 @@ from torchvision.transforms.v2 import functional as transforms
 from morphad.base.errors import BadInputError
 from morphad.model.region import region_of
 from morphad.model.scoring.base import shrunk_mask
-from morphad.settings import TrainSettings
+from morphad.settings import RegionSettings, TrainSettings
 
 _STRIP = 32  # rows that are turned to grey at a time; larger blocks stay with the allocator
 
@@ -44,7 +46,10 @@ def prepare(image: NDArray[np.uint8], settings: TrainSettings, *sizes: tuple[int
 
 def inspected(settings: TrainSettings, size: tuple[int, int]) -> Tensor | None:
     """bool [h, w] at a size, px: which places show something that is inspected; None: all."""
-    if settings.region is None:
-        return None
-    region = region_of(settings.region)
+    return None if settings.region is None else _shrunk(settings.region, size)
+
+
+@lru_cache(maxsize=4)
+def _shrunk(settings: RegionSettings, size: tuple[int, int]) -> Tensor:
+    region = region_of(settings)
     return shrunk_mask(torch.from_numpy(region.inside[region.box].copy()), *size)

@@ -50,7 +50,10 @@ def resolved(settings: TrainSettings, sizes: Iterable[tuple[int, int]]) -> Train
     if tiled is None and resolution.smallest_defect is not None:
         pixels = resolution.smallest_defect / (resolution.mm_per_pixel or 1)
         scale = min(1.0, PLACE / pixels)
-        tiled = _multiple(scale * median(height for height, _ in sizes)), _multiple(scale * median(w for _, w in sizes))
+        tiled = (
+            whole_strides(scale * median(height for height, _ in sizes)),
+            whole_strides(scale * median(w for _, w in sizes)),
+        )
         if tiled[0] < _CLOSER * whole[0] and tiled[1] < _CLOSER * whole[1]:
             tiled = None
     return settings.model_copy(
@@ -59,11 +62,12 @@ def resolved(settings: TrainSettings, sizes: Iterable[tuple[int, int]]) -> Train
 
 
 def _whole(ratio: float) -> tuple[int, int]:
-    longer = min(LONGER, _multiple(SHORTER * max(ratio, 1 / ratio)))
+    longer = min(LONGER, whole_strides(SHORTER * max(ratio, 1 / ratio)))
     return (longer, SHORTER) if ratio > 1 else (SHORTER, longer)
 
 
-def _multiple(side: float) -> int:
+def whole_strides(side: float) -> int:
+    """The nearest multiple of 32 px to a side, 32 at least."""
     return _STRIDE * max(1, round(side / _STRIDE))
 
 

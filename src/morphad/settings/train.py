@@ -8,6 +8,7 @@ from morphad.settings.base import Settings
 from morphad.settings.region import RegionSettings
 
 Pixels = Annotated[int, Field(ge=1, le=64)]
+_TiledSide = Annotated[int, Field(ge=64, le=32_768, multiple_of=32)]
 
 
 class CaseSettings(Settings):
@@ -104,11 +105,11 @@ class ResolutionSettings(Settings):
     mm_per_pixel: float | None = Field(
         default=None, gt=0, description="what a pixel of the pictures measures; then smallest_defect is in mm"
     )
-    tiled_size: tuple[Annotated[int, Field(ge=64, le=32_768)], Annotated[int, Field(ge=64, le=32_768)]] | None = Field(
+    tiled_size: tuple[_TiledSide, _TiledSide] | None = Field(
         default=None,
         strict=False,
-        description="height, width in px that pictures are resized to before they are cut into tiles; null: follows "
-        "from smallest_defect",
+        description="height, width in px, multiples of 32, that pictures are resized to before they are cut into "
+        "tiles; null: follows from smallest_defect",
     )
     budget_ms: float | None = Field(
         default=None,

@@ -44,7 +44,7 @@ def train(settings: LineSettings, paths: LinePaths, seed: int, *, gpus: int = 0)
 def _say_cost(unfitted: Detector, sizes: list[tuple[int, int]], line: str) -> None:
     """What a picture will take, where the settings ask for tiles or give a budget; one that is too small is refused."""
     resolution = unfitted.settings.resolution
-    if not sizes or (resolution.smallest_defect, resolution.tiled_size, resolution.budget_ms) == (None, None, None):
+    if (resolution.smallest_defect, resolution.tiled_size, resolution.budget_ms) == (None, None, None):
         return
     cost = unfitted.cost(sizes)
     cost.check(unfitted.settings)

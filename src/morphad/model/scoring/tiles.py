@@ -24,8 +24,8 @@ class TileScorer:
 
     One memory serves all places: its size depends neither on the pictures' nor on their number. As in `DensityScorer`
     there are two, sharp and steady, and good images that they were not fitted on set the gains near the edge, and
-    centre and deviation of the peaks. A peak is the mean of the `PEAK` most abnormal
-    places: a small defect has no more.
+    centre and deviation of the peaks. A peak is the mean of the `PEAK` most abnormal places: a small defect has no
+    more.
 
     Args:
         settings: Of the score.
