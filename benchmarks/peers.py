@@ -10,7 +10,7 @@ table gives the mean over the seeds; FILE.json every run. A run that is in FILE.
 
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,30 +31,33 @@ BACKBONE = "tf_efficientnet_lite0"
 SIZE = [224, 224]  # px, as morphad's default
 BATCH = 16
 AUTOENCODER_EPOCHS = 220  # passes over the training images; the loss has levelled off by then
+TILED_CORESET = 2_500  # patches
 STUDENT_STEPS = 400  # of 16 images; STFPM's loss has levelled off by then
 
 Scores = tuple[Tensor, Tensor | None]  # [B] of images, [B, H, W] of places where the model has such a thing
 Scorer = Callable[[Tensor], Scores]  # from images [B, 3, H, W] float32
 
 
-def padim(images: Tensor, seed: int) -> Scorer:
-    """PaDiM (Defard et al., 2021): a Gaussian a position, 100 random channels."""
+def padim(images: Tensor, seed: int, tile: int | None = None) -> Scorer:
+    """PaDiM (Defard et al., 2021): a Gaussian a position, 100 random channels; `tile` as in `tiled`."""
     from anomalib.models.image.padim.torch_model import PadimModel
 
     torch.manual_seed(seed)
     layers = ["blocks.1", "blocks.2", "blocks.4"]
     model = PadimModel(layers=layers, backbone=BACKBONE, pre_trained=False, n_features=100)
+    tiled(model, tile)
     _load(model.feature_extractor.feature_extractor)
     _collect(model, images)
     model.fit()
     return _score_with(model)
 
 
-def patchcore(images: Tensor, seed: int) -> Scorer:
+def patchcore(images: Tensor, seed: int, tile: int | None = None) -> Scorer:
     """PatchCore (Roth et al., 2022): a coreset of 1 % of the patches, but 1,000 of them at least, 9 neighbours.
 
     The coreset is anomalib's greedy choice in its random projection, by one matrix product a pick: the same up to
-    rounding, in a fraction of the time.
+    rounding, in a fraction of the time. With a `tile`, as in `tiled`, it has `TILED_CORESET` patches: 1 % would take
+    hours.
     """
     from anomalib.models.components.sampling.k_center_greedy import KCenterGreedy
     from anomalib.models.image.patchcore.torch_model import PatchcoreModel
@@ -66,11 +69,20 @@ def patchcore(images: Tensor, seed: int) -> Scorer:
     KCenterGreedy.select_coreset_idxs = choose
     torch.manual_seed(seed)
     model = PatchcoreModel(layers=["blocks.2", "blocks.4"], backbone=BACKBONE, pre_trained=False, num_neighbors=9)
+    tiled(model, tile)
     _load(model.feature_extractor.feature_extractor)
     _collect(model, images)
     patches = sum(len(rows) for rows in model.embedding_store)
-    model.subsample_embedding(max(0.01, min(1.0, 1000 / patches)))
+    model.subsample_embedding(max(0.01, min(1.0, 1000 / patches)) if tile is None else TILED_CORESET / patches)
     return _score_with(model)
+
+
+def tiled(model: Any, tile: int | None) -> None:
+    """Let a model see images in anomalib's own tiles, squares of `tile` px side by side; None: whole."""
+    from anomalib.data.utils.tiler import Tiler
+
+    if tile is not None:
+        model.tiler = Tiler(tile_size=tile, stride=tile)
 
 
 def farthest_points(rows: Tensor, count: int) -> list[int]:
@@ -173,21 +185,26 @@ MODELS = (*OURS, *PEERS)
 
 def run(name: str, folder: Path, seed: int) -> Row:
     """Fit one model on one set and score its test images; see `morphad.jobs.benchmark.figures`."""
-    warnings.simplefilter("ignore")
     if name in OURS:
         return measure_morphad(folder, {"preset": OURS[name], "image_size": SQUARE}, seed)
+    return measure_peer(PEERS[name], folder, seed)
+
+
+def measure_peer(peer: Callable[[Tensor, int], Scorer], folder: Path, seed: int, size: Sequence[int] = SIZE) -> Row:
+    """Fit a model on one set, seen at this height and width, px, and score its test images."""
+    warnings.simplefilter("ignore")
     training, test = read_set(folder)
     started = time.perf_counter()
-    score = PEERS[name](torch.cat(list(_batches(training))), seed)
+    score = peer(torch.cat(list(_batches(training, size))), seed)
     fitted = time.perf_counter()
     scores, maps = [], []
     originals = (decode(image.file).pixels.shape[:2] for image in test)
     with torch.inference_mode():
-        for batch in _batches(test):
+        for batch in _batches(test, size):
             of_images, of_places = score(batch)
             scores.append(of_images)
-            for place, size in zip(of_places if of_places is not None else (), originals, strict=False):
-                full = transforms.resize(place[None], list(size), antialias=True)
+            for place, original in zip(of_places if of_places is not None else (), originals, strict=False):
+                full = transforms.resize(place[None], list(original), antialias=True)
                 maps.append(full[0].numpy().astype(np.float32))
     scored = time.perf_counter()
     found = figures(test, torch.cat(scores).double().numpy(), maps or None, seed, RESAMPLES)
@@ -231,13 +248,13 @@ def _score_with(model: nn.Module) -> Scorer:
     return score
 
 
-def _batches(images: list[Any]) -> Iterable[Tensor]:
+def _batches(images: list[Any], size: Sequence[int]) -> Iterable[Tensor]:
     """Images decoded and resized as morphad does it, as the weights want them."""
     batch: list[Tensor] = []
     for pixels in in_order(lambda image: decode(image.file).pixels, images):
         tensor = torch.from_numpy(np.ascontiguousarray(pixels))
         tensor = tensor[None] if tensor.ndim == 2 else tensor.permute(2, 0, 1)
-        resized = transforms.resize(tensor, SIZE, antialias=True).expand(3, -1, -1).float()
+        resized = transforms.resize(tensor, list(size), antialias=True).expand(3, -1, -1).float()
         batch.append((resized - 127) / 128)
         if len(batch) == BATCH:
             yield torch.stack(batch)
