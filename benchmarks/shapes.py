@@ -21,12 +21,12 @@ VARIANTS: dict[str, Mapping[str, Any]] = {
 }
 OWN_SHAPE, FULL_SIZE, TILE = (576, 224), (1280, 512), 256  # px, of KolektorSDD
 PEERS: dict[str, tuple[Callable[..., Scorer], Sequence[int]]] = {
-    "padim, squeezed": (padim, SQUARE),
-    "patchcore, squeezed": (patchcore, SQUARE),
-    "padim, own shape": (padim, OWN_SHAPE),
-    "patchcore, own shape": (patchcore, OWN_SHAPE),
-    "padim, tiles": (partial(padim, tile=TILE), FULL_SIZE),
-    "patchcore, tiles": (partial(patchcore, tile=TILE), FULL_SIZE),
+    "padim squeezed": (padim, SQUARE),
+    "patchcore squeezed": (patchcore, SQUARE),
+    "padim own shape": (padim, OWN_SHAPE),
+    "patchcore own shape": (patchcore, OWN_SHAPE),
+    "padim tiles": (partial(padim, tile=TILE), FULL_SIZE),
+    "patchcore tiles": (partial(patchcore, tile=TILE), FULL_SIZE),
 }
 
 
