@@ -145,6 +145,15 @@ class Calibration:
         values = finite_scores(scores)
         return None if self.threshold is None else np.asarray(values > self.threshold)
 
+    def verdicts(self, scores: NDArray[np.float64]) -> list[tuple[bool | None, float | None]]:
+        """Whether an image is rejected, and its p-value, for each score [N]; None for a score that is no number."""
+        known = np.flatnonzero(np.isfinite(scores))
+        verdicts: list[tuple[bool | None, float | None]] = [(None, None)] * len(scores)
+        rejected, p_values = self.rejected(scores[known]), self.p_values(scores[known])
+        for i, place in enumerate(known):
+            verdicts[place] = (None if rejected is None else bool(rejected[i]), float(p_values[i]))
+        return verdicts
+
     def to_json(self) -> dict[str, Any]:
         """Plain values; what follows from the scores is written too, for people who read the file."""
         return {

@@ -49,6 +49,12 @@ def inspected(settings: TrainSettings, size: tuple[int, int]) -> Tensor | None:
     return None if settings.region is None else _shrunk(settings.region, size)
 
 
+def inspected_places(maps: Tensor, settings: TrainSettings) -> Tensor:
+    """Values [..., P] of the inspected places of maps [..., H, W]."""
+    values, inside = maps.flatten(-2), inspected(settings, (maps.shape[-2], maps.shape[-1]))
+    return values if inside is None else values[..., inside.flatten().to(maps.device)]
+
+
 @lru_cache(maxsize=4)
 def _shrunk(settings: RegionSettings, size: tuple[int, int]) -> Tensor:
     region = region_of(settings)
