@@ -57,7 +57,8 @@ def _try(options: argparse.Namespace) -> int:
         print(f"{name}: {reason}")
     print(headline(trial.good, trial.calibration))
     for example in trial.verdicts:
-        print(f"{'reject' if example.rejected else 'accept'}\t{example.p_value:.4f}\t{example.name}")
+        reason = f"\t{example.reason}" if example.reason else ""
+        print(f"{'reject' if example.rejected else 'accept'}\t{example.p_value:.4f}\t{example.name}{reason}")
     print(f"page: {options.page}")
     print(f"next: in an empty folder, morphad init {options.folder.resolve()} --line NAME")
     return 2 if trial.unanswered else 0

@@ -1,6 +1,7 @@
 """Decoding, preprocessing, network, scorer and threshold of one line as one object and one folder."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain, islice
 from math import inf
 from pathlib import Path
@@ -9,21 +10,20 @@ from typing import Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional as torch_functional
 
 from morphad.base.errors import BadInputError
 from morphad.base.progress import Progress, counted, silent
 from morphad.decision.attainable import tightest_rate
-from morphad.decision.calibration import Calibration, calibrate
+from morphad.decision.calibration import NOTHING_TO_SCORE, Calibration, calibrate
 from morphad.model import storage
 from morphad.model.cost import Cost, measured_cost
 from morphad.model.device import Placement, scoring_device, within_gpu_memory
+from morphad.model.framing import Framed, Framing, lost_among
 from morphad.model.morphology import case_table
 from morphad.model.network import MorphologyNetwork
-from morphad.model.prepare import inspected_places, prepare
+from morphad.model.prepare import inspected_places
 from morphad.model.records import Prediction, TrainingResult
-from morphad.model.region import Region, region_of
+from morphad.model.region import Region
 from morphad.model.resolution import resolved
 from morphad.model.scorers import scorer_of, with_layers
 from morphad.model.scoring.base import BATCH, Closer, Scored, Scorer
@@ -48,6 +48,7 @@ class Detector:
         weights_: Where the weights that training began with come from; None before `fit`, and where they were random.
         calibration_: Scores of good calibration images and the threshold; None before `calibrate`.
         heatmap_scale_: Map values shown as lowest and highest colour, fixed for the line; None before `calibrate`.
+        lost_: Training images whose part was not found, and which were left out; empty after `load`.
 
     Example:
         >>> import numpy as np
@@ -82,6 +83,8 @@ class Detector:
         self.weights_: WeightsOrigin | None = None
         self.calibration_: Calibration | None = None
         self.heatmap_scale_: tuple[float, float] | None = None
+        self.lost_: tuple[str, ...] = ()
+        self._framing = Framing(settings, None)
         self._scorer = self._new_scorer()
         self._network: MorphologyNetwork | None = None
 
@@ -90,6 +93,8 @@ class Detector:
         images: Iterable[NDArray[np.uint8]],
         *,
         sizes: Iterable[tuple[int, int]] = (),
+        names: Sequence[str] = (),
+        anchor: NDArray[np.uint8] | None = None,
         checkpoint: Path | None = None,
         progress: Progress = silent,
     ) -> Self:
@@ -97,15 +102,18 @@ class Detector:
 
         Args:
             images: Good images, uint8 [H, W] or [H, W, 3], of any size, or of the region's; kept resized in memory.
-                Where pictures are seen in tiles, too, they are read three times: a list then, or another iterable that
-                begins anew, and no iterator.
+                Where pictures are seen in tiles, too, or parts are put in place, they are read more than once: a list
+                then, or another iterable that begins anew, and no iterator.
             sizes: Their heights and widths, px, which say in what shape the network sees images where the settings do
                 not; none: that of the first image says it.
+            names: What they are called, for messages; none: by their number.
+            anchor: A good image whose part lies where the region has it; None: parts are put where most have theirs.
             checkpoint: Where training keeps its state to resume from; left in place.
             progress: Called as the work goes on: stages "training", "fitting scores" and "fitting tiles".
 
         Raises:
-            BadInputError: Too few images, or a setting that does not fit the network.
+            BadInputError: Too few images, a setting that does not fit the network, or the part is not found in more
+                than a tenth of the images.
         """
         from morphad.model.training.fit import train_network  # noqa: PLC0415 -- who only scores does not train
 
@@ -120,16 +128,19 @@ class Detector:
         network.backbone.check_size(*self._size)
         self._scorer = self._new_scorer()
         closer = self._scorer.closer
-        if closer and stream is images:
-            raise ValueError("images in tiles are read more than once; give a list of them, not an iterator")
-        good = torch.stack([prepare(image, self.settings, self._size)[0] for image in chain([first], stream)])
+        if (closer or self.settings.align != "none") and stream is images:
+            raise ValueError("images are read more than once here; give a list of them, not an iterator")
+        self._framing = Framing.learned(self.settings, images, anchor)
+        framed = [self._framing.framed(image, self._size) for image in chain([first], stream)]
+        self.lost_ = lost_among(framed, names)
+        good = torch.stack([one.shown.pop(0) for one in framed if not one.lost])
         self._scorer.check_count(len(good))  # before minutes of training
         self.training_ = train_network(
             network, good, self.settings, self.table, self.seed, checkpoint, self._placement, progress
         )
         self._network = network.eval()
         seen_closer = closer and Closer(
-            lambda: (prepare(image, self.settings, closer)[0] for image in images),
+            lambda: (one.shown[0] for image in images if not (one := self._framing.framed(image, closer)).lost),
             counted(progress, "fitting tiles", len(good)),
         )
         remedy = "lower train.image_size, train.score.channels or train.score.memory"
@@ -148,17 +159,20 @@ class Detector:
             BadInputError: No images.
         """
         scores, means = [], []
-        for _, scored in self._scored(images):
+        for framed, scored in self._scored(images):
             scores.append(scored.scores)
-            means.append(inspected_places(scored.maps, self.settings).mean(1))
+            of_each = inspected_places(scored.maps, self.settings).mean(1)
+            means += [mean for one, mean in zip(framed, of_each, strict=True) if not one.lost]
         if not scores:
             raise BadInputError("no good images to calibrate on; add images to the line")
         values = torch.cat(scores).cpu().numpy()
         asked = settings.false_reject_rate
-        rate = tightest_rate(len(values)) if isinstance(asked, str) else asked
-        self.calibration_ = calibrate(values, rate, settings.confidence)
-        foot = float(torch.cat(means).mean())
-        middle = self.calibration_.threshold if self.calibration_.threshold is not None else float(values.max())
+        unseen = int((values == NOTHING_TO_SCORE).sum())
+        rate = tightest_rate(len(values), unseen) if isinstance(asked, str) else asked
+        self.calibration_ = calibration = calibrate(values, rate, settings.confidence).checked()
+        foot = float(torch.stack(means).mean())
+        highest = float(values[values < NOTHING_TO_SCORE].max())
+        middle = highest if calibration.threshold is None else calibration.threshold
         if self.settings.score.kind == "transformation":
             middle = foot + 3.0  # its maps are z-scores, not in the unit of the image's score
         self.heatmap_scale_ = (foot, foot + 2 * max(middle - foot, 1e-6))
@@ -169,44 +183,38 @@ class Detector:
         scores = [scored.scores.cpu().numpy() for _, scored in self._scored(images)]
         return np.concatenate(scores) if scores else np.empty(0)
 
-    def predict(self, images: Iterable[NDArray[np.uint8]]) -> Iterator[Prediction]:
+    def predict(self, images: Iterable[NDArray[np.uint8]], *, heatmaps: bool = True) -> Iterator[Prediction]:
         """Score, heatmap and verdict of each image, streamed in order.
 
         Where an image is not inspected its heatmap is as cold as it gets: the scale's foot, or its own coldest place.
-        """
-        region = self.region
-        for sizes, scored in self._scored(images):
-            values = scored.scores.cpu().numpy()
-            verdicts = self.verdicts(values)
-            for i, size in enumerate(sizes):
-                full = torch_functional.interpolate(
-                    scored.maps[i][None, None].float(), size=size, mode="bilinear", align_corners=False
-                )
-                heatmap = full[0, 0].cpu().numpy()
-                if region is not None:
-                    heatmap = region.put_back(heatmap, self.heatmap_scale_[0] if self.heatmap_scale_ else inf)
-                yield Prediction(float(values[i]), heatmap, *verdicts[i])
-
-    def cost(self, sizes: Iterable[tuple[int, int]]) -> Cost:
-        """What a picture will take on this machine, measured on noise before any training.
+        An image whose part is not found is rejected unseen, with the reason, and its heatmap is cold.
 
         Args:
-            sizes: As in `fit`.
+            images: uint8 [H, W] or [H, W, 3] each.
+            heatmaps: Whether heatmaps are wanted; of a large image they need more time than all else.
         """
+        foot = self.heatmap_scale_[0] if self.heatmap_scale_ else inf
+        nothing = np.empty((0, 0), np.float32)
+        for framed, scored in self._scored(images):
+            values = scored.scores.cpu().numpy()
+            verdicts = [(None, None)] * len(values) if self.calibration_ is None else self.calibration_.verdicts(values)
+            for i, (one, (rejected, p_value)) in enumerate(zip(framed, verdicts, strict=True)):
+                heatmap = one.heatmap(scored.maps[i], foot) if heatmaps else nothing
+                inside = one.inspected if heatmaps else None
+                yield Prediction(float(values[i]), heatmap, True if one.lost else rejected, p_value, one.lost, inside)
+
+    def cost(self, sizes: Iterable[tuple[int, int]]) -> Cost:
+        """What a picture will take on this machine, measured on noise before any training; `sizes` as in `fit`."""
         return measured_cost(resolved(self._asked, sizes), self.table, self.seed, self._placement)
 
     @property
     def region(self) -> Region | None:
         """What of an image is inspected; None: all of it."""
-        return None if self.settings.region is None else region_of(self.settings.region)
+        return self._framing.region
 
-    def refusal(self, image: NDArray[np.uint8]) -> str:
-        """Why an image is not for this detector, without its name; "" for one that is."""
-        return "" if self.region is None else self.region.refusal(*image.shape[:2])
-
-    def verdicts(self, scores: NDArray[np.float64]) -> list[tuple[bool | None, float | None]]:
-        """Whether an image is rejected, and its p-value, for each score [N]; None for a score that is no number."""
-        return [(None, None)] * len(scores) if self.calibration_ is None else self.calibration_.verdicts(scores)
+    def refusal(self, height: int, width: int) -> str:
+        """Why an image of this size is not for this detector, without its name; "" for one that is."""
+        return self._framing.refusal(height, width)
 
     def save(self, folder: Path, *, weights_of: Path | None = None) -> None:
         """Write the detector as a folder of safetensors and JSON, whole or not at all.
@@ -230,8 +238,8 @@ class Detector:
             calibration=self.calibration_,
             heatmap_scale=self.heatmap_scale_,
         )
-        tensors = {storage.NETWORK: self._fitted().state_dict(), storage.SCORER: self._scorer.state()}
-        storage.write(folder, description, tensors, weights_of)
+        network, learned = self._fitted().state_dict(), self._scorer.state() | self._framing.state()
+        storage.write(folder, description, {storage.NETWORK: network, storage.SCORER: learned}, weights_of)
 
     @staticmethod
     def load(folder: Path) -> "Detector":
@@ -248,30 +256,26 @@ class Detector:
             network = MorphologyNetwork(saved.settings, saved.table, saved.seed, initialise=False)
             network.load_state_dict(storage.tensors(folder, storage.NETWORK, torch.device("cpu")))
             detector._network = network.to(detector.device).eval()
-            detector._scorer.load_state(storage.tensors(folder, storage.SCORER, detector.device))
+            tensors = storage.tensors(folder, storage.SCORER, detector.device)
+            detector._framing = Framing.restored(saved.settings, tensors)
+            detector._scorer.load_state(tensors)
             detector.weights_, detector.training_ = saved.weights, saved.training
             detector.calibration_, detector.heatmap_scale_ = saved.calibration, saved.heatmap_scale
         return detector
 
-    def _scored(self, images: Iterable[NDArray[np.uint8]]) -> Iterator[tuple[list[tuple[int, int]], Scored]]:
-        """Height and width of some images, or of their region's box, and their scores.
-
-        No image is kept once it is prepared.
-        """
-        network, region = self._fitted(), self.region
+    def _scored(self, images: Iterable[NDArray[np.uint8]]) -> Iterator[tuple[list[Framed], Scored]]:
+        """Some images as the network needs them, and their scores; no image is kept once it is prepared."""
+        network = self._fitted()
         sizes = [self._size, *([self._scorer.closer] if self._scorer.closer else [])]
         at_once = max(1, min(BATCH, _AT_ONCE // (sizes[-1][0] * sizes[-1][1])))
-
-        def sized(image: NDArray[np.uint8]) -> tuple[tuple[int, int], list[Tensor]]:
-            prepared = prepare(image, self.settings, *sizes)
-            return (image.shape[0], image.shape[1]) if region is None else region.box_size, prepared
-
-        stream = map(sized, images)
+        stream = (self._framing.framed(image, *sizes) for image in images)
         while batch := list(islice(stream, at_once)):
             with within_gpu_memory("scoring images"), torch.inference_mode():
-                whole = torch.stack([prepared[0] for _, prepared in batch]).to(self.device)
-                scored = self._scorer.score(network, whole, [image for _, (_, *closer) in batch for image in closer])
-            yield [size for size, _ in batch], scored
+                whole = torch.stack([one.shown[0] for one in batch]).to(self.device)
+                scored = self._scorer.score(network, whole, [closer for one in batch for closer in one.shown[1:]])
+                lost = torch.tensor([bool(one.lost) for one in batch], device=scored.scores.device)
+                scored = replace(scored, scores=scored.scores.masked_fill(lost, NOTHING_TO_SCORE))
+            yield batch, scored
 
     @property
     def _size(self) -> tuple[int, int]:

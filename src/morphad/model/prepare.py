@@ -24,8 +24,7 @@ def prepare(image: NDArray[np.uint8], settings: TrainSettings, *sizes: tuple[int
     Raises:
         BadInputError: It is no such image, or not of the size that the region was drawn on.
     """
-    if image.dtype != np.uint8 or not image.size or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
-        raise BadInputError(f"expected an image uint8 [H, W] or [H, W, 3], got {image.dtype} {image.shape}")
+    check_picture(image)
     if settings.region is not None:
         region = region_of(settings.region)
         if reason := region.refusal(*image.shape[:2]):
@@ -42,6 +41,16 @@ def prepare(image: NDArray[np.uint8], settings: TrainSettings, *sizes: tuple[int
     return [
         transforms.resize(tensor, list(size), antialias=True).expand(channels, -1, -1).contiguous() for size in sizes
     ]
+
+
+def check_picture(image: NDArray[np.uint8]) -> None:
+    """Refuse what is no image uint8 [H, W] or [H, W, 3].
+
+    Raises:
+        BadInputError: It is none.
+    """
+    if image.dtype != np.uint8 or not image.size or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
+        raise BadInputError(f"expected an image uint8 [H, W] or [H, W, 3], got {image.dtype} {image.shape}")
 
 
 def inspected(settings: TrainSettings, size: tuple[int, int]) -> Tensor | None:
