@@ -36,6 +36,7 @@ class Answer:
             error or no calibration.
         heatmap: [H, W] float32 at the image's size, 0 to 1 on the line's fixed scale; None where nobody asked for it.
         error: Why there is no score, without the image's name; "" where there is one.
+        reason: Why it is rejected whatever the threshold, such as a part that was not found; "" for others.
     """
 
     score: float | None = None
@@ -43,15 +44,20 @@ class Answer:
     p_value: float | None = None
     heatmap: NDArray[np.float32] | None = None
     error: str = ""
+    reason: str = ""
 
     @staticmethod
     def of(
-        score: float, rejected: bool | None, p_value: float | None, heatmap: NDArray[np.float32] | None = None
+        score: float,
+        rejected: bool | None,
+        p_value: float | None,
+        heatmap: NDArray[np.float32] | None = None,
+        reason: str = "",
     ) -> "Answer":
         """The answer for a score; a score that is no number is an error: no comparison would reject it."""
         if not isfinite(score):
             return Answer(error=f"the model gives it the score {score}")
-        return Answer(score, rejected, p_value, heatmap)
+        return Answer(score, rejected, p_value, heatmap, reason=reason)
 
 
 class Model(Protocol):
@@ -95,24 +101,23 @@ class DetectorModel:
             pixels = decode(data, self.decoding).pixels
         except UnreadableImageError as error:
             return error.reason
-        return self._detector.refusal(pixels) or pixels
+        return self._detector.refusal(*pixels.shape[:2]) or pixels
 
     def _answers(self, images: Iterable[NDArray[np.uint8]], heatmaps: bool) -> Iterator[Answer]:
-        if heatmaps:
-            low, high = self._detector.heatmap_scale_ or (0.0, 1.0)
-            span = high - low if high > low else 1.0
-            for prediction in self._detector.predict(images):
-                relative = prediction.heatmap  # in its place: one of 81 megapixels needs 0.3 GB
-                relative -= low
-                relative /= span
-                np.clip(relative, 0, 1, out=relative)
-                yield Answer.of(prediction.score, prediction.rejected, prediction.p_value, relative)
-            return
-        scores = self._detector.score_samples(
-            images
-        )  # without heatmaps, which need more time than all else of a large image
-        for score, verdict in zip(scores, self._detector.verdicts(scores), strict=True):
-            yield Answer.of(float(score), *verdict)
+        low, high = self._detector.heatmap_scale_ or (0.0, 1.0)
+        span = high - low if high > low else 1.0
+        for prediction in self._detector.predict(images, heatmaps=heatmaps):
+            relative = prediction.heatmap  # in its place: one of 81 megapixels needs 0.3 GB
+            relative -= low
+            relative /= span
+            np.clip(relative, 0, 1, out=relative)
+            yield Answer.of(
+                prediction.score,
+                prediction.rejected,
+                prediction.p_value,
+                relative if heatmaps else None,
+                prediction.reason,
+            )
 
 
 class Encoded(Protocol):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from morphad.base.errors import BadInputError
-from morphad.model import detector as module
+from morphad.model import storage as module
 from morphad.model.detector import Detector
 from morphad.model.records import Prediction
 from morphad.settings import CalibrateSettings, TrainSettings

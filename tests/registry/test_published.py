@@ -21,7 +21,8 @@ from morphad.base.errors import BadInputError, ServiceError
 from morphad.base.files import sha256_json
 from morphad.cli import main
 from morphad.inspection import DetectorModel, score_files
-from morphad.model.detector import FORMAT_VERSION, Detector
+from morphad.model.detector import Detector
+from morphad.model.storage import FORMAT_VERSION
 from morphad.registry import DatasetFacts, Registry, published, worker
 from morphad.registry.published import PublishedModel
 from morphad.settings import Decoding, RegisterSettings
@@ -190,7 +191,7 @@ def test_a_version_of_another_format_is_scored_with_its_own_code_and_decoding(
 ) -> None:
     """Published by another morphad: its detector has another format, and its code reads no other."""
     package = Path(shutil.copytree(Path(morphad.__file__).parent, place / "earlier" / "morphad"))
-    module = package / "model" / "detector.py"
+    module = package / "model" / "storage.py"
     text = module.read_text()
     assert f"FORMAT_VERSION = {FORMAT_VERSION}\n" in text
     module.write_text(text.replace(f"FORMAT_VERSION = {FORMAT_VERSION}\n", "FORMAT_VERSION = 77\n"))

@@ -160,6 +160,12 @@ def test_the_region_is_named_for_who_relies_on_verdicts() -> None:
     assert "What is inspected" not in made()
 
 
+def test_it_says_that_parts_are_put_in_place_and_how_many_were_not_found() -> None:
+    text = made({**figures(), "align": {"kind": "similarity", "lost": {"good": 1, "defect": 3}}})
+    assert "**What is inspected.** Shifts, turns and sizes of the part are made good first (train.align)" in text
+    assert "1 good image and 3 defect images of the holdout" in text
+
+
 def test_data_tell_their_time_cameras_and_roles() -> None:
     days = ["2026-01-03T10:00:00", "2026-02-11", "", "2026-01-20", "", "2026-02-01", "2026-01-09"]
     text = made(rows=rows(acquired=days, camera=["top"] * 4 + ["side"] * 3), data_version="caps/2026-02-12-abc")

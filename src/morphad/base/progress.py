@@ -3,7 +3,7 @@
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any, Protocol, Self, TypeVar
 
 from tqdm import tqdm
@@ -21,6 +21,18 @@ class Progress(Protocol):
 
 def silent(stage: str, done: int, total: int) -> None:
     """A `Progress` that shows nothing."""
+
+
+def counted(progress: Progress, stage: str, total: int) -> Callable[[int], object]:
+    """A callback that gets how many more items of a stage are done."""
+    done = 0
+
+    def more(count: int) -> None:
+        nonlocal done
+        done += count
+        progress(stage, done, total)
+
+    return more
 
 
 class Display:

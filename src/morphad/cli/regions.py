@@ -39,6 +39,8 @@ def _region(options: argparse.Namespace) -> None:
         print(f"{mark}the shapes differ from the paint in {percent(drawn.differs, 2)} of the picture")
     height, width = drawn.size
     print(f"{mark}picture: {drawn.picture} (mean of {counted(drawn.averaged, 'good picture')}, {height} x {width} px)")
+    if drawn.anchor:
+        print(f"{mark}parts are put where the picture {drawn.anchor} has its own: train.region.anchor")
     if options.painted is not None and drawn.region is not None:
         print(f"# if the picture shows what you mean, put this into params.yaml under lines.{options.line}.train:")
         print(as_yaml(drawn.region))

@@ -71,7 +71,10 @@ def _predict(options: argparse.Namespace) -> None:
                 continue
             verdict = {True: "reject", False: "accept", None: "undecided"}[answer.rejected]
             p_value = "-" if answer.p_value is None else f"{answer.p_value:.4f}"
-            print(f"{verdict}\t{p_value}\t{answer.score:.4f}\t{path}")
+            score = "-" if answer.reason else f"{answer.score:.4f}"
+            print(f"{verdict}\t{p_value}\t{score}\t{path}")
+            if answer.reason:
+                print(f"{path}: {answer.reason}", file=sys.stderr)
     if unreadable:
         raise BadInputError(f"no verdict on {unreadable} of {len(images)} images, each named above; replace them")
 

@@ -23,6 +23,12 @@ def add_verbs(verbs: Verbs) -> None:
     trying.add_argument(
         "--smallest-defect", type=_pixels, metavar="PX", help="side of the smallest defect to be found: adds tiles"
     )
+    trying.add_argument(
+        "--align",
+        choices=("none", "shift", "similarity"),
+        default="none",
+        help="put parts in their place first; similarity: turns and sizes, too",
+    )
     trying.add_argument("--seed", type=int, default=0)
     init = verbs.add(
         "init",
@@ -51,13 +57,18 @@ def _try(options: argparse.Namespace) -> int:
     from morphad.jobs.trial import try_folder
     from morphad.report.trial_page import headline
 
-    train = {"preset": options.preset, "resolution": {"smallest_defect": options.smallest_defect}}
+    train = {
+        "preset": options.preset,
+        "align": options.align,
+        "resolution": {"smallest_defect": options.smallest_defect},
+    }
     trial = try_folder(options.folder, options.also, options.page, seed=options.seed, train=train)
     for name, reason in trial.unreadable:
         print(f"{name}: {reason}")
     print(headline(trial.good, trial.calibration))
     for example in trial.verdicts:
-        print(f"{'reject' if example.rejected else 'accept'}\t{example.p_value:.4f}\t{example.name}")
+        reason = f"\t{example.reason}" if example.reason else ""
+        print(f"{'reject' if example.rejected else 'accept'}\t{example.p_value:.4f}\t{example.name}{reason}")
     print(f"page: {options.page}")
     print(f"next: in an empty folder, morphad init {options.folder.resolve()} --line NAME")
     return 2 if trial.unanswered else 0

@@ -12,13 +12,15 @@ def images_for(rate: float) -> int:
     return needed - 1 if needed > 1 and 1 / needed <= rate else needed
 
 
-def tightest_rate(images: int) -> float:
+def tightest_rate(images: int, unseen: int = 0) -> float:
     """The lowest rate that so many good calibration images can carry, 1 / (n + 1) rounded up to two digits.
+
+    Those that are rejected unseen count as false rejects already, and raise it.
 
     >>> tightest_rate(12), tightest_rate(49), tightest_rate(999)
     (0.077, 0.02, 0.001)
     """
-    rate = Fraction(1, images + 1)
+    rate = Fraction(min(1 + unseen, images), images + 1)
     step = Fraction(10) ** (math.floor(math.log10(rate)) - 1)
     return float(math.ceil(rate / step) * step)
 

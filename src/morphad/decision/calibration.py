@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,6 +19,8 @@ from morphad.base.wording import checked_fraction, counted, exact_percent, perce
 from morphad.decision.attainable import images_for
 from morphad.decision.resampling import Interval, binomial_interval
 from morphad.settings import CostSettings
+
+NOTHING_TO_SCORE = 1e30  # the score of what is rejected unseen, such as a picture without the part: above any other
 
 
 def finite_scores(scores: ArrayLike, what: str = "scores") -> NDArray[np.float64]:
@@ -125,6 +127,21 @@ class Calibration:
             f"{exact_percent(self.confidence)} confidence"
         )
 
+    def checked(self) -> Self:
+        """Itself, if the threshold lies between images that were seen: others are rejected whatever it is.
+
+        Raises:
+            BadInputError: More of them are rejected unseen than the rate allows.
+        """
+        unseen = self.scores.count(NOTHING_TO_SCORE)
+        if unseen and (unseen == self.n or self.threshold == NOTHING_TO_SCORE):
+            raise BadInputError(
+                f"{unseen} of {self.n} good calibration images are rejected unseen, more than a false-reject rate of "
+                f"{exact_percent(self.false_reject_rate)} allows: their part was not found; take such images out, "
+                "raise calibrate.false_reject_rate, or set train.align to another value and train"
+            )
+        return self
+
     def p_values(self, scores: ArrayLike) -> NDArray[np.float64]:
         """(1 + how many calibration scores are at least as high) / (n + 1), in (0, 1], for scores of any shape.
 
@@ -144,6 +161,15 @@ class Calibration:
         """
         values = finite_scores(scores)
         return None if self.threshold is None else np.asarray(values > self.threshold)
+
+    def verdicts(self, scores: NDArray[np.float64]) -> list[tuple[bool | None, float | None]]:
+        """Whether an image is rejected, and its p-value, for each score [N]; None for a score that is no number."""
+        known = np.flatnonzero(np.isfinite(scores))
+        verdicts: list[tuple[bool | None, float | None]] = [(None, None)] * len(scores)
+        rejected, p_values = self.rejected(scores[known]), self.p_values(scores[known])
+        for i, place in enumerate(known):
+            verdicts[place] = (None if rejected is None else bool(rejected[i]), float(p_values[i]))
+        return verdicts
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; what follows from the scores is written too, for people who read the file."""
@@ -282,7 +308,8 @@ def operating_point(
     if 0 < best < values.size:
         # Any value up to the next score gives the same verdicts here; halfway is the least hostage to one image.
         halfway = threshold / 2 + candidates[best + 1] / 2
-        threshold = halfway if threshold <= halfway < candidates[best + 1] else threshold
+        seen = candidates[best + 1] < NOTHING_TO_SCORE
+        threshold = halfway if seen and threshold <= halfway < candidates[best + 1] else threshold
     rejected_good = int(np.count_nonzero(good > threshold))
     missed = int(np.count_nonzero(defect <= threshold))
     return OperatingPoint(

@@ -4,8 +4,8 @@ A metric that the images do not allow (one class only, no masks) is None, never 
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import zip_longest
-from typing import Any
+from itertools import tee, zip_longest
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,6 +27,7 @@ __all__ = [
     "roc_points",
 ]
 
+T = TypeVar("T")
 METRICS = ("image_auroc", "image_ap", "image_f1_max")
 
 
@@ -198,7 +199,7 @@ def evaluate(
     kinds: Sequence[str] | None = None,
     masks: Iterable[NDArray[np.bool_] | None] | None = None,
     maps: Iterable[NDArray[np.float32]] | None = None,
-    inspected: NDArray[np.bool_] | None = None,
+    inspected: NDArray[np.bool_] | Iterable[NDArray[np.bool_]] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """All figures of one model on the holdout, ready for JSON.
@@ -211,7 +212,7 @@ def evaluate(
         kinds: [N] defect kinds, or None to treat all defects as one kind.
         masks: N masks, read once; a defect image whose mask is None is left out of the pixel figures.
         maps: N heatmaps of the masks' sizes, read once.
-        inspected: bool [H, W], the pixels that pixel figures count, where all images are of this size; None: all.
+        inspected: bool [H, W], the pixels that pixel figures count, of all images or of each, read once; None: all.
         seed: Of the bootstrap.
 
     Returns:
@@ -225,7 +226,7 @@ def evaluate(
     defect, values = _checked(labels, scores)
     confidence = settings.confidence
     intervals = image_intervals(defect, values, settings.bootstrap, confidence, seed)
-    pixels = None if masks is None or maps is None else PixelScores.gather(_known(defect, masks, maps), inspected)
+    pixels = None if masks is None or maps is None else _pixels(defect, masks, maps, inspected)
     overkill = escape = None
     if threshold is not None:
         overkill = rate_of(values[~defect] > threshold, confidence)
@@ -259,9 +260,21 @@ def evaluate(
     }
 
 
+def _pixels(
+    defect: NDArray[np.bool_],
+    masks: Iterable[NDArray[np.bool_] | None],
+    maps: Iterable[NDArray[np.float32]],
+    inspected: NDArray[np.bool_] | Iterable[NDArray[np.bool_]] | None,
+) -> PixelScores:
+    if inspected is None or isinstance(inspected, np.ndarray):
+        return PixelScores.gather(_known(defect, masks, maps), inspected)
+    some, same = tee(_known(defect, masks, zip(maps, inspected, strict=True)))
+    return PixelScores.gather(((mask, heatmap) for mask, (heatmap, _) in some), (inside for _, (_, inside) in same))
+
+
 def _known(
-    defect: NDArray[np.bool_], masks: Iterable[NDArray[np.bool_] | None], maps: Iterable[NDArray[np.float32]]
-) -> Iterator[tuple[NDArray[np.bool_] | None, NDArray[np.float32]]]:
+    defect: NDArray[np.bool_], masks: Iterable[NDArray[np.bool_] | None], maps: Iterable[T]
+) -> Iterator[tuple[NDArray[np.bool_] | None, T]]:
     """Masks and heatmaps of the images whose every pixel has a known label."""
     for shows_defect, mask, heatmap in zip_longest(defect, masks, maps):
         if shows_defect is None or heatmap is None:

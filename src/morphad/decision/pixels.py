@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,14 +35,15 @@ class PixelScores:
     def gather(
         cls,
         images: Iterable[tuple[NDArray[np.bool_] | None, NDArray[np.float32]]],
-        inspected: NDArray[np.bool_] | None = None,
+        inspected: NDArray[np.bool_] | Iterable[NDArray[np.bool_]] | None = None,
     ) -> "PixelScores":
         """Sort the pixels of images, which are read once and may come from a generator.
 
         Args:
             images: Mask and heatmap of each: bool [H, W], True where the defect is, or None for an image without any;
                 and float32 [H, W] of the same size. Images may differ in size.
-            inspected: bool [H, W], the pixels that count, where all images are of this size; None: all pixels.
+            inspected: bool [H, W], the pixels that count, of all images where they are of one size, or of each; None:
+                all pixels.
 
         Raises:
             BadInputError: A heatmap is not finite or not [H, W], or its mask is of another size or not bool.
@@ -50,18 +52,19 @@ class PixelScores:
         defect: list[NDArray[np.float32]] = []
         weights: list[NDArray[np.float64]] = []
         regions = 0
-        for number, (mask, heatmap) in enumerate(images):
+        insides = repeat(inspected) if inspected is None or isinstance(inspected, np.ndarray) else inspected
+        for number, ((mask, heatmap), inside) in enumerate(zip(images, insides, strict=False)):
             scores = _checked(heatmap, mask, number)
-            counting = slice(None) if inspected is None else inspected
-            if mask is not None and inspected is not None:
-                mask = mask & inspected  # noqa: PLW2901 -- a region that is cut is what is left of it
+            counting = slice(None) if inside is None else inside
+            if mask is not None and inside is not None:
+                mask = mask & inside  # noqa: PLW2901 -- a region that is cut is what is left of it
             if mask is None or not mask.any():
                 normal.append(scores[counting].reshape(-1))
                 continue
             labels, found = ndimage.label(mask, structure=_EIGHT)
             within = labels[mask]
             sizes = np.bincount(within, minlength=found + 1).astype(np.float64)
-            normal.append(scores[~mask if inspected is None else inspected & ~mask])
+            normal.append(scores[~mask if inside is None else inside & ~mask])
             defect.append(scores[mask])
             weights.append(1 / sizes[within])
             regions += found

@@ -51,6 +51,7 @@ SCHEMA = pa.schema(
         ("rejected", pa.bool_()),  # null where unreadable, or where the model has no threshold
         ("threshold", pa.float64()),  # null where the model has none
         ("model", pa.string()),  # the version that said so
+        ("reason", pa.string()),  # why the image is rejected unseen, such as a part that is not found; "" for others
         ("error", pa.string()),  # why the image is unreadable; "" where it is not
     ]
 )
@@ -240,6 +241,7 @@ def _scored(images: Iterable[Opened], model: "Model", name: str) -> Iterator[Row
             "rejected": answer.rejected,
             "threshold": model.threshold,
             "model": name,
+            "reason": answer.reason,
             "error": answer.error,
         }
 

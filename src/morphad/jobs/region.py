@@ -1,6 +1,7 @@
 """`morphad region`: what of a line's pictures is inspected, drawn over the mean of them, and a template to paint on."""
 
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,16 +14,20 @@ from scipy import ndimage
 from morphad.base.errors import BadInputError
 from morphad.base.files import atomic_file
 from morphad.base.wording import counted
-from morphad.data.loading import read_pixels
+from morphad.data.loading import Repeatable, read_pixels
 from morphad.data.manifest import read_manifest
-from morphad.data.pictures import Pictures
 from morphad.jobs.tracing import trace
+from morphad.model.alignment.alignment import Alignment, most_alike
 from morphad.model.region import Region
-from morphad.settings import Decoding, LineSettings, RegionSettings
+from morphad.settings import LineSettings, RegionSettings
+from morphad.steps.anchor import anchor_row
 from morphad.steps.paths import LinePaths
 
 PICTURE, TEMPLATE = "region.png", "region-template.png"
+Pixels = NDArray[np.uint8]
+
 _MOST = 64  # pictures behind the mean
+_DIGITS = 12  # of a SHA-256 that settings have
 _DARKENED = 0.35
 _BORDER = (0, 229, 255)  # cyan, as masks on the line's page
 
@@ -40,6 +45,8 @@ class Drawn:
         picture: The mean picture with the border, and what is not inspected darkened.
         template: The mean picture to paint on.
         kept: Whether a template was there already, and left as it is.
+        anchor: SHA-256 of the picture whose part lies where the mean has it, 12 digits; "" where parts are not put in
+            place.
     """
 
     size: tuple[int, int]
@@ -50,6 +57,7 @@ class Drawn:
     picture: Path
     template: Path
     kept: bool
+    anchor: str
 
 
 def draw_region(settings: LineSettings, paths: LinePaths, folder: Path, painted: Path | None = None) -> Drawn:
@@ -71,8 +79,12 @@ def draw_region(settings: LineSettings, paths: LinePaths, folder: Path, painted:
     if painted is not None:
         region, wanted = trace(painted, size, decoding)  # before pictures are read, which takes longer
     chosen = rows.iloc[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _MOST)).astype(int))]
-    mean = _mean(chosen.reset_index(drop=True), paths.pictures, decoding, size, paths.line)
-    template = folder / TEMPLATE
+    pictures = Repeatable(lambda: read_pixels(chosen, paths.pictures, decoding, f"reading {paths.line}"))
+    anchor = ""
+    if settings.train.align != "none":
+        pictures, anchor = _aligned(pictures, settings, paths, chosen, rows)
+    mean = _mean(pictures, size)
+    template = folder / (TEMPLATE if not anchor else TEMPLATE.replace(".png", f"-{anchor}.png"))
     if not (kept := template.exists()):
         _save(template, mean)
     drawn = None if region is None else Region(region)
@@ -81,7 +93,10 @@ def draw_region(settings: LineSettings, paths: LinePaths, folder: Path, painted:
     inside = np.ones(size, bool) if drawn is None else drawn.inside
     _save(folder / PICTURE, _bordered(mean, inside))
     differs = None if wanted is None else float((wanted != inside).mean())
-    return Drawn(size, len(chosen), region, float(inside.mean()), differs, folder / PICTURE, template, kept)
+    if region is not None and anchor:
+        region = region.model_copy(update={"anchor": anchor})
+    share = float(inside.mean())
+    return Drawn(size, len(chosen), region, share, differs, folder / PICTURE, template, kept, anchor)
 
 
 def as_yaml(region: RegionSettings) -> str:
@@ -90,6 +105,8 @@ def as_yaml(region: RegionSettings) -> str:
     for key, shapes in (("inspect", region.inspect), ("ignore", region.ignore)):
         if shapes:
             lines += [f"  {key}:", *(f"  - {json.dumps(shape)}" for shape in shapes)]
+    if region.anchor:
+        lines.append(f"  anchor: {json.dumps(region.anchor)}")
     return "\n".join(lines)
 
 
@@ -117,14 +134,36 @@ def _one_size(rows: pd.DataFrame, line: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def _mean(
-    rows: pd.DataFrame, pictures: Pictures, decoding: Decoding, size: tuple[int, int], line: str
-) -> NDArray[np.uint8]:
+def _aligned(
+    pictures: Repeatable[Pixels], settings: LineSettings, paths: LinePaths, chosen: pd.DataFrame, rows: pd.DataFrame
+) -> tuple[Repeatable[Pixels], str]:
+    """The pictures whose part is found, in its place, and whose place that is."""
+    kind = settings.train.align
+    assert kind != "none"  # noqa: S101 -- as the caller has seen
+    region = settings.train.region
+    if region is not None and region.anchor:
+        row = anchor_row(paths.line, region.anchor, rows)
+    else:
+        row = chosen.iloc[[most_alike(pictures, kind)]]
+    [pixels] = read_pixels(row, paths.pictures, settings.ingest.decoding, f"reading {paths.line}")
+    alignment = Alignment.learned(pictures, kind, pixels)
+
+    def found() -> Iterator[Pixels]:
+        for image in pictures:
+            place = alignment.find(image)
+            if not isinstance(place, str):
+                yield place.aligned(image)
+
+    return Repeatable(found), str(row["sha256"].iloc[0])[:_DIGITS]
+
+
+def _mean(pictures: Iterable[Pixels], size: tuple[int, int]) -> Pixels:
     """uint8 [H, W], the mean in grey."""
-    total = np.zeros(size, np.float32)
-    for pixels in read_pixels(rows, pictures, decoding, f"reading {line}"):
+    total, count = np.zeros(size, np.float32), 0
+    for pixels in pictures:
         total += np.asarray(Image.fromarray(pixels).convert("L"))
-    return np.asarray(np.rint(total / len(rows)).astype(np.uint8))
+        count += 1
+    return np.asarray(np.rint(total / max(1, count)).astype(np.uint8))
 
 
 def _bordered(mean: NDArray[np.uint8], inside: NDArray[np.bool_]) -> NDArray[np.uint8]:

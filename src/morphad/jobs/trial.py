@@ -91,7 +91,10 @@ def try_folder(
     detector = Detector(train_settings(merge({"optimiser": {"steps": _STEPS}}, train)), seed, decoding=ingest.decoding)
     with Display(folder.name) as progress:
         sizes = zip(learned["height"], learned["width"], strict=True)
-        detector.fit(Repeatable(lambda: pixels(learned["path"])), sizes=sizes, progress=progress)
+        detector.fit(
+            Repeatable(lambda: pixels(learned["path"])), sizes=sizes, names=learned["path"].tolist(), progress=progress
+        )
+    unreadable += [(name, "part not found; not learned from") for name in detector.lost_]
     detector.calibrate(pixels(kept["path"]), CalibrateSettings(false_reject_rate="attainable"))
     calibration, scale = detector.calibration_, detector.heatmap_scale_
     assert calibration is not None and scale is not None  # noqa: S101 -- calibrated just above
@@ -132,6 +135,9 @@ def _examples(
             image = decode(file, ingest.decoding).pixels
         except UnreadableImageError as error:
             unreadable.append((name, error.reason))
+            continue
+        if reason := detector.refusal(*image.shape[:2]):
+            unreadable.append((name, reason))
             continue
         [prediction] = detector.predict([image])
         yield Example.of(image, prediction, name=name, label=label, defect=defect)

@@ -12,7 +12,7 @@ from morphad.model.device import Placement, within_gpu_memory
 from morphad.model.morphology import Case
 from morphad.model.network import MorphologyNetwork
 from morphad.model.resolution import PLACE, TILE, spans, whole_strides
-from morphad.model.scorers import make_scorers
+from morphad.model.scorers import tile_scorer, whole_scorer
 from morphad.settings import TrainSettings
 
 _TRIES = 3
@@ -85,7 +85,7 @@ def measured_cost(settings: TrainSettings, table: Sequence[Case], seed: int, pla
     device, channels = placement.device, 1 if settings.colour == "grey" else 3
     assert settings.image_size is not None  # noqa: S101 -- resolved
     network = MorphologyNetwork(settings, table, seed, initialise=False).to(device).eval()
-    scorer, tiles = make_scorers(settings, table, seed, placement)
+    scorer, tiles = whole_scorer(settings, table, seed, placement), tile_scorer(settings, seed, placement)
     generator = torch.Generator().manual_seed(seed)
 
     def noise(height: int, width: int) -> torch.Tensor:
@@ -97,12 +97,12 @@ def measured_cost(settings: TrainSettings, table: Sequence[Case], seed: int, pla
         images = noise(*settings.image_size).to(device)
         scorer.rehearse(network, images)
         whole = _milliseconds(lambda: float(scorer.score(network, images[:1]).scores))  # which waits for a GPU
-        tiled, tile = settings.resolution.tiled_size, 0.0
-        if tiles is not None and tiled is not None:
-            shown = noise(min(TILE, tiled[0]), min(TILE, tiled[1]))
+        tile = 0.0
+        if tiles is not None:
+            shown = noise(min(TILE, tiles.size[0]), min(TILE, tiles.size[1]))
             tiles.rehearse(network, shown)
             tile = _milliseconds(lambda: float(tiles.score(network, shown[0])[0]))
-    return Cost(whole, tile, tiled)
+    return Cost(whole, tile, settings.resolution.tiled_size)
 
 
 def _milliseconds(work: Callable[[], object]) -> float:

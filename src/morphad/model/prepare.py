@@ -24,8 +24,7 @@ def prepare(image: NDArray[np.uint8], settings: TrainSettings, *sizes: tuple[int
     Raises:
         BadInputError: It is no such image, or not of the size that the region was drawn on.
     """
-    if image.dtype != np.uint8 or not image.size or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
-        raise BadInputError(f"expected an image uint8 [H, W] or [H, W, 3], got {image.dtype} {image.shape}")
+    check_picture(image)
     if settings.region is not None:
         region = region_of(settings.region)
         if reason := region.refusal(*image.shape[:2]):
@@ -44,9 +43,25 @@ def prepare(image: NDArray[np.uint8], settings: TrainSettings, *sizes: tuple[int
     ]
 
 
+def check_picture(image: NDArray[np.uint8]) -> None:
+    """Refuse what is no image uint8 [H, W] or [H, W, 3].
+
+    Raises:
+        BadInputError: It is none.
+    """
+    if image.dtype != np.uint8 or not image.size or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
+        raise BadInputError(f"expected an image uint8 [H, W] or [H, W, 3], got {image.dtype} {image.shape}")
+
+
 def inspected(settings: TrainSettings, size: tuple[int, int]) -> Tensor | None:
     """bool [h, w] at a size, px: which places show something that is inspected; None: all."""
     return None if settings.region is None else _shrunk(settings.region, size)
+
+
+def inspected_places(maps: Tensor, settings: TrainSettings) -> Tensor:
+    """Values [..., P] of the inspected places of maps [..., H, W]."""
+    values, inside = maps.flatten(-2), inspected(settings, (maps.shape[-2], maps.shape[-1]))
+    return values if inside is None else values[..., inside.flatten().to(maps.device)]
 
 
 @lru_cache(maxsize=4)

@@ -12,15 +12,20 @@ class Prediction:
 
     Attributes:
         score: Higher for more abnormal; unbounded, comparable within one model only.
-        heatmap: [H, W] float32 at the image's own size, in the unit of the score for a density score.
+        heatmap: [H, W] float32 at the image's own size, in the unit of the score for a density score; [0, 0] where
+            nobody asked for it.
         rejected: Whether the score is above the threshold; None where there is no threshold.
         p_value: Share of good calibration images that are at least as abnormal, in (0, 1]; None before calibration.
+        reason: Why it is rejected whatever the threshold, such as a part that was not found; "" for others.
+        inspected: bool [H, W], which pixels were inspected; None: all, or nobody asked for a heatmap.
     """
 
     score: float
     heatmap: NDArray[np.float32]
     rejected: bool | None
     p_value: float | None
+    reason: str = ""
+    inspected: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)

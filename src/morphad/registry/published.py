@@ -134,7 +134,7 @@ class PublishedModel:
                 yield Answer(error=row["error"])
             else:
                 heatmap = np.divide(decode(png, _LARGEST, grey=True).pixels, 255, dtype=np.float32) if png else None
-                yield Answer.of(row["score"], row["rejected"], row["p_value"], heatmap)
+                yield Answer.of(row["score"], row["rejected"], row["p_value"], heatmap, row["reason"])
 
     def _read(self) -> worker.Frame:
         frame = worker.read_frame(self._running().stdout)  # type: ignore[arg-type]  # a pipe

@@ -70,6 +70,7 @@ SIGNATURE = ModelSignature(
             ColSpec(DataType.boolean, "rejected", required=False),
             ColSpec(DataType.double, "p_value", required=False),
             ColSpec(DataType.double, "threshold", required=False),
+            ColSpec(DataType.string, "reason", required=False),
             ColSpec(DataType.binary, "heatmap", required=False),
         ]
     ),

@@ -27,6 +27,7 @@ class InspectionModel(PythonModel):
         """Load the detector, and with it the rules by which its images are decoded."""
         detector = Detector.load(Path(context.artifacts["detector"]))
         self.has_scale = detector.heatmap_scale_ is not None
+        self.has_reasons = detector.settings.align != "none"
         self.model = DetectorModel(detector)
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
@@ -40,8 +41,9 @@ class InspectionModel(PythonModel):
 
         Returns:
             One row an image: `score` (higher is more abnormal), `rejected` (score above threshold), `p_value`,
-            `threshold`; the latter three are None for a detector without threshold. `heatmap` if asked for: PNG, 8 bit
-            grey, of the image's size, on the line's fixed scale.
+            `threshold`; the latter three are None for a detector without threshold. `reason`, where parts are put in
+            place: why an image is rejected unseen, "" for others. `heatmap` if asked for: PNG, 8 bit grey, of the
+            image's size, on the line's fixed scale.
 
         Raises:
             MlflowException: INVALID_PARAMETER_VALUE (HTTP 400): an image is not bytes or cannot be decoded; names row.
@@ -60,13 +62,15 @@ class InspectionModel(PythonModel):
                     "rejected": answer.rejected,
                     "p_value": answer.p_value,
                     "threshold": self.model.threshold,
+                    "reason": answer.reason,
                 }
                 if answer.heatmap is not None:
                     row["heatmap"] = _png(answer.heatmap)
                 rows.append(row)
         except BadInputError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
-        columns = ["score", "rejected", "p_value", "threshold", *(["heatmap"] if with_heatmap else [])]
+        further = (["reason"] if self.has_reasons else []) + (["heatmap"] if with_heatmap else [])
+        columns = ["score", "rejected", "p_value", "threshold", *further]
         # Object columns keep None as None; as float it would be NaN, which is not JSON.
         frame = pd.DataFrame(rows, columns=columns, dtype=object, index=model_input.index)
         typed = {"score": float} | {name: float for name in ("p_value", "threshold") if frame[name].notna().all()}

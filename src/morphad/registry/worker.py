@@ -7,7 +7,8 @@ A frame is a length (4 bytes, big-endian), a JSON object, and the bytes that the
 
 - asked: `number`, `heatmaps`, `sizes`; the bytes of encoded images.
 - answered: `number`, `answers`, `sizes`; the bytes of heatmaps (PNG, 8 bit grey), 0 for none. An answer has `score`,
-  `rejected`, `p_value`, or `error`. The first frame has `failed` instead: why the version cannot be loaded, or "".
+  `rejected`, `p_value`, `reason`, or `error`. The first frame has `failed` instead: why the version cannot be loaded,
+  or "".
 """
 
 import json
@@ -108,6 +109,7 @@ def _answer(row: Facts) -> Facts:
         "score": float(row["score"]),
         "rejected": None if rejected is None else bool(rejected),
         "p_value": None if p_value is None else float(p_value),
+        "reason": str(row.get("reason") or ""),  # versions of earlier morphads have none
         "heatmap": row.get("heatmap") or b"",
     }
 

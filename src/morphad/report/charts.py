@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from morphad.base.wording import exact_percent, percent
+from morphad.decision.calibration import NOTHING_TO_SCORE
 
 Values = NDArray[np.float64]
 
@@ -45,9 +46,12 @@ def score_histogram(rows: Sequence[dict[str, Any]], threshold: float | None) -> 
     Args:
         rows: {"score", "label"} an image, as from `decision.metrics.histogram_rows`.
         threshold: Marked where there is one.
+
+    Images that were rejected unseen have no score to show; the axis says how many there are.
     """
-    scores = np.array([row["score"] for row in rows], dtype=np.float64)
-    defect = np.array([row["label"] == "defect" for row in rows], dtype=bool)
+    shown = [row for row in rows if row["score"] < NOTHING_TO_SCORE]
+    scores = np.array([row["score"] for row in shown], dtype=np.float64)
+    defect = np.array([row["label"] == "defect" for row in shown], dtype=bool)
     with mpl.rc_context(_STYLE):
         figure, axes = _figure()
         edges, logarithmic = _bins(scores, threshold)
@@ -77,7 +81,8 @@ def score_histogram(rows: Sequence[dict[str, Any]], threshold: float | None) -> 
                 ha="left" if right else "right",
                 va="top",
             )
-        axes.set_xlabel("score (higher is more abnormal)" + (", logarithmic" if logarithmic else ""))
+        unseen = f"; {len(rows) - len(shown)} rejected unseen" if len(shown) < len(rows) else ""
+        axes.set_xlabel("score (higher is more abnormal)" + (", logarithmic" if logarithmic else "") + unseen)
         axes.set_ylabel("images")
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2, handlelength=1.4)
         return _svg(figure, "scores", f"Histogram of {scores.size} holdout scores by label")

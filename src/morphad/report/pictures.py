@@ -36,6 +36,7 @@ class Example:
         score: Higher is more abnormal.
         p_value: None without calibration.
         rejected: None without a threshold.
+        reason: Why it was rejected unseen; "" for others.
     """
 
     image: NDArray[np.uint8]
@@ -47,6 +48,7 @@ class Example:
     score: float
     p_value: float | None
     rejected: bool | None
+    reason: str = ""
 
     @staticmethod
     def of(
@@ -69,6 +71,7 @@ class Example:
             score=prediction.score,
             p_value=prediction.p_value,
             rejected=prediction.rejected,
+            reason=prediction.reason,
         )
 
 
@@ -135,9 +138,8 @@ def write_contact_sheet(path: Path, examples: Sequence[Example], scale: tuple[fl
     for i, example in enumerate(examples):
         left, top = i % columns * cell[0], i // columns * cell[1]
         verdict = {True: "rejected", False: "accepted", None: "no threshold"}[example.rejected]
-        pen.text(
-            (left + 2, top + 3), f"{example.defect or example.label}  {example.score:.2f}  {verdict}", fill="black"
-        )
+        score = "part not found" if example.reason else f"{example.score:.2f}"
+        pen.text((left + 2, top + 3), f"{example.defect or example.label}  {score}  {verdict}", fill="black")
         sheet.paste(_small(example), (left, top + caption))
         sheet.paste(_overlaid(example, scale), (left + _SIDE, top + caption))
     with atomic_file(path) as temporary:

@@ -33,6 +33,13 @@ class RegionSettings(Settings):
         default=(), strict=False, description="shapes, as in inspect, whose pixels are not inspected all the same"
     )
 
+    anchor: str = Field(
+        default="",
+        pattern="^([0-9a-f]{12,64})?$",
+        description="with train.align: SHA-256 of the good picture, 12 digits or more, whose part lies where the "
+        "shapes have it; `morphad region` prints it",
+    )
+
     @model_validator(mode="after")
     def _shapes_fit_the_picture(self) -> Self:
         height, width = self.size

@@ -145,6 +145,11 @@ class TrainSettings(Settings):
         default=1,
         description="that share each batch, a GPU each or all on the CPU; auto: one for each visible GPU",
     )
+    align: Literal["none", "shift", "similarity"] = Field(
+        default="none",
+        description="how the part is put in its place before all else: shift, by whole pixels, or similarity, turns "
+        "and scales, too; a picture whose part is not found is rejected; pictures must be of one size",
+    )
     region: RegionSettings | None = Field(default=None, description="what of a picture is inspected; null: all of it")
     image_size: tuple[Annotated[int, Field(ge=32, le=1024)], Annotated[int, Field(ge=32, le=1024)]] | None = Field(
         default=None,

@@ -20,7 +20,7 @@ def calibrate(settings: LineSettings, paths: LinePaths, seed: int = 0) -> Figure
     rows = with_role(paths.split, "calibration")
     model = Detector.load(paths.fitted)
     check_decoding(paths.line, model, rows, settings.ingest)
-    check_size(paths.line, model.settings.region, rows)
+    check_size(paths.line, model.refusal, rows)
     model.calibrate(read_pixels(rows, paths.pictures, model.decoding, f"calibrating {paths.line}"), settings.calibrate)
     if paths.in_pod:
         model.save(paths.calibration, weights_of=paths.fitted)

@@ -1,5 +1,6 @@
 """What several steps share."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +12,7 @@ from morphad.base.files import read_json
 from morphad.base.wording import counted
 from morphad.data.manifest import read_manifest
 from morphad.data.split.holdout import FrozenHoldout
-from morphad.model.region import region_of
-from morphad.settings import IngestSettings, RegionSettings
+from morphad.settings import IngestSettings
 
 if TYPE_CHECKING:
     from morphad.model.detector import Detector
@@ -66,18 +66,20 @@ def check_decoding(line: str, model: "Detector", rows: pd.DataFrame, images: Ing
         )
 
 
-def check_size(line: str, region: RegionSettings | None, rows: pd.DataFrame) -> None:
-    """Refuse images of another size than the region was drawn on, before any of them is read."""
-    if region is None:
-        return
-    height, width = region.size
-    others = rows[(rows["height"] != height) | (rows["width"] != width)]
-    if not others.empty:
-        first = others.iloc[0]
+def check_size(line: str, refusal: Callable[[int, int], str], rows: pd.DataFrame) -> None:
+    """Refuse images of a size that region or alignment are not for, before any of them is read.
+
+    Args:
+        line: For messages.
+        refusal: Why a height and width is refused; "" for one that fits.
+        rows: Of the images.
+    """
+    reasons = [refusal(height, width) for height, width in zip(rows["height"], rows["width"], strict=True)]
+    others = [(path, reason) for path, reason in zip(rows["path"], reasons, strict=True) if reason]
+    if others:
+        path, reason = others[0]
         more = f", and so {counted(len(others) - 1, 'other')}" if len(others) > 1 else ""
-        raise BadInputError(
-            f"{line}: {first['path']} {region_of(region).refusal(int(first['height']), int(first['width']))}{more}"
-        )
+        raise BadInputError(f"{line}: {path} {reason}{more}")
 
 
 def label_counts(rows: pd.DataFrame) -> dict[str, int]:

@@ -45,10 +45,12 @@ def evaluate(settings: LineSettings, paths: LinePaths, seed: int) -> Figures:
     if model.calibration_ is None or model.heatmap_scale_ is None:
         raise BadInputError(f"{paths.detector}: has no calibration; run `morphad calibrate {paths.line}` first")
     check_decoding(paths.line, model, rows, settings.ingest)
-    check_size(paths.line, model.settings.region, rows)
-    with MapSpool() as maps:
+    check_size(paths.line, model.refusal, rows)
+    with MapSpool() as maps, MapSpool() as insides:
         pixels = read_pixels(rows, paths.pictures, model.decoding, f"evaluating {paths.line}")
-        scored = _score_holdout(model, rows, pixels, maps)
+        moved = model.settings.align != "none"
+        scored = _score_holdout(model, rows, pixels, maps, insides if moved else None)
+        whole = None if model.region is None else model.region.inside
         figures = measures.evaluate(
             scored["label"],
             scored["score"],
@@ -57,7 +59,7 @@ def evaluate(settings: LineSettings, paths: LinePaths, seed: int) -> Figures:
             kinds=scored["defect"].tolist(),
             masks=read_masks(rows, paths.pictures, model.decoding.max_megapixels),
             maps=maps,
-            inspected=None if model.region is None else model.region.inside,
+            inspected=(inside > 0 for inside in insides) if moved else whole,
             seed=seed,
         )
     roc = measures.roc_points(scored["label"], scored["score"])
@@ -68,6 +70,12 @@ def evaluate(settings: LineSettings, paths: LinePaths, seed: int) -> Figures:
     figures["pending_verdicts"] = int((everyone["pending"] != "").sum()) if "pending" in everyone else 0
     if model.region is not None:
         figures["region"] = _region_facts(model.region, rows, figures["n_masks"])
+    if moved:
+        unseen = scored["reason"] != ""
+        figures["align"] = {
+            "kind": model.settings.align,
+            "lost": {label: int((unseen & (scored["label"] == label)).sum()) for label in ("good", "defect")},
+        }
     figures["detector_hash"] = detector_hash(paths.detector)
     figures["holdout_id"] = frozen.id
     page = PageData(
@@ -100,14 +108,25 @@ def evaluate(settings: LineSettings, paths: LinePaths, seed: int) -> Figures:
 
 
 def _score_holdout(
-    model: Detector, rows: pd.DataFrame, pixels: Iterator[NDArray[np.uint8]], maps: MapSpool
+    model: Detector,
+    rows: pd.DataFrame,
+    pixels: Iterator[NDArray[np.uint8]],
+    maps: MapSpool,
+    insides: MapSpool | None,
 ) -> pd.DataFrame:
-    """Rows of path, label, defect, score, rejected, p_value; heatmaps go to `maps`."""
+    """Rows of path, label, defect, score, rejected, p_value, reason.
+
+    Heatmaps go to `maps`; what is inspected goes to `insides`, where it is not the same in every image.
+    """
     predictions = []
     for prediction in model.predict(pixels):
         maps.append(prediction.heatmap)
-        predictions.append((prediction.score, prediction.rejected, prediction.p_value))
-    scored = pd.DataFrame(predictions, columns=["score", "rejected", "p_value"])
+        if insides is not None:
+            inside = prediction.inspected
+            everywhere = np.ones(prediction.heatmap.shape, np.float32)
+            insides.append(everywhere if inside is None else inside.astype(np.float32))
+        predictions.append((prediction.score, prediction.rejected, prediction.p_value, prediction.reason))
+    scored = pd.DataFrame(predictions, columns=["score", "rejected", "p_value", "reason"])
     return pd.concat([rows[["path", "label", "defect"]], scored], axis=1)
 
 
@@ -135,6 +154,8 @@ def _examples(model: Detector, rows: pd.DataFrame, scored: pd.DataFrame, picture
 
 
 def _write_predictions(scored: pd.DataFrame, path: Path) -> None:
+    if not (scored["reason"] != "").any():
+        scored = scored.drop(columns="reason")
     texts = {name: scored[name].map(harmless_cell) for name in ("path", "label", "defect")}
     write_text(path, scored.assign(**texts).to_csv(index=False))
 

@@ -1,7 +1,7 @@
 """From a trained network to a score and a map for each image: what both ways to do it have in common."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -13,6 +13,7 @@ from morphad.base.errors import BadInputError
 from morphad.model.network import MorphologyNetwork
 
 BATCH = 16  # images a forward pass
+Report = Callable[[int], object]  # gets how many more images are done
 
 
 @dataclass(frozen=True)
@@ -28,16 +29,32 @@ class Scored:
     maps: Tensor
 
 
+@dataclass(frozen=True)
+class Closer:
+    """Good images at the size at which a scorer sees them closer: too large to be kept.
+
+    Attributes:
+        read: Gives them anew each time, [C, H, W] uint8.
+    """
+
+    read: Callable[[], Iterable[Tensor]]
+    report: Report
+
+
 class Scorer(ABC):
-    """A way to score images with a trained network.
+    """A way to score images with a trained network, all of them at the network's input size.
 
     Args:
         dtype: What the network's forward passes are computed in; None for float32. All else is float32.
         inside: bool [H, W] at the network's input size, true where the image is inspected: other places count
             nowhere. None: everywhere.
+
+    Attributes:
+        closer: Height and width, px, at which it sees each image once more; None: it does not.
     """
 
     MIN_IMAGES: ClassVar[int]
+    closer: tuple[int, int] | None = None
 
     def __init__(self, dtype: torch.dtype | None, inside: Tensor | None = None) -> None:
         self._dtype = dtype
@@ -56,8 +73,10 @@ class Scorer(ABC):
             )
 
     @abstractmethod
-    def fit(self, network: MorphologyNetwork, images: Tensor, report: Callable[[int], object]) -> Self:
+    def fit(self, network: MorphologyNetwork, images: Tensor, report: Report, closer: Closer | None = None) -> Self:
         """Learn good images [N, C, H, W] uint8; `report` gets how many more are done.
+
+        `closer` is there where the scorer has such a size.
 
         Raises:
             BadInputError: Too few images.
@@ -68,8 +87,8 @@ class Scorer(ABC):
         self.fit(network, images, lambda _: None)
 
     @abstractmethod
-    def score(self, network: MorphologyNetwork, images: Tensor) -> Scored:
-        """Score images [B, C, H, W] uint8."""
+    def score(self, network: MorphologyNetwork, images: Tensor, closer: Sequence[Tensor] = ()) -> Scored:
+        """Score images [B, C, H, W] uint8; `closer` are the same [C, H, W] at that size, where the scorer has one."""
 
     @abstractmethod
     def state(self) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from torchvision.transforms.v2 import functional as transforms
 from morphad.model.morphology import Case, parse_case, transform
 from morphad.model.network import MorphologyNetwork
 from morphad.model.resolution import PLACE
-from morphad.model.scoring.base import BATCH, Scored, Scorer, forward_pass
+from morphad.model.scoring.base import BATCH, Closer, Report, Scored, Scorer, forward_pass
 from morphad.model.scoring.density import Density
 from morphad.model.scoring.gaussian import GaussianDensity
 from morphad.model.scoring.memory_bank import MemoryDensity
@@ -68,7 +68,7 @@ class DensityScorer(Scorer):
             ]
         return made
 
-    def fit(self, network: MorphologyNetwork, images: Tensor, report: Callable[[int], object]) -> Self:
+    def fit(self, network: MorphologyNetwork, images: Tensor, report: Report, closer: Closer | None = None) -> Self:
         """As in `Scorer`."""
         self.check_count(len(images))
         held_out = torch.arange(len(images)) % self.HELD_OUT == self.HELD_OUT - 1
@@ -99,7 +99,7 @@ class DensityScorer(Scorer):
         self._scales = self._weights = torch.ones(components, device=images.device)
         self._level = torch.tensor([0.0, 1.0], device=images.device)
 
-    def score(self, network: MorphologyNetwork, images: Tensor) -> Scored:
+    def score(self, network: MorphologyNetwork, images: Tensor, closer: Sequence[Tensor] = ()) -> Scored:
         """As in `Scorer`."""
         fused = self._fused(self._distances(network, images))
         return Scored(self._peak(fused).double(), fused)
@@ -137,7 +137,7 @@ class DensityScorer(Scorer):
                 for j, density in enumerate(densities):
                     yield f"view{i}.{kind}{j}.", density
 
-    def _take_in(self, network: MorphologyNetwork, images: Tensor, report: Callable[[int], object]) -> None:
+    def _take_in(self, network: MorphologyNetwork, images: Tensor, report: Report) -> None:
         for batch in torch.split(images, BATCH):
             for view, components in zip(self._views, self._components, strict=True):
                 features = self._features(network, batch, view)

@@ -1,17 +1,16 @@
 """What is too small to be seen in the whole picture: its places seen closer, tile by tile, in bounded memory."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import product
 from typing import Self
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from morphad.model.morphology import parse_case
 from morphad.model.network import MorphologyNetwork
 from morphad.model.resolution import PLACE, spans
-from morphad.model.scoring.base import Scored, shrunk_mask
+from morphad.model.scoring.base import Closer, shrunk_mask
 from morphad.model.scoring.memory_bank import MemoryDensity
 from morphad.model.scoring.patches import DensityScorer, edge_gains, features_on_grid
 from morphad.settings import ScoreSettings
@@ -31,14 +30,21 @@ class TileScorer:
         settings: Of the score.
         seed: Of the memories' samples.
         dtype: As in `Scorer`.
-        inside: bool [H, W] at the tiled size, true where the picture is inspected; None: everywhere.
+        size: Height and width, px, of pictures that are cut into tiles.
+        inside: bool [H, W] at that size, true where the picture is inspected; None: everywhere.
     """
 
     PEAK = 4
 
     def __init__(
-        self, settings: ScoreSettings, seed: int, dtype: torch.dtype | None, inside: Tensor | None = None
+        self,
+        settings: ScoreSettings,
+        seed: int,
+        dtype: torch.dtype | None,
+        size: tuple[int, int],
+        inside: Tensor | None = None,
     ) -> None:
+        self.size = size
         self._layers = settings.layers
         self._dtype = dtype
         self._inside = inside
@@ -48,30 +54,19 @@ class TileScorer:
         ]
         self._edge_gains = self._level = torch.empty(0)
 
-    def fit(
-        self,
-        network: MorphologyNetwork,
-        images: Callable[[], Iterable[Tensor]],
-        report: Callable[[int], object],
-    ) -> Self:
-        """Learn good images.
-
-        Args:
-            network: The trained one.
-            images: Gives them anew each time, [C, H, W] uint8 at the tiled size; asked twice.
-            report: Gets how many more images are done.
-        """
-        for i, image in enumerate(images()):
+    def fit(self, network: MorphologyNetwork, images: Closer) -> Self:
+        """Learn good images at the tiled size; they are read twice."""
+        for i, image in enumerate(images.read()):
             if not _held_out(i):
                 self._take_in(network, image)
-                report(1)
+                images.report(1)
         self._finish()
         found = []
-        for i, image in enumerate(images()):
+        for i, image in enumerate(images.read()):
             if _held_out(i):
                 found.append(self._distances(network, image))
                 self._take_in(network, image)
-                report(1)
+                images.report(1)
         self._finish()
         distances = torch.stack(found)
         self._edge_gains = edge_gains(distances, self._inside_grid(distances[0, ..., 0]))
@@ -158,23 +153,6 @@ class TileScorer:
     def _inside_grid(self, values: Tensor) -> Tensor | None:
         """`inside` on the grid of values [h, w]."""
         return None if self._inside is None else shrunk_mask(self._inside, *values.shape).to(values.device)
-
-
-def most_abnormal(whole: Scored, tiled: Sequence[tuple[Tensor, Tensor]]) -> Scored:
-    """The more abnormal of what was found in whole pictures and in tiles.
-
-    Args:
-        whole: Of B pictures, in deviations of good ones.
-        tiled: Score and map [h, w] of each, as `TileScorer.score` gives them.
-
-    Returns:
-        Of the B pictures; maps [B, h, w].
-    """
-    scores, maps = (torch.stack(list(items)) for items in zip(*tiled, strict=True))
-    resized = functional.interpolate(
-        whole.maps[:, None], size=maps.shape[1:], mode="bilinear", align_corners=False, antialias=True
-    )[:, 0]
-    return Scored(whole.scores.maximum(scores.double()), resized.maximum(maps))
 
 
 def _held_out(index: int) -> bool:

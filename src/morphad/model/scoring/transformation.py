@@ -1,6 +1,6 @@
 """The score by cases: how badly the network recognises which morphological case was applied to an image."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 import torch
@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from morphad.model.morphology import Case, transform
 from morphad.model.network import MorphologyNetwork
-from morphad.model.scoring.base import BATCH, Scored, Scorer, forward_pass
+from morphad.model.scoring.base import BATCH, Closer, Report, Scored, Scorer, forward_pass
 from morphad.settings import ScoreSettings
 
 
@@ -32,7 +32,7 @@ class TransformationScorer(Scorer):
         self._cases = [table[index] for index in self._indices]
         self._image_mean = self._image_std = self._place_mean = self._place_std = torch.empty(0)
 
-    def fit(self, network: MorphologyNetwork, images: Tensor, report: Callable[[int], object]) -> Self:
+    def fit(self, network: MorphologyNetwork, images: Tensor, report: Report, closer: Closer | None = None) -> Self:
         """As in `Scorer`."""
         self.check_count(len(images))
         whole, places = [], []
@@ -46,7 +46,7 @@ class TransformationScorer(Scorer):
         self._place_mean, self._place_std = place.mean(0), place.std(0).clamp_min(1e-4)
         return self
 
-    def score(self, network: MorphologyNetwork, images: Tensor) -> Scored:
+    def score(self, network: MorphologyNetwork, images: Tensor, closer: Sequence[Tensor] = ()) -> Scored:
         """As in `Scorer`."""
         whole, places = self._evidence(network, images)
         scores = ((whole - self._image_mean) / self._image_std).mean(1)
