@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.measuring import SQUARE, Row, measure_morphad, measure_sets
 from morphad.base.files import sha256_json
-from morphad.model.scoring import patches as density_scorer
+from morphad.model.scoring import fusion
 from morphad.model.scoring.patches import DensityScorer
 
 EQUAL_WEIGHTS, MAXIMUM = "equal weights", "maximum of the map"
@@ -60,9 +60,9 @@ def run(variant: str, folder: Path, seed: int, networks: Path) -> Row:
     if variant == MAXIMUM:
         DensityScorer.PEAK = 0.0
     if variant == EDGE:
-        density_scorer.EDGE = 0
+        fusion.EDGE = 0
     if variant == RELIEF:
-        density_scorer.contrast_with_surroundings = lambda maps, inside=None: torch.ones_like(maps)
+        fusion.contrast_with_surroundings = lambda maps, inside=None: torch.ones_like(maps)
     training = sha256_json({key: value for key, value in VARIANTS[variant].items() if key != "score"})
     network = networks / f"{folder.name}-{seed}-{training[:16]}.safetensors"
     return measure_morphad(folder, {"preset": "default", "image_size": SQUARE, **VARIANTS[variant]}, seed, network)

@@ -10,7 +10,7 @@ from morphad.decision.metrics import image_metrics
 from morphad.model.device import autocast_dtype
 from morphad.model.morphology import Case, transform
 from morphad.model.network import MorphologyNetwork
-from morphad.model.scoring.patches import component_weights
+from morphad.model.scoring.fusion import component_weights
 
 _PART = 500  # images a forward pass
 

@@ -17,7 +17,7 @@ from morphad.inspection import DetectorModel
 from morphad.model.detector import Detector
 from morphad.model.prepare import prepare
 from morphad.model.region import Region
-from morphad.model.scoring.patches import contrast_with_surroundings, edge_gains
+from morphad.model.scoring.fusion import contrast_with_surroundings, edge_gains
 from morphad.model.scoring.synthetic import with_anomalies
 from morphad.settings import CalibrateSettings, RegionSettings, TrainSettings
 from morphad.settings.presets import train_settings

@@ -17,7 +17,8 @@ from morphad.model.morphology import case_table
 from morphad.model.network import MorphologyNetwork
 from morphad.model.scorers import make_scorer
 from morphad.model.scoring.base import Scorer
-from morphad.model.scoring.patches import DensityScorer, contrast_with_surroundings, edge_gains
+from morphad.model.scoring.fusion import contrast_with_surroundings, edge_gains
+from morphad.model.scoring.patches import DensityScorer
 from morphad.model.scoring.transformation import TransformationScorer
 from morphad.settings import ScoreSettings, TrainSettings
 from morphad.settings.presets import train_settings
@@ -173,6 +174,19 @@ class TestDensityScore:
             scores = scorer.score(network, textures(60, 3)).scores
         assert abs(float(scores.mean())) < 2
         assert 0.2 < float(scores.std()) < 5
+
+    def test_a_defect_among_few_images_has_one_score_in_whatever_order_they_come(self) -> None:
+        chosen = settings(densities=("gaussian",))
+        table = case_table(chosen.cases)
+        network = MorphologyNetwork(chosen, table, 0).eval()
+        few, defects = textures(10, 1), blobs(4, 2)[0]
+        means = []
+        with torch.inference_mode():
+            for shift in range(5):
+                scorer = make_scorer(chosen.score, table, 0, None)
+                scorer.fit(network, few.roll(shift, 0), lambda done: None)
+                means.append(float(scorer.score(network, defects).scores.mean()))
+        assert max(means) < 1.1 * min(means)  # 38 times, where two of the ten images set the scale
 
     def test_identical_images_give_a_score_that_still_works(self) -> None:
         chosen = settings()

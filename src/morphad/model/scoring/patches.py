@@ -13,6 +13,7 @@ from torchvision.transforms.v2 import functional as transforms
 from morphad.model.morphology import Case, parse_case, transform
 from morphad.model.network import MorphologyNetwork
 from morphad.model.resolution import PLACE
+from morphad.model.scoring import fusion
 from morphad.model.scoring.base import BATCH, Closer, Report, Scored, Scorer, forward_pass
 from morphad.model.scoring.density import Density
 from morphad.model.scoring.gaussian import GaussianDensity
@@ -20,8 +21,6 @@ from morphad.model.scoring.memory_bank import MemoryDensity
 from morphad.model.scoring.subspace import SubspaceDensity
 from morphad.model.scoring.synthetic import with_anomalies
 from morphad.settings import ScoreSettings
-
-EDGE = 3  # places from the edge of the grid where the padding is felt
 
 
 class DensityScorer(Scorer):
@@ -38,6 +37,7 @@ class DensityScorer(Scorer):
     """
 
     HELD_OUT = 5  # one image in so many sets scales and weights, before it joins the others
+    UNSEEN = 10  # images that set them, at least: of fewer than 50, several fifths are held out in turn
     MIN_IMAGES = 2 * HELD_OUT
     SYNTHETIC = 128  # images with synthetic anomalies behind the weights, at least
     SMOOTHING = 2 / 224  # standard deviation of the map's smoothing as a share of its shorter side
@@ -47,52 +47,74 @@ class DensityScorer(Scorer):
         self, settings: ScoreSettings, seed: int, dtype: torch.dtype | None, inside: Tensor | None = None
     ) -> None:
         super().__init__(dtype, inside)
+        self._settings = settings
         self._seed = seed
         self._layers = settings.layers
         self._views = [parse_case(name) for name in settings.views]
-        self._components = [self._make_components(settings, seed, first=i == 0) for i in range(len(self._views))]
+        self._components = self._new_components()
         self._edge_gains = self._centres = self._scales = self._weights = self._level = torch.empty(0)
 
-    @staticmethod
-    def _make_components(settings: ScoreSettings, seed: int, *, first: bool) -> dict[str, list[Density]]:
-        """The densities of a view by kind; beside others, the memory goes with the first view alone: it is slowest."""
-        made: dict[str, list[Density]] = {}
-        if "gaussian" in settings.densities:
-            made["gaussian"] = [GaussianDensity(settings.channels, seed)]
-        if "subspace" in settings.densities:
-            made["subspace"] = [SubspaceDensity(seed)]
-        if "memory" in settings.densities and (first or len(settings.densities) == 1):
-            made["memory"] = [
-                MemoryDensity(settings.memory, settings.neighbours, seed, neighbourhoods=averaged)
-                for averaged in (False, True)
-            ]
-        return made
+    def _new_components(self) -> list[dict[str, list[Density]]]:
+        """The densities of each view by kind; beside others, the memory is in the first view alone: it is slowest."""
+        settings, seed = self._settings, self._seed
+        views: list[dict[str, list[Density]]] = [{} for _ in self._views]
+        for i, made in enumerate(views):
+            if "gaussian" in settings.densities:
+                made["gaussian"] = [GaussianDensity(settings.channels, seed)]
+            if "subspace" in settings.densities:
+                made["subspace"] = [SubspaceDensity(seed)]
+            if "memory" in settings.densities and (i == 0 or len(settings.densities) == 1):
+                made["memory"] = [
+                    MemoryDensity(settings.memory, settings.neighbours, seed, neighbourhoods=averaged)
+                    for averaged in (False, True)
+                ]
+        return views
 
     def fit(self, network: MorphologyNetwork, images: Tensor, report: Report, closer: Closer | None = None) -> Self:
         """As in `Scorer`."""
         self.check_count(len(images))
-        held_out = torch.arange(len(images)) % self.HELD_OUT == self.HELD_OUT - 1
-        self._take_in(network, images[~held_out], report)
-        unseen = images[held_out]
-        distances = self._distances(network, unseen)
-        self._edge_gains = edge_gains(distances, self._inside_grid(distances[..., 0]))
+        distances, spoilt = self._fit_in_folds(network, images, report)
+        self._edge_gains = fusion.edge_gains(distances, self._inside_grid(distances[..., 0]))
         clean = self._peaks(distances)
         self._centres = clean.mean(0)
         self._scales = clean.std(0).clamp_min(1e-3 * self._centres.abs().max()).clamp_min(1e-6)
-        rounds = -(-self.SYNTHETIC // len(unseen))
-        spoilt = [
-            self._peaks(self._distances(network, with_anomalies(unseen, self._seed + i, self._inside)))
-            for i in range(rounds)
-        ]
-        self._weights = component_weights(clean, torch.stack(spoilt).mean(0), self._scales)
+        raised = torch.stack([self._peaks(of_all) for of_all in spoilt]).mean(0)
+        self._weights = fusion.component_weights(clean, raised, self._scales)
         peaks = torch.cat([self._peak(self._fused(batch)) for batch in torch.split(distances, BATCH)])
         self._level = torch.stack([peaks.mean(), peaks.std().clamp_min(1e-6)])
-        self._take_in(network, unseen, report)
         return self
+
+    def _fit_in_folds(self, network: MorphologyNetwork, images: Tensor, report: Report) -> tuple[Tensor, list[Tensor]]:
+        """Fit the densities to all images, and have some judged by densities that had not seen them.
+
+        One fold is held out where it has `UNSEEN` images, else several, one after the other, each from densities of
+        their own.
+
+        Returns:
+            Distances of the N images that were held out, as `_distances` gives them, and the same of these images with
+            synthetic anomalies, in several rounds.
+        """
+        fold = torch.arange(len(images)) % self.HELD_OUT
+        smallest = len(images) // self.HELD_OUT
+        held_out = range(max(0, self.HELD_OUT - -(-self.UNSEEN // smallest)), self.HELD_OUT)
+        rounds = -(-self.SYNTHETIC // sum(int((fold == i).sum()) for i in held_out))
+        clean: list[Tensor] = []
+        spoilt: list[list[Tensor]] = [[] for _ in range(rounds)]
+        for i in held_out:
+            last = i == self.HELD_OUT - 1
+            self._components = self._new_components()
+            self._take_in(network, images[fold != i], report if last else _unreported)
+            unseen = images[fold == i]
+            clean.append(self._distances(network, unseen))
+            for j, of_round in enumerate(spoilt):
+                seed = self._seed + len(held_out) * j + self.HELD_OUT - 1 - i
+                of_round.append(self._distances(network, with_anomalies(unseen, seed, self._inside)))
+        self._take_in(network, unseen, report)
+        return torch.cat(clean), [torch.cat(of_round) for of_round in spoilt]
 
     def rehearse(self, network: MorphologyNetwork, images: Tensor) -> None:
         """As in `Scorer`."""
-        self._take_in(network, images, lambda _: None)
+        self._take_in(network, images, _unreported)
         self._edge_gains = torch.ones((), device=images.device)
         components = sum(map(len, self._components))
         self._centres = torch.zeros(components, device=images.device)
@@ -171,7 +193,7 @@ class DensityScorer(Scorer):
         maps = [(kind, part.mean(-1)) for (kind, _), part in zip(components, parts, strict=True)]
         memory = next((m for kind, m in maps if kind == "memory"), None)  # one at most beside others
         inside = self._inside_grid(distances[..., 0])
-        contrast = 1 if memory is None else contrast_with_surroundings(memory, inside)
+        contrast = 1 if memory is None else fusion.contrast_with_surroundings(memory, inside)
         return torch.stack([m if kind == "memory" else m * contrast for kind, m in maps], -1)
 
     def _fused(self, distances: Tensor) -> Tensor:
@@ -200,6 +222,10 @@ class DensityScorer(Scorer):
         return _smoothing(maps.shape[1], height, sigma, maps) @ maps @ _smoothing(maps.shape[2], width, sigma, maps).T
 
 
+def _unreported(count: int) -> None:
+    """What is done again is not counted."""
+
+
 def features_on_grid(
     network: MorphologyNetwork, images: Tensor, layers: Sequence[str], view: Case, dtype: torch.dtype | None
 ) -> Callable[[bool], Tensor]:
@@ -221,88 +247,6 @@ def features_on_grid(
         return torch.cat([_to_grid(found.float(), grid, neighbourhoods=neighbourhoods) for found in maps.values()], 1)
 
     return on_grid
-
-
-def edge_gains(distances: Tensor, inside: Tensor | None = None) -> Tensor:
-    """What brings distances near the edge down to those of the inner places.
-
-    The network pads with zeros and finds structure at the edge, most of all in the corners, where there is none. Good
-    places lie further from each other there, and without this the most abnormal place of a good surface is one of them.
-
-    Args:
-        distances: Of good images [N, h, w, K], by K densities.
-        inside: bool [h, w], the places that count; None: all.
-
-    Returns:
-        [h, w, K] in (0, 1], one value a density and zone of `_zones`: how high distances go in the inner zone by how
-        high they go in this one, each the mean and two deviations. None is above 1, for a bland rim is not to be made
-        loud; all are 1 where no place of the inner zone counts.
-    """
-    zones = _zones(*distances.shape[1:3]).to(distances.device)
-    inner = int(zones[zones.shape[0] // 2, zones.shape[1] // 2])
-    counting = zones if inside is None else torch.where(inside, zones, -1)
-    gains = torch.ones_like(distances[0])
-    present = set(counting.flatten().tolist()) - {-1}
-
-    def high(zone: int) -> Tensor:
-        deviation, mean = torch.std_mean(distances[:, counting == zone].double(), (0, 1), correction=0)
-        return (mean + 2 * deviation).float().clamp_min(1e-6)
-
-    if inner in present:
-        reference = high(inner)
-        for zone in present:
-            gains[zones == zone] = (reference / high(zone)).clamp_max(1)
-    return gains
-
-
-def contrast_with_surroundings(maps: Tensor, inside: Tensor | None = None) -> Tensor:
-    """How far each place of a sharp map stands out from its surroundings.
-
-    A Gaussian sees averaged features, principal components whole cells: both say well how much is wrong and blur where.
-    Multiplied by this, they keep their level over the surroundings and get the sharp map's contours.
-
-    Args:
-        maps: Distances [N, h, w], none below zero.
-        inside: bool [h, w], the places that count; None: all.
-
-    Returns:
-        [N, h, w]: each by the mean over a window of half the map's sides around it; all ones where there is nothing.
-    """
-    radii = [side // 4 for side in maps.shape[1:]]
-    window = [2 * radius + 1 for radius in radii]
-
-    def mean(values: Tensor) -> Tensor:
-        return functional.avg_pool2d(values[:, None], window, 1, radii, count_include_pad=False)[:, 0]
-
-    if inside is None:
-        around = mean(maps)
-    else:
-        share = mean(inside[None].to(maps.dtype))
-        around = torch.where(share > 0, mean(maps * inside) / share.clamp_min(1e-6), maps)
-    return (maps + 1e-6) / (around + 1e-6)
-
-
-def component_weights(clean: Tensor, spoilt: Tensor, scales: Tensor) -> Tensor:
-    """How much each of several scores counts: by how many of its deviations synthetic anomalies raise it.
-
-    Args:
-        clean: Scores [N, K] of good images.
-        spoilt: Scores [N, K] of the same images with synthetic anomalies.
-        scales: Deviations [K] of the clean ones.
-
-    Returns:
-        [K], none below zero, their sum 1; all alike where anomalies raise nothing, for then none is to be preferred.
-    """
-    raised = ((spoilt - clean).mean(0) / scales).clamp_min(0)
-    return raised / raised.sum() if raised.sum() > 0 else torch.full_like(raised, 1 / len(raised))
-
-
-def _zones(height: int, width: int) -> Tensor:
-    """[height, width]: which places lie alike to the edge, by rows and columns between, `EDGE` and more being one."""
-    rows, columns = (
-        torch.arange(count).minimum(torch.arange(count).flip(0)).clamp_max(EDGE) for count in (height, width)
-    )
-    return rows[:, None] * (EDGE + 1) + columns
 
 
 def _smoothing(places: int, size: int, sigma: float, like: Tensor) -> Tensor:

@@ -11,8 +11,9 @@ from morphad.model.morphology import parse_case
 from morphad.model.network import MorphologyNetwork
 from morphad.model.resolution import PLACE, spans
 from morphad.model.scoring.base import Closer, shrunk_mask
+from morphad.model.scoring.fusion import edge_gains
 from morphad.model.scoring.memory_bank import MemoryDensity
-from morphad.model.scoring.patches import DensityScorer, edge_gains, features_on_grid
+from morphad.model.scoring.patches import DensityScorer, features_on_grid
 from morphad.settings import ScoreSettings
 
 _IDENTITY = parse_case("identity")
