@@ -4,13 +4,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from morphad.base.errors import BadInputError
 from morphad.model.detector import Detector
+from morphad.model.morphology import case_table
+from morphad.model.network import MorphologyNetwork
 from morphad.model.resolution import MARGIN, PLACE, TILE, resolved, spans
+from morphad.model.scoring.base import Closer
+from morphad.model.scoring.tiles import TileScorer
 from morphad.settings import CalibrateSettings
 from morphad.settings.presets import train_settings
 from tiny import TRAIN
@@ -42,6 +47,21 @@ def with_speck(image: NDArray[np.uint8], y: int, x: int, side: int = 8) -> NDArr
 def fitted() -> Detector:
     detector = Detector(train_settings(SETTINGS)).fit(good(10))
     return detector.calibrate(good(8, 1), CalibrateSettings(false_reject_rate=0.2))
+
+
+def test_a_speck_among_few_pictures_has_one_score_in_whatever_order_they_come() -> None:
+    settings = train_settings(SETTINGS)
+    network = MorphologyNetwork(settings, case_table(settings.cases), 0).eval()
+    pictures = [torch.from_numpy(image[:128, :128].copy()).expand(3, -1, -1) for image in good(10)]
+    speck = torch.from_numpy(with_speck(good(1, 2)[0][:128, :128], 60, 60)).expand(3, -1, -1)
+    scores = []
+    with torch.inference_mode():
+        for shift in range(5):
+            shifted = pictures[shift:] + pictures[:shift]
+            tiles = TileScorer(settings.score, 0, None, (128, 128))
+            tiles.fit(network, Closer(10, lambda shifted=shifted: shifted, lambda done: None))
+            scores.append(float(tiles.score(network, speck)[0]))
+    assert max(scores) < 1.1 * min(scores)
 
 
 @given(st.integers(1, 400).map(lambda number: 32 * number))

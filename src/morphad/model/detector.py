@@ -140,6 +140,7 @@ class Detector:
         )
         self._network = network.eval()
         seen_closer = closer and Closer(
+            len(good),
             lambda: (one.shown[0] for image in images if not (one := self._framing.framed(image, closer)).lost),
             counted(progress, "fitting tiles", len(good)),
         )

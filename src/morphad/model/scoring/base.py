@@ -13,6 +13,8 @@ from morphad.base.errors import BadInputError
 from morphad.model.network import MorphologyNetwork
 
 BATCH = 16  # images a forward pass
+FOLDS = 5  # image i is in fold i % FOLDS
+UNSEEN = 10  # images that set scales and weights, at least
 Report = Callable[[int], object]  # gets how many more images are done
 
 
@@ -34,9 +36,12 @@ class Closer:
     """Good images at the size at which a scorer sees them closer: too large to be kept.
 
     Attributes:
+        count: How many there are.
         read: Gives them anew each time, [C, H, W] uint8.
+        report: As in `Scorer.fit`.
     """
 
+    count: int
     read: Callable[[], Iterable[Tensor]]
     report: Report
 
@@ -107,6 +112,18 @@ class Scorer(ABC):
     def _inside_grid(self, maps: Tensor) -> Tensor | None:
         """`inside` on the grid of maps [..., h, w]; a place that shows anything inspected counts."""
         return None if self._inside is None else shrunk_mask(self._inside, *maps.shape[-2:]).to(maps.device)
+
+
+def held_out_folds(count: int) -> range:
+    """Which folds of so many images are held out in turn, to be judged by what was learned from the others.
+
+    The last fold, where it has `UNSEEN` images; else several, the last one last.
+    """
+    return range(max(0, FOLDS - -(-UNSEEN // max(1, count // FOLDS))), FOLDS)
+
+
+def unreported(count: int) -> None:
+    """What is done again is not counted."""
 
 
 def shrunk_mask(mask: Tensor, height: int, width: int) -> Tensor:

@@ -14,7 +14,17 @@ from morphad.model.morphology import Case, parse_case, transform
 from morphad.model.network import MorphologyNetwork
 from morphad.model.resolution import PLACE
 from morphad.model.scoring import fusion
-from morphad.model.scoring.base import BATCH, Closer, Report, Scored, Scorer, forward_pass
+from morphad.model.scoring.base import (
+    BATCH,
+    FOLDS,
+    Closer,
+    Report,
+    Scored,
+    Scorer,
+    forward_pass,
+    held_out_folds,
+    unreported,
+)
 from morphad.model.scoring.density import Density
 from morphad.model.scoring.gaussian import GaussianDensity
 from morphad.model.scoring.memory_bank import MemoryDensity
@@ -36,9 +46,7 @@ class DensityScorer(Scorer):
     fused map is the weighted mean, and the image's score is its peak: the mean of the most abnormal hundredth of it.
     """
 
-    HELD_OUT = 5  # one image in so many sets scales and weights, before it joins the others
-    UNSEEN = 10  # images that set them, at least: of fewer than 50, several fifths are held out in turn
-    MIN_IMAGES = 2 * HELD_OUT
+    MIN_IMAGES = 2 * FOLDS
     SYNTHETIC = 128  # images with synthetic anomalies behind the weights, at least
     SMOOTHING = 2 / 224  # standard deviation of the map's smoothing as a share of its shorter side
     PEAK = 0.01  # share of a map whose mean is its peak: a maximum alone follows the noise of single places
@@ -85,36 +93,30 @@ class DensityScorer(Scorer):
         return self
 
     def _fit_in_folds(self, network: MorphologyNetwork, images: Tensor, report: Report) -> tuple[Tensor, list[Tensor]]:
-        """Fit the densities to all images, and have some judged by densities that had not seen them.
-
-        One fold is held out where it has `UNSEEN` images, else several, one after the other, each from densities of
-        their own.
+        """Fit the densities to all images, after those of `held_out_folds` were judged by densities without them.
 
         Returns:
             Distances of the N images that were held out, as `_distances` gives them, and the same of these images with
             synthetic anomalies, in several rounds.
         """
-        fold = torch.arange(len(images)) % self.HELD_OUT
-        smallest = len(images) // self.HELD_OUT
-        held_out = range(max(0, self.HELD_OUT - -(-self.UNSEEN // smallest)), self.HELD_OUT)
+        fold, held_out = torch.arange(len(images)) % FOLDS, held_out_folds(len(images))
         rounds = -(-self.SYNTHETIC // sum(int((fold == i).sum()) for i in held_out))
         clean: list[Tensor] = []
         spoilt: list[list[Tensor]] = [[] for _ in range(rounds)]
         for i in held_out:
-            last = i == self.HELD_OUT - 1
             self._components = self._new_components()
-            self._take_in(network, images[fold != i], report if last else _unreported)
+            self._take_in(network, images[fold != i], report if i == held_out[-1] else unreported)
             unseen = images[fold == i]
             clean.append(self._distances(network, unseen))
             for j, of_round in enumerate(spoilt):
-                seed = self._seed + len(held_out) * j + self.HELD_OUT - 1 - i
+                seed = self._seed + len(held_out) * j + FOLDS - 1 - i
                 of_round.append(self._distances(network, with_anomalies(unseen, seed, self._inside)))
         self._take_in(network, unseen, report)
         return torch.cat(clean), [torch.cat(of_round) for of_round in spoilt]
 
     def rehearse(self, network: MorphologyNetwork, images: Tensor) -> None:
         """As in `Scorer`."""
-        self._take_in(network, images, _unreported)
+        self._take_in(network, images, unreported)
         self._edge_gains = torch.ones((), device=images.device)
         components = sum(map(len, self._components))
         self._centres = torch.zeros(components, device=images.device)
@@ -220,10 +222,6 @@ class DensityScorer(Scorer):
         height, width = self._input_size
         sigma = max(0.5, self.SMOOTHING * min(height, width))
         return _smoothing(maps.shape[1], height, sigma, maps) @ maps @ _smoothing(maps.shape[2], width, sigma, maps).T
-
-
-def _unreported(count: int) -> None:
-    """What is done again is not counted."""
 
 
 def features_on_grid(

@@ -10,10 +10,10 @@ from torch import Tensor
 from morphad.model.morphology import parse_case
 from morphad.model.network import MorphologyNetwork
 from morphad.model.resolution import PLACE, spans
-from morphad.model.scoring.base import Closer, shrunk_mask
+from morphad.model.scoring.base import FOLDS, Closer, held_out_folds, shrunk_mask, unreported
 from morphad.model.scoring.fusion import edge_gains
 from morphad.model.scoring.memory_bank import MemoryDensity
-from morphad.model.scoring.patches import DensityScorer, features_on_grid
+from morphad.model.scoring.patches import features_on_grid
 from morphad.settings import ScoreSettings
 
 _IDENTITY = parse_case("identity")
@@ -49,25 +49,35 @@ class TileScorer:
         self._layers = settings.layers
         self._dtype = dtype
         self._inside = inside
-        self._memories = [
-            MemoryDensity(settings.memory, settings.neighbours, seed, neighbourhoods=averaged)
-            for averaged in (False, True)
-        ]
+        self._settings = settings
+        self._seed = seed
+        self._memories = self._new_memories()
         self._edge_gains = self._level = torch.empty(0)
 
+    def _new_memories(self) -> list[MemoryDensity]:
+        settings = self._settings
+        return [
+            MemoryDensity(settings.memory, settings.neighbours, self._seed, neighbourhoods=averaged)
+            for averaged in (False, True)
+        ]
+
     def fit(self, network: MorphologyNetwork, images: Closer) -> Self:
-        """Learn good images at the tiled size; they are read twice."""
-        for i, image in enumerate(images.read()):
-            if not _held_out(i):
-                self._take_in(network, image)
-                images.report(1)
-        self._finish()
-        found = []
-        for i, image in enumerate(images.read()):
-            if _held_out(i):
-                found.append(self._distances(network, image))
-                self._take_in(network, image)
-                images.report(1)
+        """Learn good images at the tiled size; they are read twice for each of `held_out_folds`."""
+        found: list[Tensor] = []
+        held_out = held_out_folds(images.count)
+        for fold in held_out:
+            report = images.report if fold == held_out[-1] else unreported
+            self._memories = self._new_memories()
+            for i, image in enumerate(images.read()):
+                if i % FOLDS != fold:
+                    self._take_in(network, image)
+                    report(1)
+            self._finish()
+            for i, image in enumerate(images.read()):
+                if i % FOLDS == fold:
+                    found.append(self._distances(network, image))
+                    self._take_in(network, image)
+                    report(1)
         self._finish()
         distances = torch.stack(found)
         self._edge_gains = edge_gains(distances, self._inside_grid(distances[0, ..., 0]))
@@ -154,10 +164,6 @@ class TileScorer:
     def _inside_grid(self, values: Tensor) -> Tensor | None:
         """`inside` on the grid of values [h, w]."""
         return None if self._inside is None else shrunk_mask(self._inside, *values.shape).to(values.device)
-
-
-def _held_out(index: int) -> bool:
-    return index % DensityScorer.HELD_OUT == DensityScorer.HELD_OUT - 1
 
 
 def _places(pixels: slice, origin: int = 0) -> slice:
