@@ -5,6 +5,8 @@ Evangelidis and Psarakis (Parametric image alignment using enhanced correlation 
 30(10), 2008) is brought to its highest from there, from coarse to fine.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil, cos, pi, radians, sin
@@ -57,7 +59,15 @@ class Reference:
         self._levels = _pyramid(contours(pixels))
 
     def match(self, picture: Tensor) -> Match:
-        """The best agreement with a picture, grey [h, w] float32 of the same size."""
+        """The best agreement with a picture, grey [h, w] float32 of the same size.
+
+        One thread does it: pictures are so small that threads would wait for each other, most of all on a busy machine,
+        and sums come out the same whatever the number of cores.
+        """
+        with _one_thread():
+            return self._match(picture)
+
+    def _match(self, picture: Tensor) -> Match:
         levels = _pyramid(contours(picture))
         coarse = levels[0]
         found = [self._refined(0, coarse, start) for start in self._starts(coarse)]
@@ -145,6 +155,16 @@ class Reference:
             if max(abs(dx), abs(dy), abs(da), abs(db)) < _STILL or not 0.5 < warp.scale < 2:
                 break
         return match
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def contours(pixels: Tensor) -> Tensor:
