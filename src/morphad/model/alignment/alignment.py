@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Literal
 
 import numpy as np
 import torch
@@ -12,10 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from morphad.base.errors import BadInputError
-from morphad.model.alignment.registration import Match, Reference, seen_through
+from morphad.model.alignment.registration import LEAST_SIDE, Kind, Match, Reference, seen_through
 from morphad.model.alignment.warp import Warp, fetched, put_back
-
-Kind = Literal["shift", "similarity"]
 
 _SIDE = 256  # px, the longer side at which pictures are compared
 _KEPT = 64  # pictures that it is learned from, of all those there are
@@ -80,9 +77,14 @@ class Alignment:
             anchor: The picture whose part is in its place; None: the place is the middle one of all.
 
         Raises:
-            BadInputError: Pictures of several sizes, or they do not agree.
+            BadInputError: Pictures are of several sizes, or too small.
         """
         sample, size = _sample(images)
+        if min(sample[0].shape) < LEAST_SIDE:
+            raise BadInputError(
+                f"train.align = {kind}: pictures of {size[0]} x {size[1]} px (height x width) are too small or too "
+                "long to say where their part lies; set it to none"
+            )
         if anchor is not None and anchor.shape[:2] != size:
             raise BadInputError(f"the picture that the region was drawn over {other_size(anchor.shape[:2], size)}")
         held_out = [image for i, image in enumerate(sample) if i % _HELD_OUT == _HELD_OUT - 1] or sample

@@ -23,6 +23,7 @@ Kind = Literal["shift", "similarity"]
 _TURN = 5  # degrees between two turns that the search tries: half of it is within what the refinement finds back from
 _TRIED = 3  # turns that are refined
 _ALIKE = 0.02  # correlations that differ by less say nothing about the turn
+LEAST_SIDE = 8  # px of the shorter side: less says too little of where a part lies
 _COARSE = 64  # px, the longer side at which the search is made
 _STEPS = {0: 30, 1: 8}  # of the refinement at the coarsest level and at the others, at most
 _NOTHING = 1e-6  # correlation: a step that changes it by less is the last of its level
@@ -185,7 +186,7 @@ def _blurred(pixels: Tensor, sigma: float) -> Tensor:
 def _pyramid(pixels: Tensor) -> list[Tensor]:
     """Pixels at falling scales, the coarsest first; each the half of the next."""
     levels = [pixels]
-    while max(levels[0].shape) > _COARSE:
+    while max(levels[0].shape) > _COARSE and min(levels[0].shape) >= 2 * LEAST_SIDE:
         levels.insert(0, functional.avg_pool2d(levels[0][None], 2)[0])
     return levels
 
