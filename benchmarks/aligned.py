@@ -21,7 +21,7 @@ from PIL import Image
 
 from benchmarks.measuring import Row, measure_morphad, measure_sets
 from morphad.data.source.layouts import files_below, is_image
-from morphad.model.alignment.alignment import Alignment, Place, most_alike
+from morphad.model.alignment.alignment import Alignment, most_alike
 from morphad.model.alignment.registration import Kind
 from morphad.model.alignment.warp import Warp, fetched
 from morphad.model.resolution import whole_strides
@@ -58,7 +58,7 @@ def boxed(folder: Path, kind: Kind) -> tuple[dict[str, Any], NDArray[np.uint8]]:
     anchor = pictures[most_alike(pictures, kind)]
     alignment = Alignment.learned(pictures, kind, anchor)
     found = [(image, alignment.find(image)) for image in pictures]
-    seen = [place.aligned(image) for image, place in found if isinstance(place, Place)]
+    seen = [fetched(image, warp) for image, warp in found if isinstance(warp, Warp)]
     mean = np.mean([np.asarray(Image.fromarray(image).convert("L"), np.float64) for image in seen], 0)
     contrast = np.abs(mean - np.median(mean))
     rows, columns = (np.flatnonzero((contrast > contrast.max() / 4).any(axis)) for axis in (1, 0))

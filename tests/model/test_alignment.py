@@ -15,7 +15,7 @@ from PIL import Image
 from morphad.base.errors import BadInputError
 from morphad.decision.calibration import NOTHING_TO_SCORE
 from morphad.inspection import DetectorModel
-from morphad.model.alignment.alignment import Alignment, Place
+from morphad.model.alignment.alignment import Alignment
 from morphad.model.alignment.warp import Warp, fetched, put_back
 from morphad.model.detector import Detector
 from morphad.settings import CalibrateSettings, TrainSettings
@@ -47,10 +47,10 @@ def fitted() -> Detector:
     return detector.calibrate(parts(20, 4), CalibrateSettings(false_reject_rate=0.1))
 
 
-def off(found: Place | str, true: Warp) -> float:
+def off(found: Warp | str, true: Warp) -> float:
     """How far a place lies from where it should, px, at most over the picture's corners."""
-    assert isinstance(found, Place), found
-    return max(hypot(*np.subtract(found.warp.at(*corner), true.at(*corner))) for corner in CORNERS)
+    assert isinstance(found, Warp), found
+    return max(hypot(*np.subtract(found.at(*corner), true.at(*corner))) for corner in CORNERS)
 
 
 @given(x=st.floats(-0.25, 0.25), y=st.floats(-0.2, 0.2), seed=st.integers(0, 2**20))
@@ -273,5 +273,5 @@ def test_small_and_long_pictures_are_brought_into_line(size: tuple[int, int]) ->
     alignment = Alignment.learned([image] * 3, "shift", image)
     true = Warp(1, 0, round(size[1] / 8), round(size[0] / 8))
     place = alignment.find(fetched(image, true.inverse()))
-    assert isinstance(place, Place), place
-    assert hypot(place.warp.x - true.x, place.warp.y - true.y) <= 1.5
+    assert isinstance(place, Warp), place
+    assert hypot(place.x - true.x, place.y - true.y) <= 1.5

@@ -141,14 +141,7 @@ class Reference:
             directions = [gx, gy] if self.kind == "shift" else [gx, gy, gx * u + gy * v, gy * u - gx * v]
             g = torch.stack([(d * inside).flatten() for d in directions], 1)
             g = g - (g.sum(0) / count) * inside.flatten()[:, None]
-            hessian = g.T @ g
-            hessian = hessian + 1e-6 * hessian.diagonal().mean().clamp_min(1e-12) * torch.eye(len(hessian))
-            ti, ii = g.T @ t.flatten(), g.T @ i.flatten()
-            solved = torch.linalg.solve(hessian, torch.stack([ti, ii], 1))
-            top = (i * i).sum() - ii @ solved[:, 1]
-            bottom = (t * i).sum() - ti @ solved[:, 1]
-            factor = top / bottom if float(bottom) > 0 else i.norm() / t.norm().clamp_min(1e-6)
-            step = (factor * solved[:, 0] - solved[:, 1]).tolist()
+            step = _step(t, i, g)
             dx, dy, da, db = step if len(step) == 4 else (*step, 0.0, 0.0)
             at = warp.at(*middle)
             a, b = warp.a + da / radius, warp.b + db / radius
@@ -156,6 +149,25 @@ class Reference:
             if max(abs(dx), abs(dy), abs(da), abs(db)) < _STILL or not 0.5 < warp.scale < 2:
                 break
         return match
+
+
+def _step(t: Tensor, i: Tensor, g: Tensor) -> list[float]:
+    """The change of parameters that raises the correlation most, to first order.
+
+    Args:
+        t: The reference [h, w], its mean 0.
+        i: The picture as it is seen now [h, w], its mean 0.
+        g: What a change of each parameter does to that [h * w, parameters], its means 0.
+    """
+    hessian = g.T @ g
+    hessian = hessian + 1e-6 * hessian.diagonal().mean().clamp_min(1e-12) * torch.eye(len(hessian))
+    of_t, of_i = g.T @ t.flatten(), g.T @ i.flatten()
+    solved = torch.linalg.solve(hessian, torch.stack([of_t, of_i], 1))
+    top = (i * i).sum() - of_i @ solved[:, 1]
+    bottom = (t * i).sum() - of_t @ solved[:, 1]
+    factor = top / bottom if float(bottom) > 0 else i.norm() / t.norm().clamp_min(1e-6)
+    step: list[float] = (factor * solved[:, 0] - solved[:, 1]).tolist()
+    return step
 
 
 @contextmanager
