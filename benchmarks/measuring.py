@@ -6,7 +6,9 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from morphad.base.files import read_json, write_json
 from morphad.jobs.benchmark import fresh_process, measure
@@ -77,9 +79,16 @@ def measure_sets(
 SQUARE = (224, 224)  # px that all models of a table see, whatever the pictures' shape
 
 
-def measure_morphad(folder: Path, settings: Mapping[str, Any], seed: int, checkpoint: Path | None = None) -> Row:
+def measure_morphad(
+    folder: Path,
+    settings: Mapping[str, Any],
+    seed: int,
+    checkpoint: Path | None = None,
+    *,
+    anchor: NDArray[np.uint8] | None = None,
+) -> Row:
     """Measure a detector with these training settings (a preset and what differs from it)."""
-    row = measure(folder, settings, seed, RESAMPLES, checkpoint)
+    row = measure(folder, settings, seed, RESAMPLES, checkpoint, anchor=anchor)
     return {**{key: row[key] for key in row if key not in {"peak_rss_mb", "n_train", "n_test"}}, **where()}
 
 

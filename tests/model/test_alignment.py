@@ -15,7 +15,7 @@ from PIL import Image
 from morphad.base.errors import BadInputError
 from morphad.decision.calibration import NOTHING_TO_SCORE
 from morphad.inspection import DetectorModel
-from morphad.model.alignment.alignment import Alignment, Place
+from morphad.model.alignment.alignment import Alignment
 from morphad.model.alignment.warp import Warp, fetched, put_back
 from morphad.model.detector import Detector
 from morphad.settings import CalibrateSettings, TrainSettings
@@ -47,10 +47,10 @@ def fitted() -> Detector:
     return detector.calibrate(parts(20, 4), CalibrateSettings(false_reject_rate=0.1))
 
 
-def off(found: Place | str, true: Warp) -> float:
+def off(found: Warp | str, true: Warp) -> float:
     """How far a place lies from where it should, px, at most over the picture's corners."""
-    assert isinstance(found, Place), found
-    return max(hypot(*np.subtract(found.warp.at(*corner), true.at(*corner))) for corner in CORNERS)
+    assert isinstance(found, Warp), found
+    return max(hypot(*np.subtract(found.at(*corner), true.at(*corner))) for corner in CORNERS)
 
 
 @given(x=st.floats(-0.25, 0.25), y=st.floats(-0.2, 0.2), seed=st.integers(0, 2**20))
@@ -139,6 +139,15 @@ def test_scores_and_heatmaps_follow_the_part(fitted: Detector) -> None:
         x, y = warp.at(46, 54)
         row, column = np.unravel_index(prediction.heatmap.argmax(), prediction.heatmap.shape)
         assert hypot(row - y, column - x) < 14  # of places every 8 px
+
+
+def test_what_a_shift_leaves_empty_does_not_score(fitted: Detector) -> None:
+    """At the edge there is ground that no camera saw: the score of a part does not depend on how much."""
+    [at_rest] = fitted.score_samples([part(60)])
+    [spoilt] = fitted.score_samples([part(60, defect=True)])
+    far = [turned(x=x * WIDTH, y=y * HEIGHT) for x in (-0.2, 0.2) for y in (-0.15, 0.15)]
+    for score in fitted.score_samples([part(60 + i, warp) for i, warp in enumerate(far)]):
+        assert score < (at_rest + spoilt) / 2
 
 
 def test_a_picture_without_the_part_is_rejected_among_others_that_keep_their_scores(fitted: Detector) -> None:
@@ -241,3 +250,28 @@ def test_a_picture_of_another_size_is_refused_and_spoils_no_other(fitted: Detect
     assert right.score is not None
     with pytest.raises(BadInputError, match=r"good picture 2 of the training is 95 x 128 px"):
         Detector(settings()).fit([part(1), part(2)[:-1], *parts(12, 3)])
+
+
+@pytest.mark.parametrize("size", [(1, 60), (7, 7), (8, 2000)])
+def test_pictures_that_say_too_little_of_a_place_are_refused(size: tuple[int, int]) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (12, *size), dtype=np.uint8)
+    with pytest.raises(BadInputError, match=r"train\.align = shift: pictures of .* are too small or too long"):
+        Alignment.learned(list(noise), "shift")
+
+
+def test_textures_without_a_part_of_their_own_are_refused_with_what_helps() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (20, HEIGHT, WIDTH), dtype=np.uint8)
+    with pytest.raises(BadInputError, match=r"no part in \d+ of 20 good training images.*set train\.align to none"):
+        Detector(settings()).fit(list(noise))
+
+
+@pytest.mark.parametrize("size", [(8, 8), (300, 20), (33, 257)])
+def test_small_and_long_pictures_are_brought_into_line(size: tuple[int, int]) -> None:
+    y, x = np.mgrid[: size[0], : size[1]]
+    spot = 200 * np.exp(-(((y - size[0] / 2) / size[0] * 8) ** 2) - ((x - size[1] / 2) / size[1] * 8) ** 2)
+    image = (20 + spot).astype(np.uint8)
+    alignment = Alignment.learned([image] * 3, "shift", image)
+    true = Warp(1, 0, round(size[1] / 8), round(size[0] / 8))
+    place = alignment.find(fetched(image, true.inverse()))
+    assert isinstance(place, Warp), place
+    assert hypot(place.x - true.x, place.y - true.y) <= 1.5

@@ -56,7 +56,13 @@ def fresh_process() -> ProcessPoolExecutor:
 
 
 def measure(
-    folder: Path, settings: Mapping[str, Any], seed: int, resamples: int = 100, checkpoint: Path | None = None
+    folder: Path,
+    settings: Mapping[str, Any],
+    seed: int,
+    resamples: int = 100,
+    checkpoint: Path | None = None,
+    *,
+    anchor: NDArray[np.uint8] | None = None,
 ) -> dict[str, Any]:
     """Fit on train/good of one set and score its test images.
 
@@ -66,6 +72,7 @@ def measure(
         seed: Of the fit and of the resamples.
         resamples: Behind the interval of the image AUROC.
         checkpoint: As in `Detector.fit`.
+        anchor: As in `Detector.fit`.
 
     Returns:
         What `figures` gives; fit_seconds, images_per_second (decoding, score and heatmap), peak_rss_mb, n_train,
@@ -77,7 +84,7 @@ def measure(
     sizes = (pixels.shape[:2] for pixels in _pixels(training, f"measuring {folder.name}"))  # read if they are asked for
     with Display(folder.name) as progress:
         pixels = Repeatable(lambda: _pixels(training, f"reading {folder.name}"))
-        detector.fit(pixels, sizes=sizes, checkpoint=checkpoint, progress=progress)
+        detector.fit(pixels, sizes=sizes, anchor=anchor, checkpoint=checkpoint, progress=progress)
     fitted = time.perf_counter()
     scores: list[float] = []
     with MapSpool() as maps:

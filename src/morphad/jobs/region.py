@@ -18,6 +18,7 @@ from morphad.data.loading import Repeatable, read_pixels
 from morphad.data.manifest import read_manifest
 from morphad.jobs.tracing import trace
 from morphad.model.alignment.alignment import Alignment, most_alike
+from morphad.model.alignment.warp import fetched
 from morphad.model.region import Region
 from morphad.settings import LineSettings, RegionSettings
 from morphad.steps.anchor import anchor_row
@@ -150,9 +151,9 @@ def _aligned(
 
     def found() -> Iterator[Pixels]:
         for image in pictures:
-            place = alignment.find(image)
-            if not isinstance(place, str):
-                yield place.aligned(image)
+            warp = alignment.find(image)
+            if not isinstance(warp, str):
+                yield fetched(image, warp)
 
     return Repeatable(found), str(row["sha256"].iloc[0])[:_DIGITS]
 

@@ -14,7 +14,8 @@ from torch.nn import functional
 
 from morphad.base.errors import BadInputError
 from morphad.base.wording import exact_percent
-from morphad.model.alignment.alignment import MOST_LOST, Alignment, Place
+from morphad.model.alignment.alignment import MOST_LOST, Alignment
+from morphad.model.alignment.warp import Warp, fetched, put_back
 from morphad.model.prepare import check_picture, prepare
 from morphad.model.region import Region, region_of
 from morphad.settings import TrainSettings
@@ -37,7 +38,7 @@ class Framed:
     size: tuple[int, int]
     lost: str
     _region: Region | None
-    _place: Place | None
+    _warp: Warp | None
 
     def heatmap(self, values: Tensor, foot: float) -> NDArray[np.float32]:
         """A map [h, w] of what was shown as one [H, W] of the picture.
@@ -52,15 +53,15 @@ class Framed:
         heatmap: NDArray[np.float32] = full[0, 0].cpu().numpy()
         if self._region is not None:
             heatmap = self._region.put_back(heatmap, foot)
-        return heatmap if self._place is None else self._place.put_back(heatmap, min(foot, float(heatmap.min())))
+        return heatmap if self._warp is None else put_back(heatmap, self._warp, min(foot, float(heatmap.min())))
 
     @property
     def inspected(self) -> NDArray[np.bool_] | None:
         """bool [H, W], which pixels of the picture are inspected; None: all."""
-        if self._place is None or self.lost:
+        if self._warp is None or self.lost:
             return None if self._region is None else self._region.inside
         inside = np.ones(self.size, bool) if self._region is None else self._region.inside
-        return self._place.put_back(inside.astype(np.float32), 0.0) > 0.5
+        return put_back(inside.astype(np.float32), self._warp, 0.0) > 0.5
 
 
 class Framing:
@@ -114,10 +115,10 @@ class Framing:
             return Framed(prepare(image, self.settings, *sizes), size, "", self.region, None)
         if reason := self.refusal(*size):
             raise BadInputError(f"an image {reason}")
-        place = self.alignment.find(image)
-        if isinstance(place, str):
-            return Framed(prepare(image, self.settings, *sizes), size, place, self.region, None)
-        return Framed(prepare(place.aligned(image), self.settings, *sizes), size, "", self.region, place)
+        warp = self.alignment.find(image)
+        if isinstance(warp, str):
+            return Framed(prepare(image, self.settings, *sizes), size, warp, self.region, None)
+        return Framed(prepare(fetched(image, warp), self.settings, *sizes), size, "", self.region, warp)
 
 
 def lost_among(framed: Sequence[Framed], names: Sequence[str] = ()) -> tuple[str, ...]:

@@ -63,12 +63,12 @@ def with_layers(settings: TrainSettings, backbone: Backbone) -> TrainSettings:
     Raises:
         BadInputError: The network does not have one of them.
     """
-    score = settings.score
-    if not score.layers:
-        score = score.model_copy(update={"layers": backbone.scored_layers})
-    if score.kind == "density":
-        backbone.check_layers(score.layers)
-    return settings.model_copy(update={"score": score})
+    if not settings.score.layers:
+        score = settings.score.model_copy(update={"layers": backbone.scored_layers})
+        settings = settings.model_copy(update={"score": score})
+    if settings.score.kind == "density":
+        backbone.check_layers(settings.score.layers)
+    return settings
 
 
 def _precision(placement: Placement) -> torch.dtype | None:

@@ -1,9 +1,7 @@
 """What is learned of where the part lies: a reference that pictures are brought into line with, or refused."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from statistics import median
-from typing import Literal
 
 import numpy as np
 import torch
@@ -12,10 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from morphad.base.errors import BadInputError
-from morphad.model.alignment.registration import Match, Reference, seen_through
-from morphad.model.alignment.warp import Warp, fetched, put_back
-
-Kind = Literal["shift", "similarity"]
+from morphad.model.alignment.registration import LEAST_SIDE, Kind, Match, Reference, seen_through
+from morphad.model.alignment.warp import Warp
 
 _SIDE = 256  # px, the longer side at which pictures are compared
 _KEPT = 64  # pictures that it is learned from, of all those there are
@@ -26,25 +22,6 @@ _LEAST = 0.3  # the agreement below which nothing is a part
 _SEEN = 0.5  # share of the reference's contrast that must lie within the picture
 _SCALES = 0.75, 1.33
 MOST_LOST = 0.1  # share of good training pictures without the part above which there is no training
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where the part of a picture lies.
-
-    Attributes:
-        warp: From a place of the reference to that of the picture, px.
-    """
-
-    warp: Warp
-
-    def aligned(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The picture with its part where the reference has it; see `fetched`."""
-        return fetched(image, self.warp)
-
-    def put_back(self, values: NDArray[np.float32], lowest: float) -> NDArray[np.float32]:
-        """Values [H, W] of the aligned picture in the picture's own places; see `warp.put_back`."""
-        return put_back(values, self.warp, lowest)
 
 
 class Alignment:
@@ -80,9 +57,14 @@ class Alignment:
             anchor: The picture whose part is in its place; None: the place is the middle one of all.
 
         Raises:
-            BadInputError: Pictures of several sizes, or they do not agree.
+            BadInputError: Pictures are of several sizes, or too small.
         """
         sample, size = _sample(images)
+        if min(sample[0].shape) < LEAST_SIDE:
+            raise BadInputError(
+                f"train.align = {kind}: pictures of {size[0]} x {size[1]} px (height x width) are too small or too "
+                "long to say where their part lies; set it to none"
+            )
         if anchor is not None and anchor.shape[:2] != size:
             raise BadInputError(f"the picture that the region was drawn over {other_size(anchor.shape[:2], size)}")
         held_out = [image for i, image in enumerate(sample) if i % _HELD_OUT == _HELD_OUT - 1] or sample
@@ -104,8 +86,8 @@ class Alignment:
         """Why a picture of this size is refused, without its name; "" for one that fits."""
         return other_size((height, width), self.size)
 
-    def find(self, image: NDArray[np.uint8]) -> Place | str:
-        """Where the part of a picture lies, or why it is not found."""
+    def find(self, image: NDArray[np.uint8]) -> Warp | str:
+        """From the places of the reference to those of a picture, px, or why its part is not found."""
         match = self._reference.match(_small(image))
         if not _possible(match, self.bound):
             return (
@@ -121,7 +103,7 @@ class Alignment:
         x, y = warp.at((width - 1) / 2, (height - 1) / 2)
         if abs(x - (width - 1) / 2) > width / 2 or abs(y - (height - 1) / 2) > height / 2:
             return "part not found: it lies too far out of its place"
-        return Place(warp)
+        return warp
 
     def state(self) -> dict[str, Tensor]:
         """Tensors for `restored`."""

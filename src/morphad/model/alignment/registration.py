@@ -5,6 +5,8 @@ Evangelidis and Psarakis (Parametric image alignment using enhanced correlation 
 30(10), 2008) is brought to its highest from there, from coarse to fine.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil, cos, pi, radians, sin
@@ -21,6 +23,7 @@ Kind = Literal["shift", "similarity"]
 _TURN = 5  # degrees between two turns that the search tries: half of it is within what the refinement finds back from
 _TRIED = 3  # turns that are refined
 _ALIKE = 0.02  # correlations that differ by less say nothing about the turn
+LEAST_SIDE = 8  # px of the shorter side: less says too little of where a part lies
 _COARSE = 64  # px, the longer side at which the search is made
 _STEPS = {0: 30, 1: 8}  # of the refinement at the coarsest level and at the others, at most
 _NOTHING = 1e-6  # correlation: a step that changes it by less is the last of its level
@@ -57,7 +60,15 @@ class Reference:
         self._levels = _pyramid(contours(pixels))
 
     def match(self, picture: Tensor) -> Match:
-        """The best agreement with a picture, grey [h, w] float32 of the same size."""
+        """The best agreement with a picture, grey [h, w] float32 of the same size.
+
+        One thread does it: pictures are so small that threads would wait for each other, most of all on a busy machine,
+        and sums come out the same whatever the number of cores.
+        """
+        with _one_thread():
+            return self._match(picture)
+
+    def _match(self, picture: Tensor) -> Match:
         levels = _pyramid(contours(picture))
         coarse = levels[0]
         found = [self._refined(0, coarse, start) for start in self._starts(coarse)]
@@ -130,14 +141,7 @@ class Reference:
             directions = [gx, gy] if self.kind == "shift" else [gx, gy, gx * u + gy * v, gy * u - gx * v]
             g = torch.stack([(d * inside).flatten() for d in directions], 1)
             g = g - (g.sum(0) / count) * inside.flatten()[:, None]
-            hessian = g.T @ g
-            hessian = hessian + 1e-6 * hessian.diagonal().mean().clamp_min(1e-12) * torch.eye(len(hessian))
-            ti, ii = g.T @ t.flatten(), g.T @ i.flatten()
-            solved = torch.linalg.solve(hessian, torch.stack([ti, ii], 1))
-            top = (i * i).sum() - ii @ solved[:, 1]
-            bottom = (t * i).sum() - ti @ solved[:, 1]
-            factor = top / bottom if float(bottom) > 0 else i.norm() / t.norm().clamp_min(1e-6)
-            step = (factor * solved[:, 0] - solved[:, 1]).tolist()
+            step = _step(t, i, g)
             dx, dy, da, db = step if len(step) == 4 else (*step, 0.0, 0.0)
             at = warp.at(*middle)
             a, b = warp.a + da / radius, warp.b + db / radius
@@ -145,6 +149,35 @@ class Reference:
             if max(abs(dx), abs(dy), abs(da), abs(db)) < _STILL or not 0.5 < warp.scale < 2:
                 break
         return match
+
+
+def _step(t: Tensor, i: Tensor, g: Tensor) -> list[float]:
+    """The change of parameters that raises the correlation most, to first order.
+
+    Args:
+        t: The reference [h, w], its mean 0.
+        i: The picture as it is seen now [h, w], its mean 0.
+        g: What a change of each parameter does to that [h * w, parameters], its means 0.
+    """
+    hessian = g.T @ g
+    hessian = hessian + 1e-6 * hessian.diagonal().mean().clamp_min(1e-12) * torch.eye(len(hessian))
+    of_t, of_i = g.T @ t.flatten(), g.T @ i.flatten()
+    solved = torch.linalg.solve(hessian, torch.stack([of_t, of_i], 1))
+    top = (i * i).sum() - of_i @ solved[:, 1]
+    bottom = (t * i).sum() - of_t @ solved[:, 1]
+    factor = top / bottom if float(bottom) > 0 else i.norm() / t.norm().clamp_min(1e-6)
+    step: list[float] = (factor * solved[:, 0] - solved[:, 1]).tolist()
+    return step
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def contours(pixels: Tensor) -> Tensor:
@@ -165,7 +198,7 @@ def _blurred(pixels: Tensor, sigma: float) -> Tensor:
 def _pyramid(pixels: Tensor) -> list[Tensor]:
     """Pixels at falling scales, the coarsest first; each the half of the next."""
     levels = [pixels]
-    while max(levels[0].shape) > _COARSE:
+    while max(levels[0].shape) > _COARSE and min(levels[0].shape) >= 2 * LEAST_SIDE:
         levels.insert(0, functional.avg_pool2d(levels[0][None], 2)[0])
     return levels
 
