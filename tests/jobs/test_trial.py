@@ -72,8 +72,8 @@ def test_small_defects_are_asked_for_here_and_in_the_next_step(
     following = said.splitlines()[-1].split(", ")[1]
     assert following == f"morphad init '{pictures}' --line NAME {' '.join(asked)}"
     assert following.replace("'", "&#39;") in page
-    assert "The whole picture, 160 x 160 px, is seen at 64 x 64 px: 40\N{NO-BREAK SPACE}% of its own scale." in page
-    assert "It is also seen in 1 tile of 160 x 160 px in all" in page
+    assert "A picture, 160 x 160 px, is seen whole at 64 x 64 px: 40\N{NO-BREAK SPACE}% of its scale." in page
+    assert "It is also seen in 1 tile cut from it at 160 x 160 px: 100\N{NO-BREAK SPACE}% of its scale." in page
     (tmp_path / "plant").mkdir()
     monkeypatch.chdir(tmp_path / "plant")
     assert main(shlex.split(following.replace("NAME", "caps"))[1:]) == 0

@@ -1,9 +1,8 @@
 """How large the network sees the pictures of a line, in words: before a training, and on pages."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
 from morphad.base.wording import counted, percent
 from morphad.model.resolution import defect_px, looked_at, resolved, tile_count
@@ -45,16 +44,6 @@ class Sight:
         picture = _median(looked_at(settings, sizes))
         return cls(picture, settings.region is not None, defect_px(settings), found.image_size, tiled)
 
-    @classmethod
-    def from_json(cls, facts: Mapping[str, Any]) -> "Sight":
-        """What `to_json` gave."""
-        values: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in facts.items()}
-        return cls(**values)
-
-    def to_json(self) -> dict[str, Any]:
-        """As it is kept beside figures."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-
     @property
     def tiles(self) -> int:
         """How many a picture has."""
@@ -69,13 +58,15 @@ class Sight:
 
     def sentences(self) -> list[str]:
         """What is seen, and how large, for a page."""
-        what = "box around the region" if self.region else "picture"
-        said = [f"The whole {what}, {_px(self.picture)}, is seen at {_px(self.whole)}: {self._share(self.whole)}."]
+        what = "The box around the region" if self.region else "A picture"
+        said = [f"{what}, {_px(self.picture)}, is seen whole at {_px(self.whole)}: {self._share(self.whole)}."]
         if self.tiled is None:
             return [*said, "There are no tiles."]
-        wanted = "" if self.defect is None else f", for {self._named}"
-        said.append(f"It is also seen in {counted(self.tiles, 'tile')} of {_px(self.tiled)} in all: ")
-        said[-1] += f"{self._share(self.tiled)}{wanted}."
+        cut = f"{counted(self.tiles, 'tile')} cut from it at {_px(self.tiled)}: {self._share(self.tiled)}"
+        said.append(f"It is also seen in {cut}.")
+        if self.defect is not None:
+            large = round(self.defect * _scale(self.tiled, self.picture))
+            said.append(f"There {self._named} is about {large} px large.")
         return said
 
     @property
@@ -83,7 +74,7 @@ class Sight:
         return f"a defect of {self.defect or 0:.4g} px"
 
     def _share(self, seen: tuple[int, int]) -> str:
-        return f"{percent(_scale(seen, self.picture), 0)} of its own scale"
+        return f"{percent(_scale(seen, self.picture), 0)} of its scale"
 
 
 def _median(sizes: list[tuple[int, int]]) -> tuple[int, int]:

@@ -10,7 +10,8 @@ from morphad.base.wording import counted, exact_percent
 from morphad.decision.attainable import good_for
 from morphad.decision.calibration import Calibration
 from morphad.model.sight import Sight
-from morphad.report.pictures import Example, colour_bar, overlay, picture
+from morphad.report.pairs import pairs
+from morphad.report.pictures import Example, colour_bar
 from morphad.report.template import environment
 
 _RATES = (0.1, 0.05, 0.02, 0.01, 0.005, 0.001)
@@ -96,7 +97,8 @@ def write_trial_page(file: Path, page: TrialPage) -> None:
             headline=headline(page.good, page.calibration),
             rates=rates,
             groups=[group for group in groups if group[2]],
-            show=lambda example: (picture(example), overlay(example, page.heatmap_scale)),
+            show=lambda example: pairs(example, page.heatmap_scale),
+            close=any(example.window for _, _, examples in groups for example in examples),
             colour_bar=colour_bar(),
         ),
     )

@@ -24,6 +24,7 @@ from morphad.decision import metrics as measures
 from morphad.model.detector import Detector
 from morphad.model.region import Region
 from morphad.model.saved import detector_hash
+from morphad.model.sight import Sight
 from morphad.report.page import DataFacts, Example, PageData, example_indices, write_page
 from morphad.report.pictures import write_contact_sheet
 from morphad.settings import LineSettings
@@ -97,6 +98,7 @@ def evaluate(settings: LineSettings, paths: LinePaths, seed: int) -> Figures:
         training=training_facts(model),
         settings=read_by("evaluate", settings, seed),
         code_version=__version__,
+        sight=Sight.of(model.settings, _sizes(everyone)),
     )
     write_json(paths.report / "metrics.json", figures)
     write_json(paths.report / "roc.json", roc)
@@ -151,6 +153,12 @@ def _examples(model: Detector, rows: pd.DataFrame, scored: pd.DataFrame, picture
         )
         for row, image, prediction in zip(chosen.itertuples(), pixels, model.predict(iter(pixels)), strict=True)
     ]
+
+
+def _sizes(rows: pd.DataFrame) -> list[tuple[int, int]]:
+    """Of the pictures that the detector was trained on."""
+    trained = rows[(rows["role"] == "train") & (rows["label"] == "good")]
+    return list(zip(trained["height"].tolist(), trained["width"].tolist(), strict=True))
 
 
 def _write_predictions(scored: pd.DataFrame, path: Path) -> None:
