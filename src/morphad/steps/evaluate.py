@@ -22,6 +22,7 @@ from morphad.data.split.holdout import frozen_rows
 from morphad.data.split.sessions import session_facts
 from morphad.decision import metrics as measures
 from morphad.model.detector import Detector
+from morphad.model.records import Prediction
 from morphad.model.region import Region
 from morphad.model.saved import detector_hash
 from morphad.model.sight import Sight
@@ -63,6 +64,7 @@ def evaluate(settings: LineSettings, paths: LinePaths, seed: int) -> Figures:
             inspected=(inside > 0 for inside in insides) if moved else whole,
             seed=seed,
         )
+        examples = _examples(model, rows, scored, maps, paths.pictures)
     roc = measures.roc_points(scored["label"], scored["score"])
     histogram = measures.histogram_rows(scored["label"], scored["score"])
     scores_by_path = scored.set_index("path")["score"]
@@ -87,7 +89,7 @@ def evaluate(settings: LineSettings, paths: LinePaths, seed: int) -> Figures:
         histogram=histogram,
         calibration=model.calibration_,
         heatmap_scale=model.heatmap_scale_,
-        examples=_examples(model, rows, scored, paths.pictures),
+        examples=examples,
         data=DataFacts(
             data_hash=manifest_id(everyone),
             holdout_id=frozen.id,
@@ -138,20 +140,24 @@ def _region_facts(region: Region, rows: pd.DataFrame, n_masks: int) -> dict[str,
     return {"inspected": region.share, "box": list(region.box_size), "masks_outside": masks - n_masks}
 
 
-def _examples(model: Detector, rows: pd.DataFrame, scored: pd.DataFrame, pictures: Pictures) -> list[Example]:
-    """The images that the page shows, predicted once more: they are few."""
-    chosen = rows.iloc[example_indices(scored["label"], scored["score"])]
-    pixels = list(read_pixels(chosen, pictures, model.decoding, "drawing examples"))
+def _examples(
+    model: Detector, rows: pd.DataFrame, scored: pd.DataFrame, maps: MapSpool, pictures: Pictures
+) -> list[Example]:
+    """The images that the page shows, which are few."""
+    chosen = example_indices(scored["label"], scored["score"])
+    shown = rows.iloc[chosen]
+    verdicts = scored.iloc[chosen].to_dict("records")
+    pixels = read_pixels(shown, pictures, model.decoding, "drawing examples")
     return [
         Example.of(
             image,
-            prediction,
+            Prediction(said["score"], maps[place], said["rejected"], said["p_value"]),
             name=str(row.path),
             label=str(row.label),
             defect=str(row.defect),
             mask=read_mask(pictures.read_mask(str(row.mask), str(row.mask_sha256))) if row.mask else None,
         )
-        for row, image, prediction in zip(chosen.itertuples(), pixels, model.predict(iter(pixels)), strict=True)
+        for place, row, said, image in zip(chosen, shown.itertuples(), verdicts, pixels, strict=True)
     ]
 
 
