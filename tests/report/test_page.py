@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -118,8 +119,8 @@ def test_it_says_how_large_pictures_are_seen_and_what_is_outlined(tmp_path):
     text = _written(tmp_path, _page(sight=Sight.of(train, [(1250, 500)]))).replace("\N{NO-BREAK SPACE}", " ")
     assert "The box around the region, 1,131 x 460 px, is seen whole at 544 x 224 px: 48 % of its scale. There" in text
     train = train_settings({"resolution": {"smallest_defect": 12}})
-    page = _page(sight=Sight.of(train, [(2048, 2448)]))
-    page.metrics["region"] = {"inspected": 0.8, "box": [40, 60], "masks_outside": 0}
+    examples = [replace(example, inspected=example.heatmap > 0) for example in _page().examples]
+    page = _page(sight=Sight.of(train, [(2048, 2448)]), examples=examples)
     text = _written(tmp_path, page).replace("\N{NO-BREAK SPACE}", " ")
     assert "It is also seen in 12 tiles cut from it at 1,376 x 1,632 px: 67 % of its scale." in text
     assert "There a defect of 12 px is about 8 px large." in text

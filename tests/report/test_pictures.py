@@ -12,7 +12,7 @@ from morphad.report.pictures import Example, colour_bar, overlay, picture
 def _example(height=300, width=600, heat=0.0, mask=None, inspected=None):
     image = np.full((height, width, 3), 90, np.uint8)
     heatmap = np.full((height, width), heat, np.float32)
-    return Example(image, heatmap, mask, "a.png", "good", "", 0.0, None, None, inspected)
+    return Example(image, heatmap, mask, "a.png", "good", "", 0.0, None, None, inspected=inspected)
 
 
 def _pixels(uri):

@@ -132,6 +132,7 @@ def write_page(folder: Path, page: PageData) -> Path:
             groups=_groups(page.examples),
             show=lambda example: pairs(example, page.heatmap_scale),
             colour_bar=colour_bar(),
+            darkened=any(e.inspected is not None and not e.inspected.all() for e in page.examples),
             close=any(e.window for e in page.examples),
             outlined=any(e.mask is not None and e.mask.any() for e in page.examples),
             grounds=Grounds.from_json(page.metrics["grounds"]).sentences() if "grounds" in page.metrics else [],

@@ -1,6 +1,6 @@
 """Step `evaluate`: what the detector is worth on the frozen holdout, and the page that says so."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ from morphad.steps.common import Figures, check_decoding, check_size, frozen_hol
 from morphad.steps.paths import LinePaths
 from morphad.steps.reads import read_by
 
+_VERDICT = ("score", "rejected", "p_value", "reason")
+
 
 def evaluate(settings: LineSettings, paths: LinePaths, seed: int) -> Figures:
     """Measure the detector on the frozen holdout and write figures, curves, predictions and the page.
@@ -64,7 +66,13 @@ def evaluate(settings: LineSettings, paths: LinePaths, seed: int) -> Figures:
             inspected=(inside > 0 for inside in insides) if moved else whole,
             seed=seed,
         )
-        examples = _examples(model, rows, scored, maps, paths.pictures)
+
+        def predicted(place: int) -> Prediction:
+            score, rejected, p_value, reason = (scored[name].tolist()[place] for name in _VERDICT)
+            inside = insides[place] > 0 if moved else whole
+            return Prediction(score, maps[place], rejected, p_value, reason, inside)
+
+        examples = _examples(model, rows, scored, predicted, paths.pictures)
     roc = measures.roc_points(scored["label"], scored["score"])
     histogram = measures.histogram_rows(scored["label"], scored["score"])
     scores_by_path = scored.set_index("path")["score"]
@@ -130,7 +138,7 @@ def _score_holdout(
             everywhere = np.ones(prediction.heatmap.shape, np.float32)
             insides.append(everywhere if inside is None else inside.astype(np.float32))
         predictions.append((prediction.score, prediction.rejected, prediction.p_value, prediction.reason))
-    scored = pd.DataFrame(predictions, columns=["score", "rejected", "p_value", "reason"])
+    scored = pd.DataFrame(predictions, columns=list(_VERDICT))
     return pd.concat([rows[["path", "label", "defect"]], scored], axis=1)
 
 
@@ -141,23 +149,26 @@ def _region_facts(region: Region, rows: pd.DataFrame, n_masks: int) -> dict[str,
 
 
 def _examples(
-    model: Detector, rows: pd.DataFrame, scored: pd.DataFrame, maps: MapSpool, pictures: Pictures
+    model: Detector,
+    rows: pd.DataFrame,
+    scored: pd.DataFrame,
+    predicted: Callable[[int], Prediction],
+    pictures: Pictures,
 ) -> list[Example]:
-    """The images that the page shows, which are few."""
+    """The images that the page shows, which are few, with what was predicted of each row."""
     chosen = example_indices(scored["label"], scored["score"])
     shown = rows.iloc[chosen]
-    verdicts = scored.iloc[chosen].to_dict("records")
     pixels = read_pixels(shown, pictures, model.decoding, "drawing examples")
     return [
         Example.of(
             image,
-            Prediction(said["score"], maps[place], said["rejected"], said["p_value"]),
+            predicted(place),
             name=str(row.path),
             label=str(row.label),
             defect=str(row.defect),
             mask=read_mask(pictures.read_mask(str(row.mask), str(row.mask_sha256))) if row.mask else None,
         )
-        for place, row, said, image in zip(chosen, shown.itertuples(), verdicts, pixels, strict=True)
+        for place, row, image in zip(chosen, shown.itertuples(), pixels, strict=True)
     ]
 
 
