@@ -19,6 +19,7 @@ def test_maps_come_back_in_order_and_as_often_as_asked():
             back = list(maps)
             assert len(back) == 3
             assert all(np.array_equal(a, b) for a, b in zip(given, back, strict=True))
+        assert all(np.array_equal(given[at], maps[at]) for at in (2, 0, 1, 2))
 
 
 def test_a_full_disk_is_told_with_the_folder(monkeypatch: pytest.MonkeyPatch):

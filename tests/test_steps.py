@@ -20,6 +20,7 @@ from morphad.jobs.predict import find_to_predict, predict
 from morphad.model.detector import Detector
 from morphad.model.training import loop
 from morphad.registry import Registry, detector_hash
+from morphad.report.pictures import Example
 from morphad.report.verdict import read_verdict
 from morphad.settings import IngestSettings, LineSettings, SplitSettings
 from morphad.settings.reading import resolve
@@ -120,6 +121,36 @@ def test_images_of_several_sizes_are_evaluated_each_at_its_own(camera: Path, pla
     rows = read_manifest(place.split)
     assert set(predictions["defect"].dropna()) == {"spot", "'=odd"}  # no formula for a spreadsheet
     assert set(predictions["path"]) == set(rows.loc[rows["role"] == "holdout", "path"])
+
+
+def test_pictures_of_the_holdout_are_scored_once_and_those_on_the_page_have_these_heatmaps(
+    camera: Path, place: LinePaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(camera)
+    for step in (ingest, split, train, calibrate):
+        step(place, settings)
+    scored: list[Any] = []
+    shown: list[Any] = []
+    predict_all, make = Detector.predict, Example.of
+
+    def counting(model: Detector, images: Any) -> Any:
+        for prediction in predict_all(model, images):
+            scored.append(prediction)
+            yield prediction
+
+    def noting(image: Any, prediction: Any, **facts: Any) -> Example:
+        shown.append(prediction)
+        return make(image, prediction, **facts)
+
+    monkeypatch.setattr(Detector, "predict", counting)
+    monkeypatch.setattr(Example, "of", noting)
+    figures = evaluate(place, settings)
+    assert len(scored) == figures["n_good"] + figures["n_defect"]
+    assert len(shown) > 4
+    for drawn in shown:
+        (found,) = [each for each in scored if each.score == drawn.score]
+        assert (drawn.rejected, drawn.p_value) == (found.rejected, found.p_value)
+        np.testing.assert_array_equal(drawn.heatmap, found.heatmap)
 
 
 def test_the_holdout_stays_while_images_are_added_and_is_missed_when_they_go(

@@ -13,7 +13,7 @@ from PIL import Image as Pillow
 from PIL import ImageOps
 
 from morphad.base.errors import BadInputError
-from morphad.data.images import Image, UnreadableImageError, decode
+from morphad.data.images import Image, UnreadableImageError, decode, read_size
 from morphad.settings import Decoding
 
 RNG = np.random.default_rng(0)
@@ -323,3 +323,25 @@ def test_truncated_files_are_refused_where_only_grey_is_wanted(kind: str) -> Non
     for share in (0.3, 0.6, 0.9):
         with pytest.raises(UnreadableImageError):
             decode(blob[: int(len(blob) * share)], grey=True)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_the_size_in_the_header_is_that_of_the_decoded_image(tmp_path: Path, kind: str, orientation: int) -> None:
+    exif = Pillow.Exif()
+    exif[0x0112] = orientation
+    file = tmp_path / "x"
+    file.write_bytes(encoded(Pillow.fromarray(RGB), kind, exif=exif))
+    assert read_size(file) == decode(file).pixels.shape[:2]
+
+
+def test_a_header_that_cannot_be_read_is_refused_as_its_file_is(tmp_path: Path) -> None:
+    file = tmp_path / "x.png"
+    file.write_bytes(b"no image")
+    with pytest.raises(UnreadableImageError, match="not a JPEG, PNG, BMP, TIFF or WebP image"):
+        read_size(file)
+    file.write_bytes(encoded(Pillow.fromarray(RGB), "PNG"))
+    with pytest.raises(UnreadableImageError, match="claims 7 x 5 px; at most 1e-06 megapixels"):
+        read_size(file, Decoding(max_megapixels=1e-6))
+    with pytest.raises(UnreadableImageError, match="not found"):
+        read_size(tmp_path / "none.png")

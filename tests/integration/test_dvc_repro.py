@@ -95,6 +95,9 @@ def test_nothing_runs_twice(project: Path, first_run: list[str]) -> None:
     # Ingest looks whether something came, register whether it is still there.
     assert sorted(ran(output)) == sorted(LOOKS)
     assert output.count("0 new, 0 changed, 0 gone") == 2
+    seconds = [float(taken) for taken in re.findall(r" \((\d+\.\d) s\)$", output, re.MULTILINE)]
+    assert len(seconds) == 4  # of ingest and register, of two lines
+    assert sum(seconds) < 60
     assert time.monotonic() - started < 120  # 20 s on a quiet machine
 
 

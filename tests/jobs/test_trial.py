@@ -1,5 +1,6 @@
 """`morphad try`: a folder of pictures to a page, with nothing else."""
 
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -55,6 +56,38 @@ def test_too_few_pictures_are_refused_before_anything_is_learned(
     pictures = make_set(tmp_path / "caps", good=12, test_good=0, defects=0)
     assert main(["try", str(pictures)]) == 2
     assert "12 good pictures that can be read; a trial needs at least 13" in capsys.readouterr().err
+    assert not Path("try.html").exists()
+
+
+def test_small_defects_are_asked_for_here_and_in_the_next_step(
+    tmp_path: Path, make_set: Callable[..., Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = make_set(tmp_path / "my caps", good=20, test_good=0, defects=0, side=160)
+    monkeypatch.setattr(presets, "PRESETS", MappingProxyType({"default": {**TRAIN, "image_size": [64, 64]}}))
+    asked = ["--smallest-defect", "0.2", "--mm-per-pixel", "0.025"]
+    assert main(["try", str(pictures), *asked]) == 0
+    said = capsys.readouterr().out
+    assert "a defect of 8 px: 1 tile a picture beside the whole picture" in said
+    page = Path("try.html").read_text()
+    following = said.splitlines()[-1].split(", ")[1]
+    assert following == f"morphad init '{pictures}' --line NAME {' '.join(asked)}"
+    assert following.replace("'", "&#39;") in page
+    assert "A picture, 160 x 160 px, is seen whole at 64 x 64 px: 40\N{NO-BREAK SPACE}% of its scale." in page
+    assert "It is also seen in 1 tile cut from it at 160 x 160 px: 100\N{NO-BREAK SPACE}% of its scale." in page
+    (tmp_path / "plant").mkdir()
+    monkeypatch.chdir(tmp_path / "plant")
+    assert main(shlex.split(following.replace("NAME", "caps"))[1:]) == 0
+    assert "caps: a defect of 8 px: " in capsys.readouterr().out
+
+
+def test_a_defect_larger_than_the_pictures_is_refused_before_anything_is_learned(
+    tmp_path: Path, make_set: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = make_set(tmp_path / "caps", good=20, test_good=0, defects=0)
+    assert main(["try", str(pictures), "--smallest-defect", "5000"]) == 2
+    assert "is a defect of 5000 px, larger than the pictures" in capsys.readouterr().err
+    assert main(["try", str(pictures), "--mm-per-pixel", "0.1"]) == 2
+    assert "--mm-per-pixel is the scale of --smallest-defect" in capsys.readouterr().err
     assert not Path("try.html").exists()
 
 

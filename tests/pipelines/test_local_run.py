@@ -101,6 +101,33 @@ def test_the_end_of_every_line_is_told(runs: dict[str, str]) -> None:
     assert "Traceback" not in runs["first"]
 
 
+def step_seconds(said: str) -> dict[str, float]:
+    """How long each step of a run took, from when it said that it began and that it ended."""
+    times: dict[str, list[float]] = {}
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", said)
+    for hour, minute, second, step in re.findall(
+        r"^(\d\d):(\d\d):(\d\d\.\d+) - INFO - (?:Executing task '|Task '(?=[^']+' finished))([^']+)'",
+        plain,
+        re.MULTILINE,
+    ):
+        times.setdefault(step, []).append(3600 * int(hour) + 60 * int(minute) + float(second))
+    return {step: (ended - began) % 86_400 for step, (began, ended) in times.items()}
+
+
+def test_a_run_with_nothing_new_trains_nothing_moves_no_picture_and_takes_seconds(
+    project: Path, runs: dict[str, str]
+) -> None:
+    assert f"{LINE}: unchanged: version 1 stays" in runs["again"]
+    assert f"{LINE}: 40 good and 40 defect images, 0 left out; 0 new, 0 changed, 0 gone" in runs["again"]
+    decided = (folder_of(project, "first") / "promote" / "decision").stat().st_mtime
+    pictures = [file for file in (project / "out" / "state" / LINE / "pictures").rglob("*") if file.is_file()]
+    assert len(pictures) == 80
+    assert max(file.stat().st_mtime for file in pictures) < decided
+    seconds = step_seconds(runs["again"])
+    assert set(seconds) == {"ingest", "validate", "split", "notify"}
+    assert sum(seconds.values()) < 60  # 7 s on a slow machine with other work
+
+
 def test_a_run_with_nothing_new_ends_after_split(project: Path, runs: dict[str, str]) -> None:
     assert runs["again"].endswith("ended with 0\n"), runs["again"]
     assert steps(project, "again") == {"ingest", "validate", "split"}

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -8,9 +9,11 @@ from morphad.base.errors import BadInputError
 from morphad.decision.calibration import calibrate
 from morphad.decision.grounds import Grounds, RoleFacts
 from morphad.decision.metrics import evaluate, histogram_rows, roc_points
+from morphad.model.sight import Sight
 from morphad.report.page import DataFacts, Example, IndexEntry, PageData, example_indices, write_index, write_page
 from morphad.report.verdict import verdict
 from morphad.settings import CostSettings, EvaluateSettings
+from morphad.settings.presets import train_settings
 
 SETTINGS = EvaluateSettings(bootstrap=100, cost=CostSettings(overkill=1, escape=100, defect_rate=0.01))
 HOSTILE = "<script>alert('x')</script>&\".png"
@@ -97,6 +100,31 @@ def test_the_page_stands_alone(tmp_path):
     assert "default-src 'none'" in text
     assert not re.search(r"url\((?!#)|@import", text)
     assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
+
+
+def test_large_pictures_have_a_part_at_true_size_with_a_text_for_each_picture(tmp_path):
+    images = [
+        attributes for tag, attributes in _Elements(_written(tmp_path, _page(side=(700, 900)))).tags if tag == "img"
+    ]
+    close = [image for image in images if "at true size" in image["alt"]]
+    assert len(close) == 2 * 18
+    assert {image["width"] for image in close} == {"144"}
+    assert all(image["alt"] for image in images)
+    assert "at true size" not in _written(tmp_path, _page())
+
+
+def test_it_says_how_large_pictures_are_seen_and_what_is_outlined(tmp_path):
+    region = {"size": [1250, 500], "inspect": [[[20, 60], [479, 1190]]]}
+    train = train_settings({"region": region, "resolution": {"smallest_defect": 16}})
+    text = _written(tmp_path, _page(sight=Sight.of(train, [(1250, 500)]))).replace("\N{NO-BREAK SPACE}", " ")
+    assert "The box around the region, 1,131 x 460 px, is seen whole at 544 x 224 px: 48 % of its scale. There" in text
+    train = train_settings({"resolution": {"smallest_defect": 12}})
+    examples = [replace(example, inspected=example.heatmap > 0) for example in _page().examples]
+    page = _page(sight=Sight.of(train, [(2048, 2448)]), examples=examples)
+    text = _written(tmp_path, page).replace("\N{NO-BREAK SPACE}", " ")
+    assert "It is also seen in 12 tiles cut from it at 1,376 x 1,632 px: 67 % of its scale." in text
+    assert "There a defect of 12 px is about 8 px large." in text
+    assert "inspected; what is darkened is not" in text
 
 
 def test_text_of_users_is_escaped(tmp_path):

@@ -34,10 +34,18 @@ class MapSpool:
             raise cannot_write(Path(tempfile.gettempdir()), error) from error
         self._shapes.append(heatmap.shape)
 
+    def __getitem__(self, index: int) -> NDArray[np.float32]:
+        """The map that was appended as the `index`-th, from 0."""
+        self._file.seek(4 * sum(height * width for height, width in self._shapes[:index]))
+        return self._read(*self._shapes[index])
+
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
         self._file.seek(0)
         for height, width in self._shapes:
-            yield np.frombuffer(self._file.read(4 * height * width), np.float32).reshape(height, width)
+            yield self._read(height, width)
+
+    def _read(self, height: int, width: int) -> NDArray[np.float32]:
+        return np.frombuffer(self._file.read(4 * height * width), np.float32).reshape(height, width)
 
     def __enter__(self) -> Self:
         return self

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from morphad.base.errors import BadInputError
 from morphad.base.verbs import Verbs
 
 
@@ -20,9 +21,7 @@ def add_verbs(verbs: Verbs) -> None:
     )
     trying.add_argument("--page", type=Path, default=Path("try.html"), metavar="FILE", help="default: try.html")
     trying.add_argument("--preset", choices=("default", "fast"), default="default", help="fast: one view a picture")
-    trying.add_argument(
-        "--smallest-defect", type=_pixels, metavar="PX", help="side of the smallest defect to be found: adds tiles"
-    )
+    _add_resolution(trying)
     trying.add_argument(
         "--align",
         choices=("none", "shift", "similarity"),
@@ -38,46 +37,73 @@ def add_verbs(verbs: Verbs) -> None:
     )
     init.add_argument("pictures", metavar="PICTURES", nargs="?", help="a folder, s3://bucket/prefix or a table (.csv)")
     init.add_argument("--line", metavar="NAME", help="of the line; default: the folder's")
+    _add_resolution(init)
     line = verbs.add("add-line", _add_line, "add a line to params.yaml", "lids s3://cameras/lids")
     line.add_argument("line", metavar="NAME", help="a-z, 0-9 and inner hyphens")
     line.add_argument("pictures", metavar="PICTURES", help="a folder, s3://bucket/prefix or a table (.csv, .parquet)")
+    _add_resolution(line)
 
 
-def _pixels(text: str) -> float:
+def _add_resolution(parser: argparse.ArgumentParser) -> None:
+    """Let a verb take what is to be found."""
+    parser.add_argument(
+        "--smallest-defect",
+        type=_size,
+        metavar="SIDE",
+        help="of the smallest defect to be found, in px of the pictures, or in mm with --mm-per-pixel: adds tiles",
+    )
+    parser.add_argument(
+        "--mm-per-pixel", type=_size, metavar="MM", help="what a pixel of the pictures measures on the part"
+    )
+
+
+def _resolution(options: argparse.Namespace) -> dict[str, float]:
+    """The same as settings of `train.resolution`; empty where nothing was asked for.
+
+    Raises:
+        BadInputError: A scale without a defect.
+    """
+    given = {"smallest_defect": options.smallest_defect, "mm_per_pixel": options.mm_per_pixel}
+    found = {name: value for name, value in given.items() if value is not None}
+    if "mm_per_pixel" in found and "smallest_defect" not in found:
+        raise BadInputError("--mm-per-pixel is the scale of --smallest-defect: give that, too, or leave it out")
+    return found
+
+
+def _size(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = 0.0
     if not 0 < value < 100_000:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a number of pixels, such as 12")
-    return value
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number above 0 and below 100,000, such as 12 or 0.2")
+    return int(value) if value.is_integer() else value
 
 
 def _try(options: argparse.Namespace) -> int:
     from morphad.jobs.trial import try_folder
-    from morphad.report.trial_page import headline
+    from morphad.report.trial_page import headline, next_command
 
-    train = {
-        "preset": options.preset,
-        "align": options.align,
-        "resolution": {"smallest_defect": options.smallest_defect},
-    }
+    resolution = _resolution(options)
+    train = {"preset": options.preset, "align": options.align, "resolution": resolution}
     trial = try_folder(options.folder, options.also, options.page, seed=options.seed, train=train)
     for name, reason in trial.unreadable:
         print(f"{name}: {reason}")
     print(headline(trial.good, trial.calibration))
+    if resolution:
+        print(trial.sight.says_for_the_defect())
     for example in trial.verdicts:
         reason = f"\t{example.reason}" if example.reason else ""
         print(f"{'reject' if example.rejected else 'accept'}\t{example.p_value:.4f}\t{example.name}{reason}")
     print(f"page: {options.page}")
-    print(f"next: in an empty folder, morphad init {options.folder.resolve()} --line NAME")
+    print(f"next: in an empty folder, {next_command(options.folder.resolve(), resolution)}")
     return 2 if trial.unanswered else 0
 
 
 def _init(options: argparse.Namespace) -> None:
     from morphad.jobs.project import make_project
 
-    made = make_project(Path(), options.pictures, options.line)
+    made = make_project(Path(), options.pictures, options.line, _resolution(options))
     print(f"made {', '.join(made.files)}")
     _say(made.line, made.says)
     if made.line is None:
@@ -87,7 +113,7 @@ def _init(options: argparse.Namespace) -> None:
 def _add_line(options: argparse.Namespace) -> None:
     from morphad.jobs.project import add_line
 
-    _say(options.line, add_line(Path(), options.line, options.pictures))
+    _say(options.line, add_line(Path(), options.line, options.pictures, _resolution(options)))
 
 
 def _say(line: str | None, says: list[str]) -> None:

@@ -4,6 +4,8 @@ import io
 import re
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,8 +101,31 @@ def decode(source: Path | bytes, decoding: Decoding = _DEFAULT, *, name: str = "
         UnreadableImageError: Naming the file and why it is refused.
     """
     name = name or (str(source) if isinstance(source, Path) else "image")
-    try:
+    with _refusing(name, decoding):
         return _decode(source, decoding, name, grey)
+
+
+def read_size(file: Path, decoding: Decoding = _DEFAULT) -> tuple[int, int]:
+    """Height and width in px of an image as `decode` would give it, from its header alone.
+
+    Raises:
+        UnreadableImageError: The header already says that `decode` would refuse the file.
+    """
+    with _refusing(str(file), decoding):
+        _check_header(file, decoding.max_megapixels, str(file))
+        with _opened(file, decoding.max_megapixels) as image:
+            _check_size(image.width, image.height, decoding.max_megapixels, str(file))
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+            if image.format != "TIFF" and _TURNS.get(orientation, (False,))[0]:  # of a TIFF Pillow gives upright sizes
+                return image.width, image.height
+            return image.height, image.width
+
+
+@contextmanager
+def _refusing(name: str, decoding: Decoding) -> Iterator[None]:
+    """Whatever a decoder raises is an `UnreadableImageError`."""
+    try:
+        yield
     except UnreadableImageError:
         raise
     except UnidentifiedImageError as error:

@@ -4,10 +4,12 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from io import StringIO
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -15,14 +17,19 @@ from ruamel.yaml import YAML
 from morphad.base.errors import BadInputError
 from morphad.base.files import write_text
 from morphad.base.wording import counted, exact_percent
+from morphad.data.images import UnreadableImageError, read_size
 from morphad.data.source.finding import find_images
+from morphad.data.source.image import SourceImage
 from morphad.decision.attainable import calibration_images, good_for, tightest_rate
+from morphad.model.sight import Sight
 from morphad.settings import LINE_NAME, LineSettings
 from morphad.settings.reading import load_settings, resolve
 
 PARAMS = "params.yaml"
 _TEMPLATES = {"params.yaml": PARAMS, "dvc.yaml": "dvc.yaml", "gitignore": ".gitignore"}
 _DVCIGNORE = "# What ingest remembers between runs: it is this machine's alone.\n/data/*/memory\n"
+_NONE: Mapping[str, float] = MappingProxyType({})
+_HEADERS = 100  # pictures whose size is read: sizes of a line's pictures hardly differ
 _NEXT_RATES = (0.02, 0.01, 0.001)  # of which the next within sight is named
 
 
@@ -41,19 +48,22 @@ class Made:
     says: list[str]
 
 
-def make_project(root: Path, pictures: str | None, line: str | None) -> Made:
+def make_project(root: Path, pictures: str | None, line: str | None, resolution: Mapping[str, float] = _NONE) -> Made:
     """Make a project in a folder: params.yaml, dvc.yaml, .gitignore, git and DVC.
 
     Args:
         root: The folder; what it holds already stays.
         pictures: Of a first line, as for `add_line`; None for none.
         line: The line's name; None: that of the pictures' folder.
+        resolution: Settings of `train.resolution` for the line, as for `add_line`.
 
     Raises:
         BadInputError: The folder holds a project already, git or DVC are missing, or the line is wrong.
     """
     if line is not None and pictures is None:
         raise BadInputError("--line names the line of the pictures: give their folder, too")
+    if resolution and pictures is None:
+        raise BadInputError("--smallest-defect is of the line of the pictures: give their folder, too")
     for name in _TEMPLATES.values():
         if name != ".gitignore" and (root / name).exists():
             raise BadInputError(
@@ -69,7 +79,7 @@ def make_project(root: Path, pictures: str | None, line: str | None) -> Made:
     }
     says: list[str] = []
     if first and pictures:  # refused before anything is written
-        texts[PARAMS], says = _with_line(texts[PARAMS], root, first, _block(root, first, pictures))
+        texts[PARAMS], says = _with_line(texts[PARAMS], root, first, _block(root, first, pictures, resolution))
     ignored = root / ".gitignore"
     if ignored.exists():
         texts[".gitignore"] = ignored.read_text(encoding="utf-8").rstrip("\n") + "\n" + texts[".gitignore"]
@@ -89,43 +99,47 @@ def make_project(root: Path, pictures: str | None, line: str | None) -> Made:
     return Made(done, first, says)
 
 
-def add_line(root: Path, name: str, pictures: str) -> list[str]:
+def add_line(root: Path, name: str, pictures: str, resolution: Mapping[str, float] = _NONE) -> list[str]:
     """Add a line to the project's params.yaml, whose comments stay.
 
     Args:
         root: The project's folder.
         name: The line's.
         pictures: A folder, s3://bucket/prefix, or a listing (.csv, .parquet).
+        resolution: Settings of `train.resolution` for the line: `smallest_defect`, and `mm_per_pixel` where it is in
+            mm.
 
     Returns:
-        What is to be said of the line: how many pictures, and which rates they allow.
+        What is to be said of the line: how many pictures, which rates they allow, how they are seen.
 
     Raises:
-        BadInputError: There is no project, the name is wrong or there already, or the pictures cannot be found.
+        BadInputError: There is no project, the name is wrong or there already, the pictures cannot be found, or the
+            smallest defect is larger than they are.
     """
     if not (root / PARAMS).is_file():
         raise BadInputError(
             f"{root.resolve() / PARAMS}: not found; run morphad init first, or go to the project's folder"
         )
     file = root / PARAMS
-    text, says = _with_line(file.read_text(encoding="utf-8"), root, name, _block(root, name, pictures))
+    text, says = _with_line(file.read_text(encoding="utf-8"), root, name, _block(root, name, pictures, resolution))
     write_text(file, text)
     _settled(root, name)
     return says
 
 
-def _block(root: Path, name: str, pictures: str) -> dict[str, Any]:
+def _block(root: Path, name: str, pictures: str, resolution: Mapping[str, float]) -> dict[str, Any]:
     """The line's block of the settings."""
     if not LINE_NAME.fullmatch(name):
         raise BadInputError(f"line {name!r}: expected a-z, 0-9 and inner hyphens, at most 63 characters, such as cap-7")
+    train: dict[str, Any] = {"train": {"resolution": dict(resolution)}} if resolution else {}
     if pictures.startswith("s3://"):
-        return {"ingest": {"source": "s3", "path": pictures}}
+        return {"ingest": {"source": "s3", "path": pictures}, **train}
     path = Path(pictures)
     if not path.exists():
         raise BadInputError(f"{pictures}: not found; give a folder of pictures, a listing (.csv) or s3://bucket/prefix")
     inside = path.resolve().is_relative_to(root.resolve())
     place = os.path.relpath(path.resolve(), root.resolve()) if inside else str(path.resolve())
-    return {"ingest": {"source": "folder" if path.is_dir() else "listing", "path": place}}
+    return {"ingest": {"source": "folder" if path.is_dir() else "listing", "path": place}, **train}
 
 
 def _with_line(params: str, root: Path, name: str, block: dict[str, Any]) -> tuple[str, list[str]]:
@@ -161,20 +175,40 @@ def _settled(root: Path, name: str) -> None:
 
 
 def _says(root: Path, settings: LineSettings) -> list[str]:
-    """How many pictures there are, and which rates they allow; nothing of a bucket, which would have to be fetched."""
+    """What follows from the pictures; nothing of a bucket, which would have to be fetched."""
+    tiled = settings.train.resolution.smallest_defect is not None
     if settings.ingest.source == "s3":
-        return ["pictures in a bucket are counted by the first run"]
+        said = ["pictures in a bucket are counted by the first run"]
+        return [*said, "how many tiles the smallest defect takes is said by the first training"] if tiled else said
     images = find_images(settings.ingest.model_copy(update={"path": str(root / settings.ingest.path)}))
-    good = sum(image.label == "good" for image in images)
-    share = settings.split.calibration
+    good = [image for image in images if image.label == "good"]
+    said = [_rates(len(good), len(images) - len(good), settings.split.calibration)]
+    return [*said, _sight(good or images, settings)] if tiled else said
+
+
+def _rates(good: int, defects: int, share: float) -> str:
+    """How many pictures there are, and which rates they allow."""
     calibration = calibration_images(good, share)
-    counts = f"{counted(good, 'good picture')} and {counted(len(images) - good, 'defect picture')}"
+    counts = f"{counted(good, 'good picture')} and {counted(defects, 'defect picture')}"
     if calibration == 0:
-        return [f"{counts}: too few good ones for any threshold; add some"]
+        return f"{counts}: too few good ones for any threshold; add some"
     tightest = tightest_rate(calibration)
     rate = next((rate for rate in _NEXT_RATES if rate < tightest), None)
     further = f"; {exact_percent(rate)} needs about {good_for(rate, share):,} good ones" if rate else ""
-    return [f"{counts}: at most {exact_percent(tightest)} of good parts rejected now{further}"]
+    return f"{counts}: at most {exact_percent(tightest)} of good parts rejected now{further}"
+
+
+def _sight(images: list[SourceImage], settings: LineSettings) -> str:
+    """What the smallest defect means for pictures of these sizes."""
+    sizes = []
+    for image in images[:: -(-len(images) // _HEADERS)]:
+        try:
+            sizes.append(read_size(image.file, settings.ingest.decoding))
+        except UnreadableImageError:  # which the first run names
+            continue
+    if not sizes:
+        return "no picture can be read: the first run says what is wrong with them"
+    return Sight.of(settings.train, sizes).says_for_the_defect()
 
 
 def _named_after(pictures: str) -> str:

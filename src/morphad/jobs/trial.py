@@ -21,8 +21,9 @@ from morphad.data.split.roles import split_manifest
 from morphad.decision.calibration import Calibration
 from morphad.jobs.predict import find_to_predict
 from morphad.model.detector import Detector
+from morphad.model.sight import Sight
 from morphad.report.pictures import Example
-from morphad.report.trial_page import TrialPage, write_trial_page
+from morphad.report.trial_page import TrialPage, next_command, write_trial_page
 from morphad.settings import CalibrateSettings, IngestSettings, SplitSettings
 from morphad.settings.presets import merge, train_settings
 from morphad.steps.common import label_counts
@@ -40,6 +41,7 @@ class Trial:
     Attributes:
         good: Good pictures in the folder.
         calibration: What they allow.
+        sight: How large they are seen.
         verdicts: Of the pictures that were asked about.
         unreadable: Name and reason of each picture that could not be read.
         unanswered: How many of them were asked about.
@@ -47,6 +49,7 @@ class Trial:
 
     good: int
     calibration: Calibration
+    sight: Sight
     verdicts: tuple[Example, ...]
     unreadable: tuple[tuple[str, str], ...]
     unanswered: int
@@ -67,7 +70,8 @@ def try_folder(
         train: Settings of the training that are not the trial's, which are the default's but for fewer steps.
 
     Raises:
-        BadInputError: Too few good pictures, none at all, or the page cannot be written.
+        BadInputError: Too few good pictures, none at all, a smallest defect larger than they are, or the page cannot be
+            written.
     """
     check_writable(page)
     ingest = IngestSettings(path=str(folder), max_rejects=1_000_000)
@@ -88,9 +92,11 @@ def try_folder(
     def pixels(names: Iterable[str]) -> Iterator[NDArray[np.uint8]]:
         return (decode(sources[name], ingest.decoding).pixels for name in names)
 
-    detector = Detector(train_settings(merge({"optimiser": {"steps": _STEPS}}, train)), seed, decoding=ingest.decoding)
+    settings = train_settings(merge({"optimiser": {"steps": _STEPS}}, train))
+    sizes = list(zip(learned["height"].tolist(), learned["width"].tolist(), strict=True))
+    sight = Sight.of(settings, sizes)
+    detector = Detector(settings, seed, decoding=ingest.decoding)
     with Display(folder.name) as progress:
-        sizes = zip(learned["height"], learned["width"], strict=True)
         detector.fit(
             Repeatable(lambda: pixels(learned["path"])), sizes=sizes, names=learned["path"].tolist(), progress=progress
         )
@@ -114,13 +120,15 @@ def try_folder(
             share=split.calibration,
             calibration=calibration,
             heatmap_scale=scale,
+            sight=sight,
+            next_command=next_command(folder.resolve(), settings.resolution.model_dump(exclude_none=True)),
             odd=sorted(odd, key=lambda example: -example.score)[:ODD],
             defects=sorted(known, key=lambda example: example.score)[:SHOWN],
             others=sorted(others, key=lambda example: -example.score)[:SHOWN],
             unreadable=unreadable,
         ),
     )
-    return Trial(good, calibration, tuple(others), tuple(unreadable), len(asked) - len(others))
+    return Trial(good, calibration, sight, tuple(others), tuple(unreadable), len(asked) - len(others))
 
 
 def _examples(

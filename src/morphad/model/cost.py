@@ -11,7 +11,7 @@ from morphad.base.errors import BadInputError
 from morphad.model.device import Placement, within_gpu_memory
 from morphad.model.morphology import Case
 from morphad.model.network import MorphologyNetwork
-from morphad.model.resolution import PLACE, TILE, spans, whole_strides
+from morphad.model.resolution import PLACE, TILE, tile_count, whole_strides
 from morphad.model.scorers import tile_scorer, whole_scorer
 from morphad.settings import TrainSettings
 
@@ -35,7 +35,7 @@ class Cost:
     @property
     def tiles(self) -> int:
         """How many tiles a picture has."""
-        return 0 if self.tiled_size is None else _tiles(*self.tiled_size)
+        return 0 if self.tiled_size is None else tile_count(self.tiled_size)
 
     @property
     def ms(self) -> float:
@@ -59,8 +59,8 @@ class Cost:
         choices = [f"raise it to {self.ms * 1.1:.0f}"]
         if self.tiled_size is not None and defect is not None:
             for factor in (1.5, 2, 3, 4, 6):
-                sides = [whole_strides(side / factor) for side in self.tiled_size]
-                needed = self.whole_ms + _tiles(*sides) * self.tile_ms
+                height, width = (whole_strides(side / factor) for side in self.tiled_size)
+                needed = self.whole_ms + tile_count((height, width)) * self.tile_ms
                 if needed <= budget:
                     choices.append(f"raise train.resolution.smallest_defect to {defect * factor:g} ({needed:.0f} ms)")
                     break
@@ -114,7 +114,3 @@ def _milliseconds(work: Callable[[], object]) -> float:
         work()
         found.append(time.perf_counter() - began)
     return 1000 * median(found)
-
-
-def _tiles(height: int, width: int) -> int:
-    return len(spans(height)) * len(spans(width))

@@ -6,6 +6,7 @@ from itertools import pairwise
 from math import ceil, exp, log
 from statistics import median
 
+from morphad.base.errors import BadInputError
 from morphad.model.region import region_of
 from morphad.settings import TrainSettings
 
@@ -29,6 +30,9 @@ def resolved(settings: TrainSettings, sizes: Iterable[tuple[int, int]]) -> Train
         sizes: Height and width, px, of good pictures, one at least; where they differ, the median counts. Where there
             is a region, its box counts instead.
 
+    Raises:
+        BadInputError: The smallest defect is larger than the pictures.
+
     Example:
         >>> from morphad.settings.presets import train_settings
         >>> resolved(train_settings({}), [(1260, 500), (1264, 500)]).image_size
@@ -41,23 +45,46 @@ def resolved(settings: TrainSettings, sizes: Iterable[tuple[int, int]]) -> Train
     resolution = settings.resolution
     if settings.image_size is not None and (resolution.tiled_size or resolution.smallest_defect is None):
         return settings
-    if settings.region is not None:
-        sizes = [region_of(settings.region).box_size]
-    sizes = list(sizes)
+    sizes = looked_at(settings, sizes)
     ratio = exp(median(log(height / width) for height, width in sizes))
     whole = settings.image_size or _whole(ratio)
     tiled = resolution.tiled_size
-    if tiled is None and resolution.smallest_defect is not None:
-        pixels = resolution.smallest_defect / (resolution.mm_per_pixel or 1)
-        scale = min(1.0, PLACE / pixels)
-        tiled = (
-            whole_strides(scale * median(height for height, _ in sizes)),
-            whole_strides(scale * median(w for _, w in sizes)),
-        )
+    defect = defect_px(settings)
+    if tiled is None and defect is not None:
+        height, width = median(height for height, _ in sizes), median(width for _, width in sizes)
+        _check_defect(settings, defect, height, width)
+        scale = min(1.0, PLACE / defect)
+        tiled = whole_strides(scale * height), whole_strides(scale * width)
         if tiled[0] < _CLOSER * whole[0] and tiled[1] < _CLOSER * whole[1]:
             tiled = None
     return settings.model_copy(
         update={"image_size": whole, "resolution": resolution.model_copy(update={"tiled_size": tiled})}
+    )
+
+
+def looked_at(settings: TrainSettings, sizes: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Heights and widths, px, of what is seen of pictures: of the box around the region where there is one."""
+    return list(sizes) if settings.region is None else [region_of(settings.region).box_size]
+
+
+def defect_px(settings: TrainSettings) -> float | None:
+    """Side of the smallest defect, px of the pictures."""
+    side, scale = settings.resolution.smallest_defect, settings.resolution.mm_per_pixel
+    return None if side is None else side / (scale or 1)
+
+
+def _check_defect(settings: TrainSettings, defect: float, height: float, width: float) -> None:
+    if defect <= min(height, width):
+        return
+    side, scale = settings.resolution.smallest_defect, settings.resolution.mm_per_pixel
+    given = f"{side:g}" if scale is None else f"{side:g} mm, with mm_per_pixel = {scale:g},"
+    remedy = (
+        "in px of the pictures; where it is in mm, mm_per_pixel is needed" if scale is None else "or check the scale"
+    )
+    what = "the box around their region is" if settings.region is not None else "they are"
+    raise BadInputError(
+        f"train.resolution.smallest_defect = {given} is a defect of {defect:.4g} px, larger than the pictures: {what} "
+        f"{height:,.0f} x {width:,.0f} px; give the side of the smallest defect that is to be found, {remedy}"
     )
 
 
@@ -98,3 +125,13 @@ def spans(length: int) -> list[Span]:
     # Halfway between where one tile begins and the one before it ends.
     cuts = [0, *(PLACE * round((b + a + TILE) / 2 / PLACE) for a, b in pairwise(starts)), length]
     return [Span(slice(start, start + TILE), slice(*kept)) for start, kept in zip(starts, pairwise(cuts), strict=True)]
+
+
+def tile_count(size: tuple[int, int]) -> int:
+    """How many tiles there are at a height and width, px.
+
+    Example:
+        >>> tile_count((1376, 1632))
+        12
+    """
+    return len(spans(size[0])) * len(spans(size[1]))

@@ -15,8 +15,10 @@ from morphad.base.wording import percent
 from morphad.decision.calibration import Calibration, finite_scores
 from morphad.decision.grounds import Grounds
 from morphad.decision.metrics import is_defect
+from morphad.model.sight import Sight
 from morphad.report.charts import roc_chart, score_histogram
-from morphad.report.pictures import Example, colour_bar, overlay, picture
+from morphad.report.pairs import pairs
+from morphad.report.pictures import Example, colour_bar
 from morphad.report.region import region_sentences
 from morphad.report.template import environment, span
 from morphad.report.verdict import Verdict, verdict
@@ -62,6 +64,7 @@ class PageData:
         training: What is worth knowing of the training, nested as it comes.
         settings: The line's settings, nested as it comes.
         code_version: Version or revision of morphad.
+        sight: How large pictures are seen; None: nothing is said of it.
     """
 
     line: str
@@ -76,6 +79,7 @@ class PageData:
     training: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     code_version: str = ""
+    sight: Sight | None = None
 
 
 @dataclass(frozen=True)
@@ -126,8 +130,10 @@ def write_page(folder: Path, page: PageData) -> Path:
             histogram=score_histogram(page.histogram, page.metrics["threshold"]) if page.histogram else None,
             roc=roc_chart(page.roc, page.metrics) if page.roc else None,
             groups=_groups(page.examples),
-            show=lambda example: (picture(example), overlay(example, page.heatmap_scale)),
+            show=lambda example: pairs(example, page.heatmap_scale),
             colour_bar=colour_bar(),
+            darkened=any(e.inspected is not None and not e.inspected.all() for e in page.examples),
+            close=any(e.window for e in page.examples),
             outlined=any(e.mask is not None and e.mask.any() for e in page.examples),
             grounds=Grounds.from_json(page.metrics["grounds"]).sentences() if "grounds" in page.metrics else [],
             training=_rows(page.training),

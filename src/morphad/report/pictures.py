@@ -1,4 +1,4 @@
-"""Images as data URIs: thumbnails, and holdout pictures with heatmaps on the line's fixed scale and masks outlined."""
+"""Images as data URIs: thumbnails, and pictures with heatmaps on the line's fixed scale, masks and regions outlined."""
 
 import base64
 import io
@@ -16,8 +16,12 @@ from morphad.base.files import atomic_file
 from morphad.model.records import Prediction
 
 _SIDE = 256  # px of the longer side: 36 pictures make a page of about a megabyte
+_CLOSE = 144  # px: as wide as a picture of a pair is shown at least
 _THUMBNAIL = 160  # px
 _OUTLINE = (0, 229, 255)  # cyan: occurs neither in the colour map nor in most parts
+_BORDER = (0, 230, 118)  # green: of the region
+_BOX = (255, 255, 255)  # of what is shown at true size, too
+_DARKENED = 0.35  # what is not inspected
 _OPACITY = 0.85
 _STRIP = 256  # rows
 
@@ -30,6 +34,7 @@ class Example:
         image: uint8 [H, W] or [H, W, 3].
         heatmap: float32 [H, W].
         mask: bool [H, W], True where the defect is, or None where it is not known.
+        inspected: bool [H, W], what of it counts, or None where all does.
         name: Of the file, as people know it.
         label: "good" or "defect".
         defect: Its kind, "" for good.
@@ -49,6 +54,7 @@ class Example:
     p_value: float | None
     rejected: bool | None
     reason: str = ""
+    inspected: NDArray[np.bool_] | None = None
 
     @staticmethod
     def of(
@@ -72,7 +78,25 @@ class Example:
             p_value=prediction.p_value,
             rejected=prediction.rejected,
             reason=prediction.reason,
+            inspected=prediction.inspected,
         )
+
+    @property
+    def window(self) -> tuple[slice, slice] | None:
+        """Rows and columns around the most abnormal place, for a picture that is shown at half its size or smaller.
+
+        None: what is there is seen in the whole picture, or it was rejected unseen.
+        """
+        height, width = self.heatmap.shape
+        if self.reason or max(height, width) < 2 * _SIDE:
+            return None
+        row, column = np.unravel_index(int(self.heatmap.argmax()), self.heatmap.shape)
+        return _around(int(row), height), _around(int(column), width)
+
+
+def _around(place: int, length: int) -> slice:
+    start = max(0, min(place - _CLOSE // 2, length - _CLOSE))
+    return slice(start, min(start + _CLOSE, length))
 
 
 def picture(example: Example) -> str:
@@ -100,7 +124,9 @@ def average(images: Iterable[NDArray[np.uint8]]) -> str:
 
 
 def overlay(example: Example, scale: tuple[float, float]) -> str:
-    """The heatmap over the image in grey, with the mask's outline, at most 256 px, as a data URI.
+    """The heatmap over the image in grey, at most 256 px, as a data URI.
+
+    The mask has an outline. So has what is inspected; the rest is darkened. A box is around `Example.window`.
 
     Args:
         example: Image, heatmap and mask of one size.
@@ -166,11 +192,27 @@ def _overlaid(example: Example, scale: tuple[float, float]) -> Image.Image:
     grey = np.asarray(Image.fromarray(example.image).convert("L").resize(size, Image.Resampling.LANCZOS))
     heat = Image.fromarray(example.heatmap.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
     pixels = _blend(grey, _relative(np.asarray(heat), scale))
+    if example.inspected is not None and not example.inspected.all():
+        inside = _any(example.inspected, size)
+        pixels[~inside] = np.rint(pixels[~inside] * _DARKENED)
+        pixels[ndimage.binary_dilation(inside) & ~inside] = _BORDER
     if example.mask is not None and example.mask.any():
-        share = Image.fromarray(example.mask.astype(np.float32)).resize(size, Image.Resampling.BOX)
-        inside = np.asarray(share) > 0  # a defect thinner than a pixel is still outlined
+        inside = _any(example.mask, size)  # a defect thinner than a pixel is still outlined
         pixels[ndimage.binary_dilation(inside) & ~inside] = _OUTLINE
+    if (window := example.window) is not None:
+        factor = size[1] / len(example.heatmap)
+        box = np.zeros(grey.shape, bool)
+        box[tuple(slice(round(factor * side.start), round(factor * side.stop)) for side in window)] = True
+        inner = ndimage.binary_erosion(box)
+        pixels[box & ~inner] = _BOX
+        pixels[inner & ~ndimage.binary_erosion(inner)] = 0
     return Image.fromarray(pixels)
+
+
+def _any(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """bool [h, w] at a width and height, px: where some of the mask is."""
+    share = Image.fromarray(mask.astype(np.float32)).resize(size, Image.Resampling.BOX)
+    return np.asarray(np.asarray(share) > 0)
 
 
 def _size(pixels: NDArray[np.uint8], side: int) -> tuple[int, int]:

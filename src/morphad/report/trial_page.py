@@ -1,6 +1,7 @@
 """The page of a trial: what a folder of good pictures allows, and what a first detector finds in others."""
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,9 @@ from morphad.base.files import write_text
 from morphad.base.wording import counted, exact_percent
 from morphad.decision.attainable import good_for
 from morphad.decision.calibration import Calibration
-from morphad.report.pictures import Example, colour_bar, overlay, picture
+from morphad.model.sight import Sight
+from morphad.report.pairs import pairs
+from morphad.report.pictures import Example, colour_bar
 from morphad.report.template import environment
 
 _RATES = (0.1, 0.05, 0.02, 0.01, 0.005, 0.001)
@@ -25,6 +28,8 @@ class TrialPage:
         share: Of them, for calibration.
         calibration: What they allow.
         heatmap_scale: Heatmap values shown as coldest and hottest.
+        sight: How large the pictures are seen.
+        next_command: That makes a project of the folder.
         odd: Good pictures that training did not see, those with the highest scores first.
         defects: Pictures of the folder that are labelled as defects.
         others: Pictures that were asked about.
@@ -37,6 +42,8 @@ class TrialPage:
     share: float
     calibration: Calibration
     heatmap_scale: tuple[float, float]
+    sight: Sight
+    next_command: str
     odd: Sequence[Example]
     defects: Sequence[Example] = ()
     others: Sequence[Example] = ()
@@ -49,6 +56,12 @@ def headline(good: int, calibration: Calibration) -> str:
         f"With {counted(good, 'good picture')} a threshold can promise that at most "
         f"{exact_percent(calibration.false_reject_rate)} of good parts are rejected, on average."
     )
+
+
+def next_command(folder: Path, resolution: Mapping[str, float]) -> str:
+    """What makes a project of the folder, with the same settings of `train.resolution`."""
+    options = (f" --{name.replace('_', '-')} {value:g}" for name, value in resolution.items())
+    return f"morphad init {shlex.quote(str(folder))} --line NAME{''.join(options)}"
 
 
 def write_trial_page(file: Path, page: TrialPage) -> None:
@@ -84,7 +97,8 @@ def write_trial_page(file: Path, page: TrialPage) -> None:
             headline=headline(page.good, page.calibration),
             rates=rates,
             groups=[group for group in groups if group[2]],
-            show=lambda example: (picture(example), overlay(example, page.heatmap_scale)),
+            show=lambda example: pairs(example, page.heatmap_scale),
+            close=any(example.window for _, _, examples in groups for example in examples),
             colour_bar=colour_bar(),
         ),
     )

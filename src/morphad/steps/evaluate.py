@@ -1,6 +1,6 @@
 """Step `evaluate`: what the detector is worth on the frozen holdout, and the page that says so."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,18 @@ from morphad.data.split.holdout import frozen_rows
 from morphad.data.split.sessions import session_facts
 from morphad.decision import metrics as measures
 from morphad.model.detector import Detector
+from morphad.model.records import Prediction
 from morphad.model.region import Region
 from morphad.model.saved import detector_hash
+from morphad.model.sight import Sight
 from morphad.report.page import DataFacts, Example, PageData, example_indices, write_page
 from morphad.report.pictures import write_contact_sheet
 from morphad.settings import LineSettings
 from morphad.steps.common import Figures, check_decoding, check_size, frozen_holdout, label_counts, training_facts
 from morphad.steps.paths import LinePaths
 from morphad.steps.reads import read_by
+
+_VERDICT = ("score", "rejected", "p_value", "reason")
 
 
 def evaluate(settings: LineSettings, paths: LinePaths, seed: int) -> Figures:
@@ -62,6 +66,13 @@ def evaluate(settings: LineSettings, paths: LinePaths, seed: int) -> Figures:
             inspected=(inside > 0 for inside in insides) if moved else whole,
             seed=seed,
         )
+
+        def predicted(place: int) -> Prediction:
+            score, rejected, p_value, reason = (scored[name].tolist()[place] for name in _VERDICT)
+            inside = insides[place] > 0 if moved else whole
+            return Prediction(score, maps[place], rejected, p_value, reason, inside)
+
+        examples = _examples(model, rows, scored, predicted, paths.pictures)
     roc = measures.roc_points(scored["label"], scored["score"])
     histogram = measures.histogram_rows(scored["label"], scored["score"])
     scores_by_path = scored.set_index("path")["score"]
@@ -86,7 +97,7 @@ def evaluate(settings: LineSettings, paths: LinePaths, seed: int) -> Figures:
         histogram=histogram,
         calibration=model.calibration_,
         heatmap_scale=model.heatmap_scale_,
-        examples=_examples(model, rows, scored, paths.pictures),
+        examples=examples,
         data=DataFacts(
             data_hash=manifest_id(everyone),
             holdout_id=frozen.id,
@@ -97,6 +108,7 @@ def evaluate(settings: LineSettings, paths: LinePaths, seed: int) -> Figures:
         training=training_facts(model),
         settings=read_by("evaluate", settings, seed),
         code_version=__version__,
+        sight=Sight.of(model.settings, _sizes(everyone)),
     )
     write_json(paths.report / "metrics.json", figures)
     write_json(paths.report / "roc.json", roc)
@@ -126,7 +138,7 @@ def _score_holdout(
             everywhere = np.ones(prediction.heatmap.shape, np.float32)
             insides.append(everywhere if inside is None else inside.astype(np.float32))
         predictions.append((prediction.score, prediction.rejected, prediction.p_value, prediction.reason))
-    scored = pd.DataFrame(predictions, columns=["score", "rejected", "p_value", "reason"])
+    scored = pd.DataFrame(predictions, columns=list(_VERDICT))
     return pd.concat([rows[["path", "label", "defect"]], scored], axis=1)
 
 
@@ -136,21 +148,34 @@ def _region_facts(region: Region, rows: pd.DataFrame, n_masks: int) -> dict[str,
     return {"inspected": region.share, "box": list(region.box_size), "masks_outside": masks - n_masks}
 
 
-def _examples(model: Detector, rows: pd.DataFrame, scored: pd.DataFrame, pictures: Pictures) -> list[Example]:
-    """The images that the page shows, predicted once more: they are few."""
-    chosen = rows.iloc[example_indices(scored["label"], scored["score"])]
-    pixels = list(read_pixels(chosen, pictures, model.decoding, "drawing examples"))
+def _examples(
+    model: Detector,
+    rows: pd.DataFrame,
+    scored: pd.DataFrame,
+    predicted: Callable[[int], Prediction],
+    pictures: Pictures,
+) -> list[Example]:
+    """The images that the page shows, which are few, with what was predicted of each row."""
+    chosen = example_indices(scored["label"], scored["score"])
+    shown = rows.iloc[chosen]
+    pixels = read_pixels(shown, pictures, model.decoding, "drawing examples")
     return [
         Example.of(
             image,
-            prediction,
+            predicted(place),
             name=str(row.path),
             label=str(row.label),
             defect=str(row.defect),
             mask=read_mask(pictures.read_mask(str(row.mask), str(row.mask_sha256))) if row.mask else None,
         )
-        for row, image, prediction in zip(chosen.itertuples(), pixels, model.predict(iter(pixels)), strict=True)
+        for place, row, image in zip(chosen, shown.itertuples(), pixels, strict=True)
     ]
+
+
+def _sizes(rows: pd.DataFrame) -> list[tuple[int, int]]:
+    """Of the pictures that the detector was trained on."""
+    trained = rows[(rows["role"] == "train") & (rows["label"] == "good")]
+    return list(zip(trained["height"].tolist(), trained["width"].tolist(), strict=True))
 
 
 def _write_predictions(scored: pd.DataFrame, path: Path) -> None:
