@@ -1,5 +1,6 @@
 """`morphad init` and `morphad add-line`: a project in an empty folder, and what is said of its pictures."""
 
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from ruamel.yaml import YAML
 from morphad.cli import main
 from morphad.jobs import project
 from morphad.model.resolution import resolved, tile_count
+from morphad.report.trial_page import next_command
 from morphad.settings.reading import load_settings
 
 REPO = Path(__file__).resolve().parents[2]
@@ -217,6 +219,13 @@ def test_a_smallest_defect_needs_pictures(folder: Path, capsys: pytest.CaptureFi
     assert main(["init", "--smallest-defect", "8"]) == 2
     assert "--smallest-defect is of the line of the pictures: give their folder, too" in capsys.readouterr().err
     assert list(folder.iterdir()) == []
+
+
+def test_a_line_is_seen_as_it_was_tried(folder: Path, large: Path) -> None:
+    tried = {"preset": "fast", "align": "shift", "resolution": {"smallest_defect": 0.2, "mm_per_pixel": 0.016}}
+    words = shlex.split(next_command(large, {**tried, "optimiser": {"steps": 5}}))
+    assert main(["caps" if word == "NAME" else word for word in words[1:]]) == 0
+    assert YAML(typ="safe").load(folder / "params.yaml")["lines"]["caps"]["train"] == tried
 
 
 def test_what_tiles_mean_is_said_without_torch(folder: Path, large: Path) -> None:

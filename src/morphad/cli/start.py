@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from morphad.base.errors import BadInputError
 from morphad.base.verbs import Verbs
@@ -20,14 +21,7 @@ def add_verbs(verbs: Verbs) -> None:
         "--also", metavar="PICTURE", nargs="+", type=Path, default=[], help="pictures or folders to give verdicts on"
     )
     trying.add_argument("--page", type=Path, default=Path("try.html"), metavar="FILE", help="default: try.html")
-    trying.add_argument("--preset", choices=("default", "fast"), default="default", help="fast: one view a picture")
-    _add_resolution(trying)
-    trying.add_argument(
-        "--align",
-        choices=("none", "shift", "similarity"),
-        default="none",
-        help="put parts in their place first; similarity: turns and sizes, too",
-    )
+    _add_training(trying)
     trying.add_argument("--seed", type=int, default=0)
     init = verbs.add(
         "init",
@@ -37,15 +31,22 @@ def add_verbs(verbs: Verbs) -> None:
     )
     init.add_argument("pictures", metavar="PICTURES", nargs="?", help="a folder, s3://bucket/prefix or a table (.csv)")
     init.add_argument("--line", metavar="NAME", help="of the line; default: the folder's")
-    _add_resolution(init)
+    _add_training(init)
     line = verbs.add("add-line", _add_line, "add a line to params.yaml", "lids s3://cameras/lids")
     line.add_argument("line", metavar="NAME", help="a-z, 0-9 and inner hyphens")
     line.add_argument("pictures", metavar="PICTURES", help="a folder, s3://bucket/prefix or a table (.csv, .parquet)")
-    _add_resolution(line)
+    _add_training(line)
 
 
-def _add_resolution(parser: argparse.ArgumentParser) -> None:
-    """Let a verb take what is to be found."""
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    """Let a verb take how the pictures of a line are seen."""
+    parser.add_argument("--preset", choices=("default", "fast"), default="default", help="fast: one view a picture")
+    parser.add_argument(
+        "--align",
+        choices=("none", "shift", "similarity"),
+        default="none",
+        help="put parts in their place first; similarity: turns and sizes, too",
+    )
     parser.add_argument(
         "--smallest-defect",
         type=_size,
@@ -57,17 +58,18 @@ def _add_resolution(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _resolution(options: argparse.Namespace) -> dict[str, float]:
-    """The same as settings of `train.resolution`; empty where nothing was asked for.
+def _training(options: argparse.Namespace) -> dict[str, Any]:
+    """The same as settings of `train`, without those that are the defaults.
 
     Raises:
         BadInputError: A scale without a defect.
     """
     given = {"smallest_defect": options.smallest_defect, "mm_per_pixel": options.mm_per_pixel}
-    found = {name: value for name, value in given.items() if value is not None}
-    if "mm_per_pixel" in found and "smallest_defect" not in found:
+    resolution = {name: value for name, value in given.items() if value is not None}
+    if "mm_per_pixel" in resolution and "smallest_defect" not in resolution:
         raise BadInputError("--mm-per-pixel is the scale of --smallest-defect: give that, too, or leave it out")
-    return found
+    chosen = {"preset": options.preset, "align": options.align, "resolution": resolution}
+    return {name: value for name, value in chosen.items() if value not in ("default", "none", {})}
 
 
 def _size(text: str) -> float:
@@ -84,26 +86,25 @@ def _try(options: argparse.Namespace) -> int:
     from morphad.jobs.trial import try_folder
     from morphad.report.trial_page import headline, next_command
 
-    resolution = _resolution(options)
-    train = {"preset": options.preset, "align": options.align, "resolution": resolution}
+    train = _training(options)
     trial = try_folder(options.folder, options.also, options.page, seed=options.seed, train=train)
     for name, reason in trial.unreadable:
         print(f"{name}: {reason}")
     print(headline(trial.good, trial.calibration))
-    if resolution:
+    if "resolution" in train:
         print(trial.sight.says_for_the_defect())
     for example in trial.verdicts:
         reason = f"\t{example.reason}" if example.reason else ""
         print(f"{'reject' if example.rejected else 'accept'}\t{example.p_value:.4f}\t{example.name}{reason}")
     print(f"page: {options.page}")
-    print(f"next: in an empty folder, {next_command(options.folder.resolve(), resolution)}")
+    print(f"next: in an empty folder, {next_command(options.folder.resolve(), train)}")
     return 2 if trial.unanswered else 0
 
 
 def _init(options: argparse.Namespace) -> None:
     from morphad.jobs.project import make_project
 
-    made = make_project(Path(), options.pictures, options.line, _resolution(options))
+    made = make_project(Path(), options.pictures, options.line, _training(options))
     print(f"made {', '.join(made.files)}")
     _say(made.line, made.says)
     if made.line is None:
@@ -113,7 +114,7 @@ def _init(options: argparse.Namespace) -> None:
 def _add_line(options: argparse.Namespace) -> None:
     from morphad.jobs.project import add_line
 
-    _say(options.line, add_line(Path(), options.line, options.pictures, _resolution(options)))
+    _say(options.line, add_line(Path(), options.line, options.pictures, _training(options)))
 
 
 def _say(line: str | None, says: list[str]) -> None:

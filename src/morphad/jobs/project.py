@@ -28,7 +28,7 @@ from morphad.settings.reading import load_settings, resolve
 PARAMS = "params.yaml"
 _TEMPLATES = {"params.yaml": PARAMS, "dvc.yaml": "dvc.yaml", "gitignore": ".gitignore"}
 _DVCIGNORE = "# What ingest remembers between runs: it is this machine's alone.\n/data/*/memory\n"
-_NONE: Mapping[str, float] = MappingProxyType({})
+_NONE: Mapping[str, Any] = MappingProxyType({})
 _HEADERS = 100  # pictures whose size is read: sizes of a line's pictures hardly differ
 _NEXT_RATES = (0.02, 0.01, 0.001)  # of which the next within sight is named
 
@@ -48,22 +48,24 @@ class Made:
     says: list[str]
 
 
-def make_project(root: Path, pictures: str | None, line: str | None, resolution: Mapping[str, float] = _NONE) -> Made:
+def make_project(root: Path, pictures: str | None, line: str | None, train: Mapping[str, Any] = _NONE) -> Made:
     """Make a project in a folder: params.yaml, dvc.yaml, .gitignore, git and DVC.
 
     Args:
         root: The folder; what it holds already stays.
         pictures: Of a first line, as for `add_line`; None for none.
         line: The line's name; None: that of the pictures' folder.
-        resolution: Settings of `train.resolution` for the line, as for `add_line`.
+        train: Settings of section `train` for the line, as for `add_line`.
 
     Raises:
         BadInputError: The folder holds a project already, git or DVC are missing, or the line is wrong.
     """
     if line is not None and pictures is None:
         raise BadInputError("--line names the line of the pictures: give their folder, too")
-    if resolution and pictures is None:
-        raise BadInputError("--smallest-defect is of the line of the pictures: give their folder, too")
+    if train and pictures is None:
+        options = ", ".join("--smallest-defect" if key == "resolution" else f"--{key}" for key in train)
+        is_or_are = "is" if len(train) == 1 else "are"
+        raise BadInputError(f"{options} {is_or_are} of the line of the pictures: give their folder, too")
     for name in _TEMPLATES.values():
         if name != ".gitignore" and (root / name).exists():
             raise BadInputError(
@@ -79,7 +81,7 @@ def make_project(root: Path, pictures: str | None, line: str | None, resolution:
     }
     says: list[str] = []
     if first and pictures:  # refused before anything is written
-        texts[PARAMS], says = _with_line(texts[PARAMS], root, first, _block(root, first, pictures, resolution))
+        texts[PARAMS], says = _with_line(texts[PARAMS], root, first, _block(root, first, pictures, train))
     ignored = root / ".gitignore"
     if ignored.exists():
         texts[".gitignore"] = ignored.read_text(encoding="utf-8").rstrip("\n") + "\n" + texts[".gitignore"]
@@ -99,15 +101,14 @@ def make_project(root: Path, pictures: str | None, line: str | None, resolution:
     return Made(done, first, says)
 
 
-def add_line(root: Path, name: str, pictures: str, resolution: Mapping[str, float] = _NONE) -> list[str]:
+def add_line(root: Path, name: str, pictures: str, train: Mapping[str, Any] = _NONE) -> list[str]:
     """Add a line to the project's params.yaml, whose comments stay.
 
     Args:
         root: The project's folder.
         name: The line's.
         pictures: A folder, s3://bucket/prefix, or a listing (.csv, .parquet).
-        resolution: Settings of `train.resolution` for the line: `smallest_defect`, and `mm_per_pixel` where it is in
-            mm.
+        train: Settings of section `train` for the line, such as `resolution`.
 
     Returns:
         What is to be said of the line: how many pictures, which rates they allow, how they are seen.
@@ -121,25 +122,25 @@ def add_line(root: Path, name: str, pictures: str, resolution: Mapping[str, floa
             f"{root.resolve() / PARAMS}: not found; run morphad init first, or go to the project's folder"
         )
     file = root / PARAMS
-    text, says = _with_line(file.read_text(encoding="utf-8"), root, name, _block(root, name, pictures, resolution))
+    text, says = _with_line(file.read_text(encoding="utf-8"), root, name, _block(root, name, pictures, train))
     write_text(file, text)
     _settled(root, name)
     return says
 
 
-def _block(root: Path, name: str, pictures: str, resolution: Mapping[str, float]) -> dict[str, Any]:
+def _block(root: Path, name: str, pictures: str, train: Mapping[str, Any]) -> dict[str, Any]:
     """The line's block of the settings."""
     if not LINE_NAME.fullmatch(name):
         raise BadInputError(f"line {name!r}: expected a-z, 0-9 and inner hyphens, at most 63 characters, such as cap-7")
-    train: dict[str, Any] = {"train": {"resolution": dict(resolution)}} if resolution else {}
+    training: dict[str, Any] = {"train": dict(train)} if train else {}
     if pictures.startswith("s3://"):
-        return {"ingest": {"source": "s3", "path": pictures}, **train}
+        return {"ingest": {"source": "s3", "path": pictures}, **training}
     path = Path(pictures)
     if not path.exists():
         raise BadInputError(f"{pictures}: not found; give a folder of pictures, a listing (.csv) or s3://bucket/prefix")
     inside = path.resolve().is_relative_to(root.resolve())
     place = os.path.relpath(path.resolve(), root.resolve()) if inside else str(path.resolve())
-    return {"ingest": {"source": "folder" if path.is_dir() else "listing", "path": place}, **train}
+    return {"ingest": {"source": "folder" if path.is_dir() else "listing", "path": place}, **training}
 
 
 def _with_line(params: str, root: Path, name: str, block: dict[str, Any]) -> tuple[str, list[str]]:

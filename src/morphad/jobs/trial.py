@@ -121,7 +121,7 @@ def try_folder(
             calibration=calibration,
             heatmap_scale=scale,
             sight=sight,
-            next_command=next_command(folder.resolve(), settings.resolution.model_dump(exclude_none=True)),
+            next_command=next_command(folder.resolve(), train),
             odd=sorted(odd, key=lambda example: -example.score)[:ODD],
             defects=sorted(known, key=lambda example: example.score)[:SHOWN],
             others=sorted(others, key=lambda example: -example.score)[:SHOWN],

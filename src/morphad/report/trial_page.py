@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from morphad.base.files import write_text
 from morphad.base.wording import counted, exact_percent
@@ -58,9 +59,10 @@ def headline(good: int, calibration: Calibration) -> str:
     )
 
 
-def next_command(folder: Path, resolution: Mapping[str, float]) -> str:
-    """What makes a project of the folder, with the same settings of `train.resolution`."""
-    options = (f" --{name.replace('_', '-')} {value:g}" for name, value in resolution.items())
+def next_command(folder: Path, train: Mapping[str, Any]) -> str:
+    """What makes a project of the folder, with the same settings of `train` as far as `morphad init` takes them."""
+    given = {name: train[name] for name in ("preset", "align") if name in train} | dict(train.get("resolution", {}))
+    options = (f" --{name.replace('_', '-')} {value}" for name, value in given.items())
     return f"morphad init {shlex.quote(str(folder))} --line NAME{''.join(options)}"
 
 
