@@ -56,16 +56,18 @@ def refusal(host: str, namespace: str | None = None) -> str:
 
 
 def test_nothing_there_is_told_at_once_with_exit_code_3(
-    command: Command, fake: FakeKubeflow, caplog: pytest.LogCaptureFixture
+    command: Command, fake: FakeKubeflow, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         nobody = f"http://127.0.0.1:{free.getsockname()[1]}"
-    command("pipeline", "status", "--host", nobody)  # what it imports is not waiting
+    waited: list[float] = []  # seconds between tries: what a command works takes as long as the machine is busy
+    monkeypatch.setattr(time, "sleep", waited.append)
     for words in (("pipeline", "status"), ("schedule", "plan"), ("schedule", "apply"), ("pipeline", "upload")):
-        before, began = len(caplog.records), time.monotonic()
+        before = len(caplog.records)
         code, said = command(*words, "--host", nobody)
-        assert (code, time.monotonic() - began < 15) == (3, True)
+        assert code == 3
+        assert sum(waited) < 1
         assert len(caplog.records) - before <= 1  # of urllib3: one call, tried twice at most
         assert nobody in said
         assert "Connection refused" in said
