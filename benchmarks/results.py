@@ -35,6 +35,7 @@ def render(
     peers: Runs,
     few: Runs,
     shapes: Runs,
+    backbones: Runs,
     ablations: Runs,
     ablations_without_relief: Runs,
     paper: Runs,
@@ -47,11 +48,12 @@ def render(
         peers: Runs of benchmarks/peers.py.
         few: The same on sets of benchmarks/few.py.
         shapes: Of benchmarks/shapes.py.
+        backbones: Of benchmarks/backbones.py.
         ablations: Of benchmarks/ablations.py.
         ablations_without_relief: The same, each without the contours as well.
         paper: Of benchmarks/paper.py.
         one_class: Of benchmarks/one_class.py.
-        texts: What people wrote, by section: intro, peers, few, shapes, ablations, without_relief,
+        texts: What people wrote, by section: intro, peers, few, shapes, backbones, ablations, without_relief,
             paper, one_class, open.
     """
     models, sets = _names(peers, 1), _names(peers, 0)
@@ -65,16 +67,9 @@ def render(
                 parts += [wins(peers), *signed_rank(_means(peers, _counted(sets), models), "sets")]
     parts += ["### Image AUROC by kind of defect, mean over the seeds", by_defect(peers)]
     parts += ["### How sure a figure is: 95 % bootstrap interval of the image AUROC, seed 0", intervals(peers)]
-    if few:
-        parts += ["## Few good images", texts.get("few", "")]
-        for metric in ("image_auroc", "aupro"):
-            measured = [name for name in _names(few, 0) if _values(few, name, OURS, metric)]
-            parts += [f"### {TITLES[metric]}, few good images", by_set(few, metric, measured, _names(few, 1))]
-    if shapes:
-        parts += ["## Pictures that are not square", texts.get("shapes", "")]
-        for metric in ("image_auroc", "aupro"):
-            table = by_set(shapes, metric, _names(shapes, 0), _names(shapes, 1))
-            parts += [f"### {TITLES[metric]}, by shape", table]
+    parts += _compared("## Few good images", texts.get("few", ""), few, "few good images")
+    parts += _compared("## Pictures that are not square", texts.get("shapes", ""), shapes, "by shape")
+    parts += _compared("## Larger networks", texts.get("backbones", ""), backbones, "by network")
     if ablations:
         shared = [f"{name}/{OURS}" for name in _names(ablations, 0)]
         whole = {key: row for key, row in peers.items() if key.rsplit("/", 1)[0] in shared}
@@ -94,9 +89,18 @@ def render(
         "## Not done, and limits",
         texts.get("open", ""),
         "## Revisions",
-        revisions(peers, few, shapes, ablations, ablations_without_relief, paper, one_class),
+        revisions(peers, few, shapes, backbones, ablations, ablations_without_relief, paper, one_class),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _compared(title: str, text: str, runs: Runs, how: str) -> list[str]:
+    """A section with a table of AUROC and one of AUPRO; nothing without runs."""
+    parts, models = [title, text], _names(runs, 1)
+    for metric in ("image_auroc", "aupro"):
+        measured = [name for name in _names(runs, 0) if any(_values(runs, name, model, metric) for model in models)]
+        parts += [f"### {TITLES[metric]}, {how}", by_set(runs, metric, measured, models)]
+    return parts if runs else []
 
 
 def by_set(runs: Runs, metric: str, sets: Sequence[str], models: Sequence[str], *, mean: bool = False) -> str:
@@ -315,7 +319,7 @@ def _bold(cells: Sequence[str], values: Sequence[float | None]) -> list[str]:
 def main() -> None:
     """Write the page and its picture."""
     runs = {}
-    for name in ("peers", "few", "shapes", "ablations", "ablations_without_relief", "paper", "one_class"):
+    for name in ("peers", "few", "shapes", "backbones", "ablations", "ablations_without_relief", "paper", "one_class"):
         path = FOLDER / f"{name}.json"
         runs[name] = read_json(path) if path.exists() else {}
     sections = (FOLDER / "texts.md").read_text(encoding="utf-8").split("\n# ")

@@ -110,6 +110,7 @@ def test_a_page_of_all_runs_holds_every_part_and_no_pixel_figures_where_there_ar
         peers=RUNS,
         few=few,
         shapes=shapes,
+        backbones={"rods/lite0/0": row(0.9), "rods/lite2/0": row(0.91)},
         ablations=of_default,
         ablations_without_relief=without_relief,
         paper=of_paper,
@@ -121,6 +122,7 @@ def test_a_page_of_all_runs_holds_every_part_and_no_pixel_figures_where_there_ar
     assert "| bottle | crack |" in page
     assert "| screw-10 | **70.0** | 60.0 |" in page
     assert "| screw-10 | 50.0 | **60.0** |" in page
+    assert "| set | lite0 | lite2 |\n|---|---|---|\n| rods | 90.0 | **91.0** |" in page
     assert "| set | own shape | squeezed to a square |\n|---|---|---|\n| rods | **93.0** | 84.0 |" in page
     assert "| rods | **80.0** | 70.0 |" in page
     assert "| no training | 97.0 | -1.00 (1) | - |" in page  # against morphad with the same seed
