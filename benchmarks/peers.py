@@ -56,8 +56,8 @@ def patchcore(images: Tensor, seed: int, tile: int | None = None) -> Scorer:
     """PatchCore (Roth et al., 2022): a coreset of 1 % of the patches, but 1,000 of them at least, 9 neighbours.
 
     The coreset is anomalib's greedy choice in its random projection, by one matrix product a pick: the same up to
-    rounding, in a fraction of the time. With a `tile`, as in `tiled`, it has `TILED_CORESET` patches: 1 % would take
-    hours.
+    rounding, in a fraction of the time. With a `tile`, as in `tiled`, it has `TILED_CORESET` patches: 1 % of so many
+    would be ten times as many.
     """
     from anomalib.models.components.sampling.k_center_greedy import KCenterGreedy
     from anomalib.models.image.patchcore.torch_model import PatchcoreModel

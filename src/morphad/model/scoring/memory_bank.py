@@ -7,6 +7,7 @@ from torch import Tensor
 
 from morphad.base.errors import BadInputError
 from morphad.model.scoring.density import SHRINKAGE, Density, UniformSample
+from morphad.settings import ScoreSettings
 
 _AT_ONCE = 512  # places whose distances from the whole memory are there at a time
 
@@ -92,6 +93,13 @@ class MemoryDensity(Density):
         projection = torch.randn(rows.shape[1], self.PROJECTED, generator=generator) / self.PROJECTED**0.5
         projected: Tensor = rows @ projection.to(rows.device)
         return projected
+
+
+def sharp_and_steady(settings: ScoreSettings, seed: int) -> list[MemoryDensity]:
+    """The two memories of a score: of features as they are, and averaged over neighbours."""
+    return [
+        MemoryDensity(settings.memory, settings.neighbours, seed, neighbourhoods=averaged) for averaged in (False, True)
+    ]
 
 
 def _places(features: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from morphad.model.scoring.base import (
 )
 from morphad.model.scoring.density import Density
 from morphad.model.scoring.gaussian import GaussianDensity
-from morphad.model.scoring.memory_bank import MemoryDensity
+from morphad.model.scoring.memory_bank import sharp_and_steady
 from morphad.model.scoring.subspace import SubspaceDensity
 from morphad.model.scoring.synthetic import with_anomalies
 from morphad.settings import ScoreSettings
@@ -72,10 +72,7 @@ class DensityScorer(Scorer):
             if "subspace" in settings.densities:
                 made["subspace"] = [SubspaceDensity(seed)]
             if "memory" in settings.densities and (i == 0 or len(settings.densities) == 1):
-                made["memory"] = [
-                    MemoryDensity(settings.memory, settings.neighbours, seed, neighbourhoods=averaged)
-                    for averaged in (False, True)
-                ]
+                made["memory"] = [*sharp_and_steady(settings, seed)]
         return views
 
     def fit(self, network: MorphologyNetwork, images: Tensor, report: Report, closer: Closer | None = None) -> Self:

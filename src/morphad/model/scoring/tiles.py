@@ -12,7 +12,7 @@ from morphad.model.network import MorphologyNetwork
 from morphad.model.resolution import PLACE, spans
 from morphad.model.scoring.base import FOLDS, Closer, held_out_folds, shrunk_mask, unreported
 from morphad.model.scoring.fusion import edge_gains
-from morphad.model.scoring.memory_bank import MemoryDensity
+from morphad.model.scoring.memory_bank import sharp_and_steady
 from morphad.model.scoring.patches import features_on_grid
 from morphad.settings import ScoreSettings
 
@@ -51,15 +51,8 @@ class TileScorer:
         self._inside = inside
         self._settings = settings
         self._seed = seed
-        self._memories = self._new_memories()
+        self._memories = sharp_and_steady(self._settings, self._seed)
         self._edge_gains = self._level = torch.empty(0)
-
-    def _new_memories(self) -> list[MemoryDensity]:
-        settings = self._settings
-        return [
-            MemoryDensity(settings.memory, settings.neighbours, self._seed, neighbourhoods=averaged)
-            for averaged in (False, True)
-        ]
 
     def fit(self, network: MorphologyNetwork, images: Closer) -> Self:
         """Learn good images at the tiled size; they are read twice for each of `held_out_folds`."""
@@ -67,7 +60,7 @@ class TileScorer:
         held_out = held_out_folds(images.count)
         for fold in held_out:
             report = images.report if fold == held_out[-1] else unreported
-            self._memories = self._new_memories()
+            self._memories = sharp_and_steady(self._settings, self._seed)
             for i, image in enumerate(images.read()):
                 if i % FOLDS != fold:
                     self._take_in(network, image)
